@@ -1,0 +1,416 @@
+"""What the API answers: frozen, slotted values, one class for each documented type (CONTRACT.md 2.8).
+
+A field without a default is one that every documented answer of its type carries; it may still be nullable.
+A field with a default of ``None`` may be missing. What the documentation does not name lands in ``extra``, and
+values of an enumeration stay the strings they came as, so that an answer of tomorrow still reads.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+
+import attrs
+
+if TYPE_CHECKING:
+    JSON: TypeAlias = None | bool | int | float | str | list["JSON"] | dict[str, "JSON"]
+else:
+    JSON = object  # what cattrs meets when it resolves the annotations: any JSON value, passed through
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+def mask_uri(uri: str) -> str:
+    """Return a connection URI with its password replaced by ``***``.
+
+    Reads generously: everything between the user's colon and the last ``@`` is taken to be the password, so that one
+    with unescaped punctuation is not half shown.
+    """
+    masked = re.sub(r"(?<=//)([^:@/]*):.*@", r"\1:***@", uri, flags=re.DOTALL)
+    return re.sub(r"(?i)(password\s*=\s*)('[^']*'|[^&\s]+)", r"\1***", masked)
+
+
+def _repr_uri(uri: str) -> str:
+    return repr(mask_uri(uri))
+
+
+def _repr_signed(url: str) -> str:
+    return repr(url.partition("?")[0] + ("?***" if "?" in url else ""))
+
+
+def _repr_secret(_: object) -> str:
+    return "'***'"
+
+
+def read_from(other: str) -> dict[str, str]:
+    """Field metadata: where the field's own name is missing, it is read from ``other``."""
+    return {"read_from": other}
+
+
+def to_plain(value: object) -> JSON:
+    """Return ``value`` as plain JSON types: times as ISO 8601, money as numbers, tuples as lists."""
+    match value:
+        case None | bool() | int() | float() | str():
+            return value
+        case Decimal():
+            return int(value) if value == value.to_integral_value() else float(value)
+        case datetime():
+            return value.isoformat().replace("+00:00", "Z")
+        case Mapping():
+            return {str(key): to_plain(item) for key, item in value.items()}
+        case Model():
+            return value.to_dict()
+        case tuple() | list():
+            return [to_plain(item) for item in value]
+    raise TypeError(f"{type(value).__name__} has no plain JSON form")
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class Metadata:
+    """What the envelope says about the call itself (CONTRACT.md 1.2); any of it may be missing."""
+
+    request_id: str | None = None
+    cost_usd: Decimal | None = None
+    latency_ms: float | None = None
+    vendor: str | None = None
+    cache_hit: bool | None = None
+    extra: Mapping[str, JSON] = attrs.field(factory=dict, repr=False, hash=False)
+
+
+NO_METADATA = Metadata()
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class Model:
+    """The base of every result.
+
+    Attributes:
+        extra: fields that the documentation does not name, as they came.
+        metadata: the envelope's metadata; items of a page share their page's.
+    """
+
+    extra: Mapping[str, JSON] = attrs.field(factory=dict, repr=False, hash=False)
+    metadata: Metadata = attrs.field(default=NO_METADATA, repr=False, eq=False)
+
+    def to_dict(self) -> dict[str, JSON]:
+        """Return plain JSON types: unknown fields at their own level, secrets in clear, no metadata.
+
+        A field that the answer need not carry and that is ``None`` is left out.
+        """
+        plain: dict[str, JSON] = {}
+        for field in attrs.fields(type(self)):
+            value = getattr(self, field.name)
+            if field.name in ("extra", "metadata") or (value is None and field.default is None):
+                continue
+            plain[field.name] = to_plain(value)
+        plain.update(self.extra)
+        return plain
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class Page(Generic[T_co]):
+    """One page of a list: ``items``, the cursor of the next page (``None`` on the last) and the call's metadata."""
+
+    items: tuple[T_co, ...] = ()
+    next_cursor: str | None = None
+    metadata: Metadata = attrs.field(default=NO_METADATA, repr=False, eq=False)
+
+    def __iter__(self) -> Iterator[T_co]:
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class Ack(Model):
+    """A bare acknowledgement, truthy as its ``ok`` is."""
+
+    ok: bool
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class Project(Model):
+    """A Postgres project. ``connection_uri`` works as it is; ``masked_uri`` is safe to print."""
+
+    id: str
+    name: str
+    connection_uri: str = attrs.field(repr=_repr_uri)
+    region: str | None = None
+    created_at: datetime | None = None
+    vendor: str | None = None
+    plan: str | None = None
+    mode: str | None = None
+    postgres_version: str | None = None
+    status: str | None = None
+
+    @property
+    def masked_uri(self) -> str:
+        """``connection_uri`` with its password masked."""
+        return mask_uri(self.connection_uri)
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class Branch(Model):
+    """A copy-on-write branch of a project, a database of its own."""
+
+    id: str
+    branch_name: str
+    project_id: str
+    connection_uri: str = attrs.field(repr=_repr_uri)
+    from_branch: str | None = None
+    created_at: datetime | None = None
+
+    @property
+    def masked_uri(self) -> str:
+        """``connection_uri`` with its password masked."""
+        return mask_uri(self.connection_uri)
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class Snapshot(Model):
+    """A frozen copy of a project at one point in time."""
+
+    id: str
+    project_id: str
+    created_at: datetime
+    label: str | None = None
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class Bucket(Model):
+    """An object-storage bucket."""
+
+    bucket: str = attrs.field(metadata=read_from("name"))
+    vendor: str
+    region: str
+    created_at: datetime
+    acl: str | None = None
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class PresignedUrl(Model):
+    """A URL that carries its own authority: send bytes to it (PUT) or fetch it (GET) without the API key.
+
+    ``headers`` must go along with the request as they are.
+    """
+
+    url: str = attrs.field(repr=_repr_signed)
+    method: str
+    expires_at: datetime
+    headers: Mapping[str, str] | None = attrs.field(default=None, repr=False, hash=False)
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class Distribution(Model):
+    """A CDN distribution in front of an origin."""
+
+    distribution_id: str
+    origin: str
+    domain: str | None
+    enabled: bool
+    status: str
+    edge_url: str | None = None
+    edge_hostname: str | None = attrs.field(default=None, metadata=read_from("cname_target"))
+    cache_ttl_seconds: int | None = None
+    allowed_methods: tuple[str, ...] | None = None
+    https_only: bool | None = None
+    tags: tuple[str, ...] | None = None
+    vendor: str | None = None
+    created_at: datetime | None = None
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class PurgeResult(Ack):
+    """A purge that was taken on, truthy as its ``ok`` is."""
+
+    purge_id: str | None = None
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class CacheStats(Model):
+    """Delivery figures of a time range; ``hit_ratio`` lies between 0 and 1."""
+
+    requests: int
+    bytes_served: int
+    hit_ratio: float
+    hits: int | None = None
+    misses: int | None = None
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class Variant:
+    """One arm of a roll-out: ``weight`` is relative to the sum of all weights."""
+
+    key: str
+    value: JSON
+    weight: float = 1
+
+    def to_dict(self) -> dict[str, JSON]:
+        """Return the plain JSON form that the API takes."""
+        return {"key": self.key, "value": self.value, "weight": self.weight}
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class FlagRule:
+    """Serve ``serve`` to whom ``attribute operator value`` holds for; the first rule that holds wins."""
+
+    attribute: str
+    operator: str
+    value: JSON = None
+    serve: JSON = True
+
+    def to_dict(self) -> dict[str, JSON]:
+        """Return the plain JSON form that the API takes."""
+        return {"attribute": self.attribute, "operator": self.operator, "value": self.value, "serve": self.serve}
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class RolloutConfig:
+    """A percentage roll-out: who is in follows from ``salt`` and the unit, and stays so while ``salt`` does."""
+
+    percentage: float
+    salt: str
+    sticky_unit: str = "user_id"
+    variants: tuple[Variant, ...] = ()
+
+    def to_dict(self) -> dict[str, JSON]:
+        """Return the plain JSON form that the API takes."""
+        plain: dict[str, JSON] = {
+            "percentage": self.percentage,
+            "salt": self.salt,
+            "sticky_unit": self.sticky_unit,
+        }
+        if self.variants:
+            plain["variants"] = [variant.to_dict() for variant in self.variants]
+        return plain
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class Flag(Model):
+    """A flag's definition; ``rules`` and ``rollout`` stay the plain JSON they came as."""
+
+    key: str
+    description: str | None = None
+    type: str | None = None
+    default_value: JSON = None
+    rules: tuple[Mapping[str, JSON], ...] | None = attrs.field(default=None, hash=False)
+    rollout: Mapping[str, JSON] | None = attrs.field(default=None, hash=False)
+    tags: Mapping[str, str] | None = attrs.field(default=None, hash=False)
+    enabled: bool | None = None
+    version: int | None = None
+    archived: bool | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class FlagState(Model):
+    """Whether a flag is on for the one who asks, truthy as ``enabled`` is."""
+
+    enabled: bool
+
+    def __bool__(self) -> bool:
+        return self.enabled
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class FlagValue(Model):
+    """What a flag evaluates to; ``reason`` says why, ``variant`` which arm of a roll-out."""
+
+    value: JSON = attrs.field(metadata=read_from("default_value"), hash=False)
+    key: str | None = None
+    default_value: JSON = attrs.field(default=None, hash=False)
+    enabled: bool | None = None
+    reason: str | None = None
+    variant: str | None = None
+    version: int | None = None
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class FlagValues(Model, Mapping[str, JSON]):
+    """Every flag's value for the one who asks: a mapping of flag key to value."""
+
+    values_by_key: Mapping[str, JSON] = attrs.field(hash=False)
+
+    def __getitem__(self, key: str) -> JSON:
+        return self.values_by_key[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.values_by_key)
+
+    def __len__(self) -> int:
+        return len(self.values_by_key)
+
+    def to_dict(self) -> dict[str, JSON]:
+        """Return a plain dict of flag key to value."""
+        return dict(self.values_by_key)
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class Activation(Model):
+    """A fresh account with its first key, which the repr masks."""
+
+    account_id: str
+    project_id: str
+    primary_api_key: str = attrs.field(repr=_repr_secret)
+    trial_credit_usd: Decimal
+    checkout_url: str | None
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class Balance(Model):
+    """What is left in the wallet."""
+
+    balance_usd: Decimal = attrs.field(metadata=read_from("balance"))
+    currency: str | None = None
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class TopupRecord(Model):
+    """A top-up to be paid at ``checkout_url``."""
+
+    topup_id: str
+    amount_usd: Decimal | None = None
+    state: str | None = None
+    checkout_url: str | None = attrs.field(default=None, metadata=read_from("next_action_url"))
+    currency: str | None = None
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class CapabilityInfo(Model):
+    """One capability as discovery describes it; what only the detailed document has is in ``extra``."""
+
+    id: str
+    method: str | None = None
+    path: str | None = None
+    available: bool | None = None
+    regions: tuple[str, ...] | None = None
+    vendors: JSON = attrs.field(default=None, hash=False)
+    billing: Mapping[str, JSON] | None = attrs.field(default=None, hash=False)
+    idempotent: JSON = attrs.field(default=None, hash=False)
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class DiscoveryIndex(Model):
+    """Every capability that the service lists."""
+
+    capabilities: tuple[CapabilityInfo, ...]
+    version: str | None = None
+    generated_at: datetime | None = None
+
+
+def parse_time(text: str) -> datetime:
+    """Read an ISO 8601 time; one without an offset is taken to be UTC.
+
+    Raises:
+        ValueError: ``text`` is not a time.
+    """
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
