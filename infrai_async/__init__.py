@@ -1,1 +1,146 @@
-"""The Python SDK for Infrai."""
+"""The asyncio-first Python SDK for Infrai.
+
+    capabilities -> _request -> _flow -> _pool -> _answer -> _decode -> models
+
+One table says what there is (``capabilities``); pure modules build requests, read answers and decide on retries
+(``_request``, ``_answer``, ``_decode``, ``_retry``, ``_flow``); one module does the I/O of a call (``_pool``); the
+resources are typed one-line methods over it. ``local`` shares the table and nothing else.
+
+Names load when they are first used: importing the package alone loads next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from infrai_async._version import __version__
+
+if TYPE_CHECKING:
+    from infrai_async._client import AsyncInfrai
+    from infrai_async._cursor import Cursor, Pages
+    from infrai_async._pool import Stats
+    from infrai_async._request import UNSET, Unset
+    from infrai_async._retry import RetryPolicy
+    from infrai_async.capabilities import CAPABILITIES, Capability
+    from infrai_async.errors import (
+        APIError,
+        Attempt,
+        AuthenticationError,
+        BadRequestError,
+        BudgetExceeded,
+        ClientClosedError,
+        ConfigurationError,
+        ConflictError,
+        ConnectError,
+        DecodeError,
+        InfraiError,
+        InsufficientCreditError,
+        InvalidArgument,
+        NotFoundError,
+        PaginationError,
+        PermissionDeniedError,
+        RateLimitError,
+        ServerError,
+        TimeoutError,
+        TransportError,
+    )
+    from infrai_async.models import (
+        Ack,
+        Activation,
+        Balance,
+        Branch,
+        Bucket,
+        CacheStats,
+        CapabilityInfo,
+        DiscoveryIndex,
+        Distribution,
+        Flag,
+        FlagRule,
+        FlagState,
+        FlagValue,
+        FlagValues,
+        Metadata,
+        Model,
+        Page,
+        PresignedUrl,
+        Project,
+        PurgeResult,
+        RolloutConfig,
+        Snapshot,
+        TopupRecord,
+        Variant,
+    )
+
+_HOMES = ("errors", "models", "capabilities", "_request", "_retry", "_cursor", "_pool", "_client")  # lightest first
+
+__all__ = [
+    "CAPABILITIES",
+    "UNSET",
+    "APIError",
+    "Ack",
+    "Activation",
+    "AsyncInfrai",
+    "Attempt",
+    "AuthenticationError",
+    "BadRequestError",
+    "Balance",
+    "Branch",
+    "Bucket",
+    "BudgetExceeded",
+    "CacheStats",
+    "Capability",
+    "CapabilityInfo",
+    "ClientClosedError",
+    "ConfigurationError",
+    "ConflictError",
+    "ConnectError",
+    "Cursor",
+    "DecodeError",
+    "DiscoveryIndex",
+    "Distribution",
+    "Flag",
+    "FlagRule",
+    "FlagState",
+    "FlagValue",
+    "FlagValues",
+    "InfraiError",
+    "InsufficientCreditError",
+    "InvalidArgument",
+    "Metadata",
+    "Model",
+    "NotFoundError",
+    "Page",
+    "Pages",
+    "PaginationError",
+    "PermissionDeniedError",
+    "PresignedUrl",
+    "Project",
+    "PurgeResult",
+    "RateLimitError",
+    "RetryPolicy",
+    "RolloutConfig",
+    "ServerError",
+    "Snapshot",
+    "Stats",
+    "TimeoutError",
+    "TopupRecord",
+    "TransportError",
+    "Unset",
+    "Variant",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in __all__:
+        for home in _HOMES:
+            module = import_module(f"{__name__}.{home}")
+            if hasattr(module, name):
+                globals()[name] = value = getattr(module, name)
+                return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

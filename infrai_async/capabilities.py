@@ -7,6 +7,7 @@ the row holds both, the seed's first.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Final, Generic, Literal, TypeAlias, TypeVar
@@ -50,7 +51,7 @@ _KINDS: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
 }
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False)
 class Param:
     """One parameter of a capability.
 
@@ -92,15 +93,20 @@ class Param:
         return None
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, slots=False)
 class Route:
     """One way to reach a capability: a path template and the parameters that go with it."""
 
     path: str
     params: tuple[Param, ...] = ()
 
+    @cached_property
+    def pieces(self) -> tuple[str, ...]:
+        """The template cut at its placeholders: literal, name, literal, name, ..."""
+        return tuple(re.split(r"[{}]", self.path))
 
-@attrs.frozen(kw_only=True, slots=False)
+
+@attrs.frozen(kw_only=True, eq=False, slots=False)
 class Capability(Generic[R_co]):
     """A row of the table.
 

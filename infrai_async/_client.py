@@ -1,0 +1,230 @@
+"""The client: settings in, namespaces out."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from datetime import timedelta
+from functools import cached_property
+from ssl import SSLContext
+from types import TracebackType
+from typing import Final, Self
+
+import aiohttp
+from yarl import URL
+
+from infrai_async._config import base_url as resolve_base_url
+from infrai_async._core import Core, Options
+from infrai_async._pool import HeaderSet, KeySource, Pool, PoolSettings, Stats
+from infrai_async._request import UNSET, Unset, check_names, seconds
+from infrai_async._retry import RetryPolicy
+from infrai_async._version import __version__
+from infrai_async.capabilities import CAPABILITIES
+from infrai_async.errors import ConfigurationError, InvalidArgument
+from infrai_async.models import Model, Page
+from infrai_async.resources._account import Account
+from infrai_async.resources._cdn import Cdn
+from infrai_async.resources._db import Db
+from infrai_async.resources._discovery import Discovery
+from infrai_async.resources._flags import Flags
+from infrai_async.resources._storage import Storage
+
+_USER_AGENT: Final = f"infrai-async/{__version__} python/{platform.python_version()} aiohttp/{aiohttp.__version__}"
+
+
+class AsyncInfrai:
+    """The asynchronous client of the Infrai API.
+
+    It can be built anywhere, outside any event loop, and used from several loops, one after another or at once; a
+    forked child starts with fresh connections. Use it as ``async with AsyncInfrai() as client``, or call ``aclose``;
+    one that is never closed leaves nothing behind either when its loops end.
+
+    Args:
+        api_key: the key, or a function (plain or asynchronous) that gives one and is asked again after a 401; else
+            ``INFRAI_API_KEY``, else the credentials file ``~/.infrai/credentials``. Looked for when a call needs it.
+        base_url: where the API is, with or without ``/v1``; else ``INFRAI_BASE_URL``, else the service itself.
+        timeout: seconds for one whole call: waiting for a place in the pool, every attempt, every pause between
+            them. ``None``: no limit.
+        retry: how often and when a call is sent again.
+        max_concurrency: how many calls are in flight at once; the rest wait, first come first served.
+        session: a session of yours: borrowed, never closed, never changed. Calls then go through its connector,
+            middlewares and tracing; aiohttp may send a GET, PUT or DELETE again by itself when a reused connection of
+            such a session breaks, which the attempts of an error cannot show.
+        proxy: as aiohttp takes it.
+        trust_env: whether to take the proxy from the environment.
+        ssl: a TLS context of yours, for a company's certificates.
+        allow_http: whether plain http may go to another machine than this one.
+        headers: sent with every call; a ``User-Agent`` is put before ours. Authorization, content type and
+            idempotency key stay ours.
+
+    Raises:
+        ConfigurationError: ``base_url`` is unusable, or settings exclude each other.
+        InvalidArgument: another argument is wrong.
+    """
+
+    def __init__(
+        self,
+        api_key: KeySource = None,
+        *,
+        base_url: str | None = None,
+        timeout: float | timedelta | None = 60.0,
+        retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
+        max_concurrency: int = 64,
+        session: aiohttp.ClientSession | None = None,
+        proxy: str | URL | None = None,
+        trust_env: bool = False,
+        ssl: SSLContext | None = None,
+        allow_http: bool = False,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        if isinstance(max_concurrency, bool) or not isinstance(max_concurrency, int) or max_concurrency < 1:
+            raise InvalidArgument("max_concurrency must be a whole number, 1 or more")
+        if session is not None and (proxy is not None or ssl is not None or trust_env):
+            raise ConfigurationError("proxy, ssl and trust_env are settings of the session that you lend")
+        settings = PoolSettings(
+            origin=resolve_base_url(base_url, os.environ, allow_http=allow_http),
+            api_key=api_key,
+            max_concurrency=max_concurrency,
+            session=session,
+            proxy=proxy,
+            trust_env=trust_env,
+            ssl=ssl,
+        )
+        self._core = Core(Pool(settings), Options(_time_limit(timeout), _policy(retry), _header_set(headers)))
+
+    def __repr__(self) -> str:
+        return f"<AsyncInfrai {self._core.pool.settings.origin}>"
+
+    @cached_property
+    def db(self) -> Db:
+        """Postgres: projects, branches, snapshots."""
+        return Db(self._core)
+
+    @cached_property
+    def storage(self) -> Storage:
+        """Object storage: buckets and presigned URLs."""
+        return Storage(self._core)
+
+    @cached_property
+    def cdn(self) -> Cdn:
+        """Content delivery: distributions and their caches."""
+        return Cdn(self._core)
+
+    @cached_property
+    def flags(self) -> Flags:
+        """Feature flags and roll-outs."""
+        return Flags(self._core)
+
+    @cached_property
+    def account(self) -> Account:
+        """The wallet, and a first key."""
+        return Account(self._core)
+
+    @cached_property
+    def discovery(self) -> Discovery:
+        """What the service offers; needs no key."""
+        return Discovery(self._core)
+
+    @property
+    def stats(self) -> Stats:
+        """What the pool did so far, over all views of this client."""
+        return self._core.pool.stats()
+
+    async def call(
+        self,
+        capability: str,
+        arguments: Mapping[str, object] | None = None,
+        *,
+        idempotency_key: str | None = None,
+    ) -> Model | Page[Model]:
+        """Call a capability by its documented id.
+
+        Args:
+            capability: for example ``"db.project.get"``.
+            arguments: by their documented names.
+            idempotency_key: for a call that changes something; a fresh one by default.
+
+        Returns:
+            What the method of the same name returns; for a list, one page.
+
+        Raises:
+            InvalidArgument: no such capability, or its arguments are wrong.
+            InfraiError: whatever else the call may raise.
+        """
+        row = CAPABILITIES.get(capability)
+        if row is None:
+            raise InvalidArgument(f"{capability!r} is no capability that this version knows; see CAPABILITIES")
+        given = check_names(row, arguments or {})
+        if row.paged:
+            return await self._core.page(row, given)
+        return await self._core.call(row, given, idempotency_key)
+
+    def with_options(
+        self,
+        *,
+        timeout: float | timedelta | None | Unset = UNSET,
+        retry: RetryPolicy | Unset = UNSET,
+        headers: Mapping[str, str] | Unset = UNSET,
+    ) -> Self:
+        """Return a view of this client with other settings over the same pool; it needs no closing.
+
+        Args:
+            timeout: seconds for one whole call, ``None`` for no limit.
+            retry: how often and when a call is sent again.
+            headers: sent with every call, instead of this client's.
+
+        Raises:
+            InvalidArgument: an argument is wrong.
+        """
+        core = self._core
+        now = core.options
+        view = object.__new__(type(self))
+        view._core = Core(
+            core.pool,
+            Options(
+                now.timeout if isinstance(timeout, Unset) else _time_limit(timeout),
+                now.retry if isinstance(retry, Unset) else _policy(retry),
+                now.headers if isinstance(headers, Unset) else _header_set(headers),
+            ),
+        )
+        return view
+
+    async def aclose(self, grace: float | timedelta = 5.0) -> None:
+        """Close the client and every view of it; calling it again does nothing more.
+
+        New calls are refused at once, and so are those that wait for a place; those in flight get ``grace`` seconds,
+        then end with a ``TransportError``.
+
+        Args:
+            grace: seconds; zero ends them at once.
+        """
+        await self._core.pool.close(0.0 if grace == 0 else seconds("grace", grace))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+def _time_limit(timeout: float | timedelta | None) -> float | None:
+    return None if timeout is None else seconds("timeout", timeout)
+
+
+def _policy(retry: object) -> RetryPolicy:
+    if not isinstance(retry, RetryPolicy):
+        raise InvalidArgument("retry must be a RetryPolicy; RetryPolicy.none() never sends a call twice")
+    return retry
+
+
+def _header_set(headers: Mapping[str, str] | None) -> HeaderSet:
+    given = dict(headers or {})
+    for name, value in given.items():
+        if not isinstance(name, str) or not isinstance(value, str) or not (name + value).isprintable():
+            raise InvalidArgument("headers must map strings to strings without line breaks")
+    agents = [given.pop(name) for name in tuple(given) if name.lower() == "user-agent"]
+    given["User-Agent"] = " ".join([*agents, _USER_AGENT])
+    return HeaderSet(given)

@@ -1,0 +1,92 @@
+"""The one way in for a call: options of a view of the client, over the pool that all its views share."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Mapping
+from typing import Any, Final, TypeVar
+
+import attrs
+
+from infrai_async import _flow
+from infrai_async._cursor import Cursor, check_max_items
+from infrai_async._decode import decode, decode_page
+from infrai_async._pool import HeaderSet, Pool
+from infrai_async._request import build, check_key
+from infrai_async._retry import RetryPolicy
+from infrai_async.capabilities import Capability
+from infrai_async.models import Model, Page
+
+T = TypeVar("T", bound=Model)
+_NEVER: Final = float("inf")
+
+
+@attrs.frozen
+class Options:
+    """What one view of a client decides for its calls; ``timeout`` in seconds, ``None`` for no limit."""
+
+    timeout: float | None
+    retry: RetryPolicy
+    headers: HeaderSet
+
+
+class Core:
+    """Makes calls for the resources."""
+
+    __slots__ = ("options", "pool")
+
+    def __init__(self, pool: Pool, options: Options) -> None:
+        self.pool = pool
+        self.options = options
+
+    async def call(self, row: Capability[T], arguments: Mapping[str, object], idempotency_key: str | None = None) -> T:
+        """Call a capability that answers one model."""
+        return await self._run(row, arguments, decode, idempotency_key)
+
+    async def page(self, row: Capability[T], arguments: Mapping[str, object]) -> Page[T]:
+        """Fetch one page of a listing."""
+        return await self._run(row, arguments, decode_page)
+
+    def cursor(
+        self, row: Capability[T], arguments: dict[str, object], *, cursor: str | None = None, max_items: int | None = None
+    ) -> Cursor[T]:
+        """Return a cursor over a listing; nothing is sent yet, but the arguments are checked."""
+        at_most = check_max_items(max_items)
+        start = {**arguments, "cursor": cursor} if "cursor" in row.params else arguments
+        build(row, row.routes[0], start)
+        return Cursor(
+            lambda position: self.page(row, {**arguments, "cursor": position}),
+            capability=row.id,
+            cursor=cursor,
+            max_items=at_most,
+        )
+
+    async def _run(
+        self,
+        row: Capability[Any],
+        arguments: Mapping[str, object],
+        decoder: _flow.Decoder[Any],
+        idempotency_key: str | None = None,
+    ) -> Any:
+        options = self.options
+        deadline = _NEVER if options.timeout is None else time.monotonic() + options.timeout
+        call = _flow.Call(
+            row,
+            arguments,
+            options.retry,
+            self.pool.learned,
+            left=lambda: deadline - time.monotonic(),
+            chance=random.random,
+            idempotency_key=_key_for(row, idempotency_key),
+            key_in_body=idempotency_key is not None,
+        )
+        flow = _flow.run(call, decoder)
+        return await self.pool.run(flow, deadline, options.headers, public=row.public)
+
+
+def _key_for(row: Capability[Any], given: str | None) -> str | None:
+    if given is not None:
+        return check_key(given)
+    return os.urandom(16).hex() if row.mutates else None

@@ -1,0 +1,258 @@
+"""One call from beginning to end, as a generator without I/O: the order of things, in one screen.
+
+It yields what it wants done and is sent what came of it; the pool does it. So every rule here is tested by sending
+answers, without a loop, a socket or a clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from datetime import UTC, datetime
+from typing import Any, TypeAlias, TypeVar
+
+import attrs
+
+from infrai_async._answer import Answer, Broken, Envelope, open_envelope, refusal, request_id
+from infrai_async._request import Request, build
+from infrai_async._retry import RetryPolicy, Verdict, judge_broken, judge_refusal, retry_after_seconds
+from infrai_async.capabilities import Capability
+from infrai_async.errors import (
+    APIError,
+    Attempt,
+    AuthenticationError,
+    ClientClosedError,
+    DecodeError,
+    InfraiError,
+    Outcome,
+    RateLimitError,
+    TimeoutError,
+    TransportError,
+)
+from infrai_async.models import Ack
+
+T = TypeVar("T")
+
+
+@attrs.frozen
+class Send:
+    """Send it, as soon as there is a place and the gate is open."""
+
+    request: Request
+
+
+@attrs.frozen
+class Pause:
+    """Wait before the next attempt; the pool answers false when its retry quota is used up."""
+
+    seconds: float
+    capability: str
+    reason: str
+
+
+@attrs.frozen
+class Hold:
+    """Let nobody in the pool send for so long; nothing to wait for now."""
+
+    seconds: float
+
+
+@attrs.frozen
+class Renew:
+    """Ask for the API key again; the pool answers whether there is another one."""
+
+
+@attrs.frozen
+class Refused:
+    """The gate opens only after the call's time is up; nothing was sent."""
+
+    seconds: float
+
+
+@attrs.frozen
+class Expired:
+    """The call's time ran out before it was sent: while it waited for a place, for the gate or between attempts."""
+
+    waited: str
+
+
+@attrs.frozen
+class Closed:
+    """The client was closed before the call got a place."""
+
+
+@attrs.define
+class Learned:
+    """What a client has found out about the service it talks to."""
+
+    generation: int = 0
+
+
+Step: TypeAlias = Send | Pause | Hold | Renew
+Result: TypeAlias = Answer | Broken | Refused | Expired | Closed | bool | None
+Flow: TypeAlias = Generator[Step, Result, T]
+Decoder: TypeAlias = Callable[[Capability[Any], Envelope], T]
+
+
+@attrs.frozen
+class Failure:
+    """An attempt that did not succeed; ``unrouted`` says that the service does not know the route itself (D2)."""
+
+    error: InfraiError
+    verdict: Verdict
+    unrouted: bool = False
+
+
+@attrs.define
+class Call:
+    """One call: what it was asked, and what it knows of itself while it runs.
+
+    ``left`` gives the seconds that its time has left, ``chance`` a number between 0 and 1.
+    """
+
+    row: Capability[Any]
+    arguments: Mapping[str, object]
+    policy: RetryPolicy
+    learned: Learned
+    left: Callable[[], float]
+    chance: Callable[[], float]
+    idempotency_key: str | None = None
+    key_in_body: bool = False
+    generation: int = 0
+    moved: bool = False
+    renewed: bool = False
+    ambiguous: bool = False
+    failures: int = 0
+    tries: list[tuple[Answer | Broken, str, str | None]] = attrs.field(factory=list)
+
+    def request(self) -> Request:
+        """Build the request for the generation of routes that is being tried."""
+        route = self.row.routes[self.generation % len(self.row.routes)]
+        return build(self.row, route, self.arguments, self.idempotency_key, key_in_body=self.key_in_body)
+
+    def move(self, failure: Failure) -> bool:
+        """Go over to the other generation's route, once, when the service does not know this one (D2)."""
+        if not failure.unrouted or self.moved or len(self.row.routes) == 1:
+            return False
+        self.generation, self.moved = 1 - self.generation, True
+        return True
+
+    def note_route(self, *, unrouted: bool) -> None:
+        """Remember for the client's lifetime which generation of routes answered."""
+        if self.moved and not unrouted:
+            self.learned.generation = self.generation
+
+    def fail(self, error: InfraiError, outcome: Outcome) -> InfraiError:
+        """Complete an error with what the call knows."""
+        error.capability = self.row.id
+        error.idempotency_key = self.idempotency_key if self.row.mutates else None
+        error.outcome = "maybe_applied" if self.ambiguous and self.row.mutates else outcome
+        error.attempts = tuple(_attempt(*entry) for entry in self.tries)
+        return error
+
+    def settle(self, failure: Failure) -> bool:
+        """Take note of a failure; true when it is the success of an earlier attempt (D17)."""
+        gone = self.row.method == "DELETE" and getattr(failure.error, "status", None) == 404 and self.ambiguous
+        self.ambiguous = self.ambiguous or failure.verdict.ambiguous
+        not_sent = isinstance(failure.error, TransportError)
+        clear: Outcome = "not_sent" if not_sent else "rejected"
+        self.fail(failure.error, "maybe_applied" if failure.verdict.ambiguous else clear)
+        return gone
+
+    def pause(self, failure: Failure) -> float | None:
+        """Return how long to pause before the next attempt, ``None`` when there is to be none."""
+        verdict = failure.verdict
+        if not verdict.again or self.policy.max_attempts == 1:
+            return None
+        if verdict.hold is not None:  # the gate makes it wait; such an answer uses up no attempt
+            return 0.0 if verdict.hold <= self.left() else None
+        self.failures += 1
+        if self.failures >= self.policy.max_attempts:
+            return None
+        pause = max(verdict.after, self.policy.pause(self.failures, self.chance()))
+        return pause if pause <= self.left() else None
+
+
+def run(call: Call, decode: Decoder[T]) -> Flow[T]:
+    """Send until there is an answer to give back, or a reason to stop."""
+    call.generation = call.learned.generation
+    request = call.request()
+    error: InfraiError | None = None
+    while True:
+        result = yield Send(request)
+        if isinstance(result, Answer):
+            outcome = _read(call, result, decode)
+            if not isinstance(outcome, Failure):
+                return outcome
+        elif isinstance(result, Broken):
+            call.tries.append((result, str(result.error), None))
+            outcome = Failure(result.error, judge_broken(call.row, result.error, sent=result.sent))
+        else:
+            assert isinstance(result, Refused | Expired | Closed)  # noqa: S101 - nothing else answers a Send
+            raise _unsent(call, result, error)
+        if call.move(outcome):
+            request = call.request()
+            continue
+        error = outcome.error
+        if call.settle(outcome):
+            return Ack(ok=True)  # type: ignore[return-value] # what a DELETE answers
+        if outcome.verdict.hold is not None:
+            yield Hold(outcome.verdict.hold)
+        if (yield from _renewed(call, error)):
+            continue
+        pause = call.pause(outcome)
+        if pause is None or (pause > 0 and not (yield Pause(pause, call.row.id, call.tries[-1][1]))):
+            raise error
+
+
+def _renewed(call: Call, error: InfraiError) -> Generator[Step, Result, bool]:
+    """After a 401 ask once for another key, which also serves the calls to come; send again where that is allowed."""
+    if not isinstance(error, AuthenticationError) or call.renewed:
+        return False
+    call.renewed = True
+    return bool((yield Renew())) and call.policy.max_attempts > 1
+
+
+def _read(call: Call, answer: Answer, decode: Decoder[T]) -> T | Failure:
+    envelope: Envelope | None = None
+    try:
+        envelope = open_envelope(answer)
+        if envelope.error is None:
+            value = decode(call.row, envelope)
+            call.note_route(unrouted=False)
+            return value
+    except DecodeError as error:
+        error.status = answer.status
+        call.tries.append((answer, str(error), request_id(envelope) if envelope else None))
+        return Failure(error, Verdict(ambiguous=True, again=False))
+    after = retry_after_seconds(answer.headers, datetime.now(UTC))
+    refused = refusal(answer, envelope, after)
+    call.tries.append((answer, refused.code or f"HTTP {answer.status}", refused.request_id))
+    unrouted = answer.status in (404, 405) and (not envelope.enveloped or refused.code == "NOT_FOUND")
+    call.note_route(unrouted=unrouted)
+    return Failure(refused, judge_refusal(call.row, refused, after), unrouted)
+
+
+def _unsent(call: Call, result: Refused | Expired | Closed, error: InfraiError | None) -> InfraiError:
+    if isinstance(result, Refused) and isinstance(error, APIError):
+        return error
+    failed: InfraiError
+    if isinstance(result, Expired):
+        failed = TimeoutError(f"the call's time ran out while it waited {result.waited}")
+    elif isinstance(result, Closed):
+        failed = ClientClosedError("the client was closed before the call was sent")
+    else:
+        message = f"the service asked for a pause that ends in {result.seconds:.3g} s, after this call's time is up"
+        failed = RateLimitError(message, status=429, code="RATE_LIMITED", retryable=True, retry_after=result.seconds)
+    failed.__cause__ = error
+    return call.fail(failed, error.outcome if error else "not_sent")
+
+
+def _attempt(result: Answer | Broken, error: str, request: str | None) -> Attempt:
+    return Attempt(
+        started_at=datetime.fromtimestamp(result.started_at, UTC),
+        seconds=result.seconds,
+        status=result.status if isinstance(result, Answer) else None,
+        error=error,
+        waited=result.waited,
+        request_id=request,
+    )

@@ -1,0 +1,219 @@
+"""From a row of the table and the caller's arguments to the request, without any I/O.
+
+Everything about an argument is checked here, before anything is sent; the messages name the argument as the caller
+spelled it (CONTRACT.md D22 says how far the checks go: the rest is the service's to decide).
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+import attrs
+
+from infrai_async.errors import InvalidArgument
+from infrai_async.models import FlagRule, RolloutConfig, Variant
+
+if TYPE_CHECKING:
+    from infrai_async.capabilities import Capability, Param, Route
+    from infrai_async.models import JSON
+
+
+class Unset(Enum):
+    """The type of ``UNSET``: not given, where ``None`` is a value of its own (JSON ``null``, or no time limit)."""
+
+    UNSET = "UNSET"
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET: Final = Unset.UNSET
+
+_canonical: Final = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"), check_circular=False
+).encode
+
+
+@attrs.frozen
+class Request:
+    """What goes out, but for the client's own part (origin, credentials, its headers).
+
+    ``target`` is the encoded path with its query, and arrives byte for byte.
+    """
+
+    method: str
+    target: str
+    body: bytes | None = attrs.field(default=None, repr=False)
+    idempotency_key: str | None = None
+
+
+def build(
+    row: Capability[Any],
+    route: Route,
+    arguments: Mapping[str, object],
+    idempotency_key: str | None = None,
+    *,
+    key_in_body: bool = False,
+) -> Request:
+    """Build the request of one call.
+
+    Args:
+        row: the capability.
+        route: which of the row's routes to take.
+        arguments: the caller's, by public name; ``None`` and ``UNSET`` mean not given.
+        idempotency_key: sent as a header with every call that changes something.
+        key_in_body: whether the caller chose the key, which then goes into the body too where the row has it (D4).
+
+    Raises:
+        InvalidArgument: an argument is missing or wrong.
+    """
+    path: dict[str, str] = {}
+    query: list[str] = []
+    body: dict[str, JSON] = {}
+    for param in route.params:
+        value = arguments.get(param.name, UNSET)
+        if value is UNSET or (value is None and param.kind != "json"):
+            if param.required:
+                raise InvalidArgument(f"{param.name} is required", capability=row.id)
+            continue
+        plain = _checked(row, param, value)
+        if param.where == "path":
+            path[param.name] = _segment(row, param, str(plain))
+        elif param.where == "query":
+            query.append(f"{param.wire}={quote(_query_text(param, plain), safe='')}")
+        else:
+            body[param.wire] = plain.lower() if param.lower and isinstance(plain, str) else plain
+        for name in param.also:
+            body[name] = plain
+    if key_in_body and row.deduplicates:
+        body["idempotency_key"] = idempotency_key
+    target = "".join(path[piece] if odd % 2 else piece for odd, piece in enumerate(route.pieces))
+    if query:
+        target += "?" + "&".join(query)
+    encoded = canonical_body(body) if row.method in ("POST", "PUT", "PATCH") else None
+    return Request(row.method, target, encoded, idempotency_key if row.mutates else None)
+
+
+def canonical_body(body: Mapping[str, JSON]) -> bytes:
+    """Encode a body canonically: sorted keys, no spaces, one trailing newline, UTF-8 (CONTRACT.md 1.1)."""
+    return (_canonical(body) + "\n").encode()
+
+
+def check_names(row: Capability[Any], arguments: Mapping[str, object]) -> dict[str, object]:
+    """Return ``arguments`` by their public names; the wire's spelling (``from``) is taken too.
+
+    Raises:
+        InvalidArgument: a name is none of the capability's.
+    """
+    by_wire = {param.wire: name for name, param in row.params.items()}
+    public: dict[str, object] = {}
+    for name, value in arguments.items():
+        known = name if name in row.params else by_wire.get(name)
+        if known is None:
+            close = difflib.get_close_matches(str(name), row.params, n=1)
+            advice = f"did you mean {close[0]}?" if close else "it takes " + (", ".join(row.params) or "none")
+            raise InvalidArgument(f"{name} is no argument of it: {advice}", capability=row.id)
+        public[known] = value
+    return public
+
+
+def check_key(key: object) -> str:
+    """Return an idempotency key that a header can carry.
+
+    Raises:
+        InvalidArgument: it is empty, not a string, or has characters that no header may have.
+    """
+    if isinstance(key, str) and key and key.isascii() and key.isprintable():
+        return key
+    raise InvalidArgument("idempotency_key must be a non-empty string of printable ASCII characters")
+
+
+def seconds(name: str, value: float | timedelta) -> float:
+    """Return a length of time in seconds.
+
+    Raises:
+        InvalidArgument: it is not a positive, finite length.
+    """
+    amount = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 < amount < math.inf:
+        raise InvalidArgument(f"{name} must be a positive number of seconds or a timedelta")
+    return float(amount)
+
+
+def _checked(row: Capability[Any], param: Param, value: object) -> JSON:
+    if value.__class__ is str and param.kind == "string" and not param.choices and value.isascii():  # type: ignore[attr-defined]
+        return value  # type: ignore[return-value] # by far the most common argument; nothing left to check
+    try:
+        plain = _plain(value)
+    except (_NotPlain, RecursionError) as error:
+        reason = str(error) if isinstance(error, _NotPlain) else "is nested too deeply"
+        raise InvalidArgument(f"{param.name} {reason}", capability=row.id) from None
+    wanted = param.mismatch(plain)
+    if wanted is not None:
+        raise InvalidArgument(f"{param.name} must be {wanted}, not {_describe(param, value)}", capability=row.id)
+    return plain
+
+
+class _NotPlain(Exception):
+    """An argument has no JSON form; the message goes on from its name."""
+
+
+def _plain(value: object) -> JSON:
+    match value:
+        case None | bool() | int():
+            return value
+        case str():
+            if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
+                raise _NotPlain("holds half of a surrogate pair, which UTF-8 cannot carry")
+            return value
+        case float() | Decimal():
+            if not math.isfinite(value):
+                raise _NotPlain("must be finite")
+            return int(value) if isinstance(value, Decimal) and value == int(value) else float(value)
+        case timedelta():
+            length = value.total_seconds()
+            return int(length) if length.is_integer() else length
+        case datetime():
+            if value.tzinfo is None:
+                raise _NotPlain("has no time zone: pass an aware datetime, such as datetime.now(timezone.utc)")
+            return value.isoformat().replace("+00:00", "Z")
+        case FlagRule() | RolloutConfig() | Variant():
+            return _plain(value.to_dict())
+        case Mapping():
+            return {_text_key(key): _plain(item) for key, item in value.items()}
+        case Sequence() if not isinstance(value, bytes | bytearray | memoryview):
+            return [_plain(item) for item in value]
+    raise _NotPlain(f"has no JSON form: it is of type {type(value).__name__}")
+
+
+def _text_key(key: object) -> str:
+    if not isinstance(key, str):
+        raise _NotPlain(f"has a key of type {type(key).__name__}; JSON keys are strings")
+    return str(_plain(key))
+
+
+def _describe(param: Param, value: object) -> str:
+    return repr(value) if param.choices or param.bounds else type(value).__name__
+
+
+def _segment(row: Capability[Any], param: Param, text: str) -> str:
+    """One path segment, whatever is in it: a lone dot would be resolved away on its way (D3)."""
+    if not text:
+        raise InvalidArgument(f"{param.name} must not be empty", capability=row.id)
+    return text.replace(".", "%2E") if text in (".", "..") else quote(text, safe="")
+
+
+def _query_text(param: Param, value: JSON) -> str:
+    if param.kind in ("json", "object"):
+        return _canonical(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
