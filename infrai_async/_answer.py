@@ -118,7 +118,7 @@ def request_id(envelope: Envelope) -> str | None:
 def refusal(answer: Answer, envelope: Envelope, retry_after: float | None) -> APIError:
     """Return the error that a refusal is, without the call's own context."""
     fields = envelope.error or {}
-    code = _text(fields.get("code"))
+    code, retryable = _text(fields.get("code")), fields.get("retryable")
     cls = api_error_class(answer.status, code)
     details: dict[str, Any] = {}
     if cls is InsufficientCreditError:
@@ -131,7 +131,7 @@ def refusal(answer: Answer, envelope: Envelope, retry_after: float | None) -> AP
         code=code,
         hint=_text(fields.get("hint")),
         request_id=request_id(envelope),
-        retryable=fields["retryable"] if isinstance(fields.get("retryable"), bool) else None,
+        retryable=retryable if isinstance(retryable, bool) else None,
         **details,
     )
 

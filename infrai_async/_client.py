@@ -163,7 +163,7 @@ class AsyncInfrai:
     def with_options(
         self,
         *,
-        timeout: float | timedelta | None | Unset = UNSET,
+        timeout: float | timedelta | Unset | None = UNSET,
         retry: RetryPolicy | Unset = UNSET,
         headers: Mapping[str, str] | Unset = UNSET,
     ) -> Self:

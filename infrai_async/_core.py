@@ -20,6 +20,7 @@ from infrai_async.capabilities import Capability
 from infrai_async.models import Model, Page
 
 T = TypeVar("T", bound=Model)
+R = TypeVar("R")
 _NEVER: Final = float("inf")
 
 
@@ -50,7 +51,12 @@ class Core:
         return await self._run(row, arguments, decode_page)
 
     def cursor(
-        self, row: Capability[T], arguments: dict[str, object], *, cursor: str | None = None, max_items: int | None = None
+        self,
+        row: Capability[T],
+        arguments: dict[str, object],
+        *,
+        cursor: str | None = None,
+        max_items: int | None = None,
     ) -> Cursor[T]:
         """Return a cursor over a listing; nothing is sent yet, but the arguments are checked."""
         at_most = check_max_items(max_items)
@@ -67,9 +73,9 @@ class Core:
         self,
         row: Capability[Any],
         arguments: Mapping[str, object],
-        decoder: _flow.Decoder[Any],
+        decoder: _flow.Decoder[R],
         idempotency_key: str | None = None,
-    ) -> Any:
+    ) -> R:
         options = self.options
         deadline = _NEVER if options.timeout is None else time.monotonic() + options.timeout
         call = _flow.Call(

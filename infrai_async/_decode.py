@@ -63,7 +63,7 @@ def decode(row: Capability[R], envelope: Envelope) -> R:
     root = envelope.root
     try:
         structure = _structurer(row.returns)
-        return structure(_normalise(row.returns, envelope), _metadata(envelope))  # type: ignore[no-any-return]
+        return structure(_normalise(row.returns, envelope), _metadata(envelope))
     except _Mismatch as mismatch:
         raise _decode_error(mismatch, root) from None
 
@@ -114,7 +114,7 @@ def _metadata(envelope: Envelope) -> Metadata:
     if not raw:
         return NO_METADATA
     try:
-        return _structurer(Metadata)(raw, None)  # type: ignore[no-any-return]
+        return _structurer(Metadata)(raw, None)
     except _Mismatch as mismatch:
         raise DecodeError(
             f"$.metadata{mismatch.path}: expected {mismatch.wanted}, got {mismatch.found}",
@@ -163,7 +163,7 @@ def _integer(value: Any, _: Any) -> int:
 
 def _number(value: Any, _: Any) -> float:
     if value.__class__ is float or value.__class__ is int:
-        return value  # type: ignore[no-any-return]
+        return value
     raise _Mismatch("a number", value)
 
 
@@ -241,12 +241,16 @@ def _model(cls: type[Any]) -> Callable[[Any, Any], Any]:
     return lambda value, _: structure(value, NO_METADATA)
 
 
+def _has_origin(*origins: object) -> Callable[[Any], bool]:
+    return lambda cls: get_origin(cls) in origins
+
+
 def _registry() -> Converter:
     converter = Converter(detailed_validation=False)
     converter.register_structure_hook_factory(_is_model, _model)
-    converter.register_structure_hook_factory(lambda cls: get_origin(cls) in (Union, UnionType), _optional)
-    converter.register_structure_hook_factory(lambda cls: get_origin(cls) is tuple, _tuple)
-    converter.register_structure_hook_factory(lambda cls: get_origin(cls) is Mapping, _mapping)
+    converter.register_structure_hook_factory(_has_origin(Union, UnionType), _optional)
+    converter.register_structure_hook_factory(_has_origin(tuple), _tuple)
+    converter.register_structure_hook_factory(_has_origin(Mapping), _mapping)
     for cls, hook in _PRIMITIVES.items():
         converter.register_structure_hook(cls, hook)
     return converter
@@ -262,14 +266,21 @@ _PRIMITIVES: Final[Mapping[type, Callable[[Any, Any], Any]]] = {
     object: _anything,
 }
 _CONVERTER: Final = _registry()
+_STRUCTURERS: Final[dict[type[Any], Callable[[Any, Metadata | None], Any]]] = {}
 
 
 # --- one compiled function a class -------------------------------------------------------------------------------
 
 
-@functools.cache
-def _structurer(cls: type[Any]) -> Callable[[Any, Metadata | None], Any]:
+def _structurer(cls: type[R]) -> Callable[[Any, Metadata | None], R]:
     """Return ``f(plain, metadata) -> cls``, raising ``_Mismatch``."""
+    known = _STRUCTURERS.get(cls)
+    if known is None:
+        known = _STRUCTURERS[cls] = _make_structurer(cls)
+    return known
+
+
+def _make_structurer(cls: type[Any]) -> Callable[[Any, Metadata | None], Any]:
     attrs.resolve_types(cls)
     fields = [field for field in attrs.fields(cls) if field.name not in ("extra", "metadata")]
     has_metadata = issubclass(cls, Model)
@@ -347,7 +358,7 @@ def _compile(
         "    made.__class__ = cls",
         "    return made",
     ]
-    exec("\n".join(lines), scope)
+    exec("\n".join(lines), scope)  # noqa: S102 - our own fields, no input
     return scope["structure"]  # type: ignore[no-any-return]
 
 

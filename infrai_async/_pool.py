@@ -303,7 +303,7 @@ class Pool:
             while True:
                 try:
                     if step.__class__ is Send:
-                        result = await self._attempt(home, ticket, cast("Send", step).request, headers, public=public)
+                        result = await self._attempt(home, ticket, step.request, headers, public=public)
                     else:
                         result = await self._other(home, ticket, step)
                 except asyncio.CancelledError:
@@ -359,9 +359,7 @@ class Pool:
             ticket.sending = False
             self.places.release()
 
-    async def _send(
-        self, home: _Home, ticket: _Ticket, request: Request, headers: CIMultiDict[str]
-    ) -> Answer | Broken:
+    async def _send(self, home: _Home, ticket: _Ticket, request: Request, headers: CIMultiDict[str]) -> Answer | Broken:
         ticket.started_at, ticket.sent_at = time.time(), time.monotonic()
         ticket.sighting.watch(connected=home.borrowed)
         response: aiohttp.ClientResponse | None = None

@@ -92,10 +92,7 @@ def judge_refusal(row: Capability[Any], error: APIError, retry_after: float | No
     ambiguous = status >= 500 and retryable is None
     if status == 402:
         return Verdict(ambiguous=False, again=False)  # paying is the caller's to do (CONTRACT.md 1.4)
-    if retryable is None:
-        again = status == 429 or (ambiguous and row.resendable)
-    else:
-        again = retryable
+    again = (status == 429 or (ambiguous and row.resendable)) if retryable is None else retryable
     hold = retry_after if status in (429, 503) else None
     return Verdict(ambiguous, again, hold, after=retry_after or 0.0)
 

@@ -136,7 +136,7 @@ class ConnectError(TransportError):
     """No connection was made (name, network, TLS, proxy); nothing was sent."""
 
 
-class TimeoutError(TransportError, builtins.TimeoutError):  # noqa: A001 - the public name; it is one, too
+class TimeoutError(TransportError, builtins.TimeoutError):
     """The call's time ran out, counted over waiting, every attempt and every pause."""
 
 

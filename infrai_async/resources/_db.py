@@ -258,9 +258,7 @@ class Snapshots:
         """
         return await self._core.call(SNAPSHOT_GET, {"id": id})
 
-    async def restore(
-        self, id: str, *, new_name: str | None = None, idempotency_key: str | None = None
-    ) -> Project:
+    async def restore(self, id: str, *, new_name: str | None = None, idempotency_key: str | None = None) -> Project:
         """Make a new project of a snapshot (``db.snapshot.restore``). It is billed.
 
         Args:

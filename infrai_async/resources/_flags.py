@@ -85,9 +85,7 @@ class Flags:
                 raise
             return FlagValue(key=key, value=default, default_value=default, reason="default")
 
-    async def get_all(
-        self, *, user_id: str | None = None, context: Mapping[str, JSON] | None = None
-    ) -> FlagValues:
+    async def get_all(self, *, user_id: str | None = None, context: Mapping[str, JSON] | None = None) -> FlagValues:
         """Evaluate every flag (``flags.get_all``, D9).
 
         Args:
@@ -161,9 +159,7 @@ class Flags:
         }
         return await self._core.call(FLAG_SET, arguments, idempotency_key)
 
-    async def toggle(
-        self, key: str, *, enabled: bool, version: int, idempotency_key: str | None = None
-    ) -> Flag:
+    async def toggle(self, key: str, *, enabled: bool, version: int, idempotency_key: str | None = None) -> Flag:
         """Switch a flag on or off (``flags.toggle``, D5).
 
         Args:
