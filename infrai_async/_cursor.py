@@ -69,26 +69,23 @@ class Cursor(Generic[T]):
             return None
         if self._fetching:
             raise RuntimeError("this cursor is being read by another task: give each task a cursor of its own")
+        self._check_unseen(self._next)
         self._fetching = True
         try:
-            page = await self._fetch(self._unseen(self._next))
+            page = await self._fetch(self._next)
         finally:
             self._fetching = False
+        self._seen.add(hash(self._next))  # a hash: a listing may have millions of pages
         self._started = True
         self._resume, self._next = self._next, page.next_cursor
         return self._cut(page)
 
-    def _unseen(self, cursor: str | None) -> str | None:
-        if cursor is None:
-            return None
-        mark = hash(cursor)
-        if mark in self._seen:
+    def _check_unseen(self, cursor: str | None) -> None:
+        if hash(cursor) in self._seen:
             raise PaginationError(
                 f"the service handed out a cursor again after {len(self._seen)} pages: going on would never end",
                 capability=self._capability,
             )
-        self._seen.add(mark)
-        return cursor
 
     def _cut(self, page: Page[T]) -> Page[T]:
         if self._left is None:

@@ -233,7 +233,9 @@ def _read(call: Call, answer: Answer, decode: Decoder[T]) -> T | Failure:
 
 
 def _unsent(call: Call, result: Refused | Expired | Closed, error: InfraiError | None) -> InfraiError:
-    if isinstance(result, Refused) and isinstance(error, APIError):
+    if error is not None and (
+        isinstance(result, Closed) or isinstance(error, APIError) and isinstance(result, Refused)
+    ):
         return error
     failed: InfraiError
     if isinstance(result, Expired):

@@ -302,7 +302,7 @@ class Pool:
             step = next(flow)
             while True:
                 try:
-                    if step.__class__ is Send:
+                    if isinstance(step, Send):
                         result = await self._attempt(home, ticket, step.request, headers, public=public)
                     else:
                         result = await self._other(home, ticket, step)
@@ -310,6 +310,7 @@ class Pool:
                     result = ticket.interrupted()
                     if result is None:
                         raise
+                ticket.sending = False
                 step = flow.send(result)
         except StopIteration as stop:
             value, done = stop.value, True
@@ -321,7 +322,7 @@ class Pool:
     async def _other(self, home: _Home, ticket: _Ticket, step: object) -> Result:
         match step:
             case Pause(seconds, capability, reason):
-                if not self.quota.take():
+                if self.closed or not self.quota.take():
                     return False
                 _log.info("%s: sending again in %.3f s after %s", capability, seconds, reason)
                 ticket.waits = "between attempts"
@@ -356,7 +357,6 @@ class Pool:
             ticket.attempts += 1
             return await self._send(home, ticket, request, headers.of(request, key))
         finally:
-            ticket.sending = False
             self.places.release()
 
     async def _send(self, home: _Home, ticket: _Ticket, request: Request, headers: CIMultiDict[str]) -> Answer | Broken:

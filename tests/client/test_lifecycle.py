@@ -1,0 +1,397 @@
+"""One client in any loop, thread and process; closing it; and lending it a session."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import pickle
+import ssl
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+
+import aiohttp
+import pytest
+import trustme
+from support.oracle import SMALL, Oracle, answer
+
+from infrai_async import AsyncInfrai, ClientClosedError, ConfigurationError, ConnectError, TransportError
+
+
+@pytest.fixture
+def oracle() -> Iterator[Oracle]:
+    def reply(seen: object) -> object:
+        return answer(SMALL, delay=5 if seen.path.endswith("slow") else 0.0)  # type: ignore[attr-defined]
+
+    with Oracle(reply) as server:  # type: ignore[arg-type]
+        yield server
+
+
+async def one(client: AsyncInfrai) -> str:
+    return (await client.db.project.get("p")).id
+
+
+def test_one_client_serves_three_runs_of_asyncio_and_needs_no_closing(oracle: Oracle) -> None:
+    client = AsyncInfrai("k", base_url=oracle.url)
+    assert [asyncio.run(one(client)) for _ in range(3)] == ["p1"] * 3
+    gc.collect()
+    assert client.stats.connections_opened == 3
+
+
+def test_one_client_serves_four_threads_with_a_loop_each(oracle: Oracle) -> None:
+    client = AsyncInfrai("k", base_url=oracle.url, max_concurrency=3)
+    answers: list[str] = []
+
+    async def fifty() -> None:
+        for ids in [await asyncio.gather(*(one(client) for _ in range(10))) for _ in range(5)]:
+            answers.extend(ids)
+
+    threads = [threading.Thread(target=lambda: asyncio.run(fifty())) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert answers == ["p1"] * 200
+    assert oracle.most_at_once <= 3  # the limit is the client's, over all loops
+    assert client.stats.in_flight == client.stats.waiting == 0
+
+
+def test_a_closed_loop_that_never_ended_its_generators_is_survived(oracle: Oracle) -> None:
+    client = AsyncInfrai("k", base_url=oracle.url)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # the transport that the loop itself left open
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(one(client))
+        loop.close()
+        assert asyncio.run(one(client)) == "p1"
+        gc.collect()
+
+
+FORK = """
+import asyncio, os, sys, warnings
+from infrai_async import AsyncInfrai
+client = AsyncInfrai("k", base_url=sys.argv[1])
+async def one():
+    return (await client.db.project.get("p")).id
+async def main():
+    assert await one() == "p1"
+    await asyncio.sleep(0)
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(1, ("child " + asyncio.run(one()) + "\\n").encode())
+        finally:
+            sys.stderr.flush()
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert await one() == "p1"
+    print("parent", client.stats.connections_opened, flush=True)
+    await client.aclose()
+asyncio.run(main())
+"""
+
+
+def test_a_forked_child_starts_with_fresh_connections_and_leaves_the_parents_alone(oracle: Oracle) -> None:
+    command = [sys.executable, "-X", "dev", "-W", "error", "-c", FORK, oracle.url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
+    assert done.stdout == "child p1\nparent 1\n"
+    assert [seen.connection for seen in oracle.seen] == [1, 2, 1]
+
+
+def test_a_forked_child_that_ends_normally_says_nothing(oracle: Oracle) -> None:
+    program = """
+import asyncio, os, sys
+from infrai_async import AsyncInfrai
+client = AsyncInfrai("k", base_url=sys.argv[1])
+async def one():
+    return (await client.db.project.get("p")).id
+assert asyncio.run(one()) == "p1"
+child = os.fork()
+if child:
+    os.waitpid(child, 0)
+print(asyncio.run(one()), flush=True)
+"""
+    command = [sys.executable, "-X", "dev", "-W", "error", "-c", program, oracle.url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("p1\np1\n", "")
+
+
+def test_a_client_is_built_outside_any_loop_and_complains_of_a_missing_key_only_when_called() -> None:
+    client = AsyncInfrai()
+    with pytest.raises(ConfigurationError, match=r"api_key=.*INFRAI_API_KEY.*\.infrai/credentials"):
+        asyncio.run(one(client))
+
+
+def test_the_key_comes_from_the_environment_or_the_file(oracle: Oracle, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = os.path.join(os.environ["HOME"], ".infrai")
+    os.mkdir(folder)
+    with open(os.path.join(folder, "credentials"), "w") as file:
+        file.write('{"api_key": "from-file"}')
+    monkeypatch.setenv("INFRAI_BASE_URL", oracle.url + "/v1/")
+    asyncio.run(one(AsyncInfrai()))
+    monkeypatch.setenv("INFRAI_API_KEY", "from-env")
+    asyncio.run(one(AsyncInfrai()))
+    asyncio.run(one(AsyncInfrai("given")))
+    assert [seen.headers["authorization"] for seen in oracle.seen] == [
+        "Bearer from-file",
+        "Bearer from-env",
+        "Bearer given",
+    ]
+
+
+def test_discovery_needs_no_key(oracle: Oracle) -> None:
+    async def main() -> None:
+        async with AsyncInfrai(base_url=oracle.url) as client:
+            await client.discovery.get("db.project.create")
+
+    asyncio.run(main())
+    assert "authorization" not in oracle.seen[0].headers
+
+
+# --- closing -----------------------------------------------------------------------------------------------------
+
+
+def test_closing_refuses_new_calls_and_those_that_wait_and_ends_those_in_flight(oracle: Oracle) -> None:
+    async def main() -> None:
+        client = AsyncInfrai("k", base_url=oracle.url, max_concurrency=1)
+        running = asyncio.create_task(client.db.project.get("slow"))
+        await asyncio.sleep(0.05)
+        waiting = asyncio.create_task(client.db.project.get("b"))
+        await asyncio.sleep(0.05)
+        began = time.monotonic()
+        closing = asyncio.create_task(client.aclose(grace=0.3))
+        with pytest.raises(ClientClosedError) as refused:
+            await waiting
+        assert time.monotonic() - began < 0.25
+        with pytest.raises(ClientClosedError):
+            await client.db.project.get("c")
+        with pytest.raises(TransportError, match="closed") as ended:
+            await running
+        assert time.monotonic() - began >= 0.25
+        await closing
+        await client.aclose()
+        assert (refused.value.outcome, ended.value.outcome) == ("not_sent", "maybe_applied")
+        assert isinstance(refused.value, RuntimeError)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(main())
+
+
+def test_a_call_that_ends_within_the_grace_succeeds(oracle: Oracle) -> None:
+    async def main() -> None:
+        with Oracle(lambda seen: answer(SMALL, delay=0.2)) as slow:
+            client = AsyncInfrai("k", base_url=slow.url)
+            running = asyncio.create_task(one(client))
+            await asyncio.sleep(0.05)
+            began = time.monotonic()
+            await client.aclose()
+            assert time.monotonic() - began < 2
+            assert await running == "p1"
+
+    asyncio.run(main())
+
+
+def test_closing_in_one_loop_closes_the_sessions_of_other_loops(oracle: Oracle) -> None:
+    client = AsyncInfrai("k", base_url=oracle.url)
+    ready, over = threading.Event(), threading.Event()
+
+    async def elsewhere() -> None:
+        await one(client)
+        ready.set()
+        while not over.is_set():
+            await asyncio.sleep(0.01)
+        with pytest.raises(ClientClosedError):
+            await one(client)
+
+    thread = threading.Thread(target=lambda: asyncio.run(elsewhere()))
+    thread.start()
+    assert ready.wait(10)
+    asyncio.run(client.aclose())
+    over.set()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_views_share_the_pool_and_cost_no_closing(oracle: Oracle) -> None:
+    async def main() -> None:
+        async with AsyncInfrai("k", base_url=oracle.url) as client:
+            view = client.with_options(timeout=5, headers={"X-Tenant": "a"})
+            await one(view)
+            await one(client)
+            assert client.stats == view.stats
+            assert client.stats.connections_opened == 1
+        with pytest.raises(ClientClosedError):
+            await one(view)
+
+    asyncio.run(main())
+    assert oracle.seen[0].headers["x-tenant"] == "a"
+    assert "x-tenant" not in oracle.seen[1].headers
+
+
+# --- settings ----------------------------------------------------------------------------------------------------
+
+
+def test_headers_of_the_caller_go_along_but_never_replace_ours(oracle: Oracle) -> None:
+    given = {
+        "User-Agent": "shop/2",
+        "X-Team": "web",
+        "authorization": "Basic x",
+        "CONTENT-TYPE": "text/plain",
+        "idempotency-key": "mine",
+    }
+
+    async def main() -> None:
+        async with AsyncInfrai("k", base_url=oracle.url, headers=given) as client:
+            await one(client)
+            await client.db.project.create(name="x")
+
+    asyncio.run(main())
+    get, post = oracle.seen
+    assert get.headers["user-agent"].startswith("shop/2 infrai-async/")
+    assert get.headers["x-team"] == "web"
+    assert get.headers["authorization"] == post.headers["authorization"] == "Bearer k"
+    assert "content-type" not in get.headers
+    assert "idempotency-key" not in get.headers
+    assert post.headers["content-type"] == "application/json"
+    assert post.headers["idempotency-key"] != "mine"
+
+
+def test_a_borrowed_session_comes_back_open_and_unchanged(oracle: Oracle) -> None:
+    async def main() -> None:
+        requests = []
+
+        async def on_start(session: aiohttp.ClientSession, context: object, params: object) -> None:
+            requests.append(params)
+
+        trace = aiohttp.TraceConfig()
+        trace.on_request_start.append(on_start)  # type: ignore[arg-type]
+        async with aiohttp.ClientSession(
+            headers={"X-App": "1"}, trace_configs=[trace], raise_for_status=True
+        ) as session:
+            before = {name: repr(value) for name, value in vars(session).items()}
+            async with AsyncInfrai("k", base_url=oracle.url, session=session) as client:
+                await one(client)
+                await client.db.project.delete("p")
+            assert not session.closed
+            assert {name: repr(value) for name, value in vars(session).items()} == before
+            async with session.get(oracle.url + "/v1/x") as response:
+                assert response.status == 200
+        assert len(requests) == 3  # the calls went through it
+
+    asyncio.run(main())
+    assert oracle.seen[0].headers["x-app"] == "1"
+    assert len({seen.connection for seen in oracle.seen}) == 1
+
+
+def test_a_borrowed_session_of_another_loop_is_refused(oracle: Oracle) -> None:
+    async def lend() -> AsyncInfrai:
+        session = aiohttp.ClientSession()
+        client = AsyncInfrai("k", base_url=oracle.url, session=session)
+        await one(client)
+        await session.close()
+        return client
+
+    client = asyncio.run(lend())
+    with pytest.raises(ConfigurationError, match="another event loop"):
+        asyncio.run(one(client))
+
+
+def test_a_company_certificate_is_trusted_when_its_context_is_given() -> None:
+    authority = trustme.CA()
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(server)
+    mine = ssl.create_default_context()
+    authority.configure_trust(mine)
+
+    async def main(url: str) -> None:
+        async with AsyncInfrai("k", base_url=url, ssl=mine) as client:
+            assert await one(client) == "p1"
+        async with AsyncInfrai("k", base_url=url, timeout=5) as stranger:
+            with pytest.raises(ConnectError, match="(?i)certificate") as caught:
+                await one(stranger)
+            assert caught.value.outcome == "not_sent"
+
+    with Oracle(lambda seen: answer(SMALL), tls=server) as oracle:
+        asyncio.run(main(oracle.url))
+    assert len(oracle.seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"timeout": 0}, "timeout"),
+        ({"timeout": float("nan")}, "timeout"),
+        ({"timeout": "5"}, "timeout"),
+        ({"max_concurrency": 0}, "max_concurrency"),
+        ({"max_concurrency": 2.5}, "max_concurrency"),
+        ({"retry": 3}, "retry"),
+        ({"headers": {"a": "b\r\nc"}}, "headers"),
+        ({"headers": {"a": 1}}, "headers"),
+        ({"base_url": "http://api.example.com"}, "base_url"),
+        ({"base_url": "ftp://x"}, "base_url"),
+    ],
+)
+def test_a_wrong_setting_is_named_when_the_client_is_built(options: dict[str, object], named: str) -> None:
+    with pytest.raises((ValueError, ConfigurationError), match=named):
+        AsyncInfrai("k", **options)  # type: ignore[arg-type]
+
+
+def test_plain_http_to_another_machine_needs_to_be_allowed() -> None:
+    assert "compose" in repr(AsyncInfrai("k", base_url="http://compose:8080", allow_http=True))
+
+
+def test_a_thousand_clients_leave_nothing_behind(oracle: Oracle) -> None:
+    async def cycle() -> None:
+        async with AsyncInfrai("k", base_url=oracle.url) as client:
+            await one(client)
+
+    async def many(count: int) -> None:
+        for _ in range(count):
+            await cycle()
+
+    asyncio.run(many(20))
+    gc.collect()
+    before = len(gc.get_objects())
+    asyncio.run(many(200))
+    gc.collect()
+    assert len(gc.get_objects()) - before < 200  # fewer than one object a client
+
+
+def test_errors_of_a_real_call_pickle(oracle: Oracle) -> None:
+    async def main() -> BaseException:
+        async with AsyncInfrai("k", base_url="http://127.0.0.1:9", timeout=1) as client:
+            try:
+                await one(client)
+            except ConnectError as error:
+                return error
+        raise AssertionError
+
+    error = asyncio.run(main())
+    again = pickle.loads(pickle.dumps(error))
+    assert (str(again), vars(again)) == (str(error), vars(error))
+
+
+def test_the_key_shows_nowhere(oracle: Oracle) -> None:
+    key = "ifr_pk_proj_verysecret"
+
+    async def main() -> list[str]:
+        shown = []
+        async with AsyncInfrai(key, base_url=oracle.url) as client:
+            await one(client)
+            shown += [repr(client), repr(vars(client)), repr(client._core.pool.settings), repr(client.stats)]
+            headers = client._core.options.headers
+            shown += [repr(vars(headers))]
+        async with AsyncInfrai(key, base_url="http://127.0.0.1:9", timeout=1) as client:
+            try:
+                await client.db.project.create(name="x")
+            except ConnectError as error:
+                shown += [repr(error), str(error), repr(error.__cause__), repr(vars(error))]
+        return shown
+
+    for text in asyncio.run(main()):
+        assert "verysecret" not in text
