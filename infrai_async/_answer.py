@@ -17,12 +17,13 @@ from infrai_async.errors import (
     api_error_class,
 )
 
+LARGEST_ANSWER: Final = 64 * 2**20  # bytes; a page is some kB, so more is a fault or an attack
 _ENVELOPE: Final = frozenset({"data", "error", "metadata"})
 
 
 @attrs.frozen
 class Answer:
-    """A complete answer.
+    """A complete answer, or one that is ``oversized``: too large to be what was asked for, and not read to its end.
 
     ``started_at`` is in seconds since the epoch; ``seconds`` and ``waited`` are lengths.
     """
@@ -33,6 +34,7 @@ class Answer:
     started_at: float = 0.0
     seconds: float = 0.0
     waited: float = 0.0
+    oversized: bool = False
 
 
 @attrs.frozen
@@ -101,7 +103,9 @@ def _bare_error(document: dict[str, object]) -> dict[str, object]:
 
 
 def _unreadable(answer: Answer) -> str:
-    kind = answer.headers.get("Content-Type", "no content type").partition(";")[0]
+    kind = answer.headers.get("Content-Type", "no content type").partition(";")[0].lower()
+    if answer.oversized:
+        return f"the answer is larger than {LARGEST_ANSWER} bytes"
     if not answer.body:
         return "the answer is empty"
     if "html" in kind:

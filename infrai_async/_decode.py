@@ -111,7 +111,7 @@ def _decode_error(mismatch: _Mismatch, root: str) -> DecodeError:
 
 def _metadata(envelope: Envelope) -> Metadata:
     raw = envelope.metadata
-    if not raw:
+    if raw is None or raw == {}:
         return NO_METADATA
     try:
         return _structurer(Metadata)(raw, None)
@@ -253,6 +253,8 @@ def _registry() -> Converter:
     converter.register_structure_hook_factory(_has_origin(Mapping), _mapping)
     for cls, hook in _PRIMITIVES.items():
         converter.register_structure_hook(cls, hook)
+    # By identity: registered as a class, ``object`` would catch everything.
+    converter.register_structure_hook_func(lambda cls: cls is object, _anything)
     return converter
 
 
@@ -263,7 +265,6 @@ _PRIMITIVES: Final[Mapping[type, Callable[[Any, Any], Any]]] = {
     float: _number,
     Decimal: _money,
     datetime: _time,
-    object: _anything,
 }
 _CONVERTER: Final = _registry()
 _STRUCTURERS: Final[dict[type[Any], Callable[[Any, Metadata | None], Any]]] = {}

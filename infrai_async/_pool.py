@@ -27,7 +27,7 @@ from aiohttp import hdrs
 from multidict import CIMultiDict, istr
 from yarl import URL
 
-from infrai_async._answer import Answer, Broken
+from infrai_async._answer import LARGEST_ANSWER, Answer, Broken
 from infrai_async._config import Secret, check_api_key, credentials_file, find_api_key
 from infrai_async._connect import CONNECT_SECONDS, Connector, Sighting, as_transport_error, environment_proxy
 from infrai_async._flow import Closed, Expired, Flow, Hold, Learned, Pause, Refused, Renew, Result, Send
@@ -39,8 +39,8 @@ from infrai_async.errors import ClientClosedError, ConfigurationError, TimeoutEr
 T = TypeVar("T")
 KeySource = str | Callable[[], str | Awaitable[str]] | None
 
-_LARGEST_ANSWER: Final = 64 * 2**20  # bytes; a page is some kB, so more is a fault or an attack
 _LARGEST_INLINE: Final = 2**20  # bytes; aiohttp warns of larger ones that are passed as bytes
+_SHORTEST_SECRET: Final = 8
 _LAST_WORDS: Final = 1.0  # seconds for cancelled calls to end
 _IDEMPOTENCY_KEY: Final = istr("Idempotency-Key")
 _JSON: Final = "application/json"
@@ -292,7 +292,9 @@ class Pool:
 
     async def run(self, flow: Flow[T], deadline: float, headers: HeaderSet, *, public: bool) -> T:
         """Drive a flow to its end; ``deadline`` is by ``time.monotonic``."""
-        home = self._homes.get(asyncio.get_running_loop()) or self._open_home()
+        home = self._homes.get(asyncio.get_running_loop())
+        if home is None or home.session.closed:
+            home = self._open_home()
         task = cast("asyncio.Task[object]", asyncio.current_task())
         ticket = _Ticket(task, task.cancelling(), deadline)
         home.enter(ticket)
@@ -383,9 +385,19 @@ class Pool:
             if response is not None:
                 response.close()
             raise
-        took = time.monotonic() - ticket.sent_at
-        waited = ticket.sent_at - ticket.begun
-        return Answer(response.status, response.headers, body, ticket.started_at, took, waited)
+        if body is None:
+            response.close()
+        elif response.status >= 400:
+            body = _without(ticket.key, body)
+        return Answer(
+            response.status,
+            response.headers,
+            body or b"",
+            started_at=ticket.started_at,
+            seconds=time.monotonic() - ticket.sent_at,
+            waited=ticket.sent_at - ticket.begun,
+            oversized=body is None,
+        )
 
     def _url(self, target: str) -> URL:
         if "?" in target:
@@ -484,19 +496,25 @@ class Pool:
         self.places = Places(self.settings.max_concurrency)
 
 
+def _without(key: str | None, body: bytes) -> bytes:
+    """Mask the key where a service repeats it in its refusal; one too short to be a secret stays."""
+    return body if key is None or len(key) < _SHORTEST_SECRET else body.replace(key.encode(), b"***")
+
+
 def _body(body: bytes | None) -> bytes | io.BytesIO | None:
     return io.BytesIO(body) if body is not None and len(body) > _LARGEST_INLINE else body
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes:
+async def _read(response: aiohttp.ClientResponse) -> bytes | None:
+    """Return the body, or ``None`` when it is larger than any answer of this API."""
     content = response.content
     if content.is_eof():
         return content.read_nowait()
     chunks, size = [], 0
     while chunk := await content.readany():
         size += len(chunk)
-        if size > _LARGEST_ANSWER:
-            raise aiohttp.ClientPayloadError(f"the answer is larger than {_LARGEST_ANSWER} bytes")
+        if size > LARGEST_ANSWER:
+            return None
         chunks.append(chunk)
     return b"".join(chunks)
 

@@ -41,6 +41,8 @@ _canonical: Final = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"), check_circular=False
 ).encode
 
+_LARGEST_INTEGER: Final = 14_000  # bits: Python refuses to write one of more than 4300 digits
+
 
 @attrs.frozen
 class Request:
@@ -150,7 +152,7 @@ def seconds(name: str, value: float | timedelta) -> float:
 
 def _checked(row: Capability[Any], param: Param, value: object) -> JSON:
     if isinstance(value, str) and param.kind == "string" and not param.choices and value.isascii():
-        return value  # by far the most common argument; nothing left to check
+        return str.__str__(value)  # by far the most common argument; nothing left to check (but an Enum's own str)
     try:
         plain = _plain(value)
     except (_NotPlain, RecursionError) as error:
@@ -168,12 +170,18 @@ class _NotPlain(Exception):
 
 def _plain(value: object) -> JSON:
     match value:
-        case None | bool() | int():
+        case None | bool():
             return value
+        case int():
+            if value.bit_length() > _LARGEST_INTEGER:
+                raise _NotPlain("has too many digits")
+            return int(value)
         case str():
             if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
                 raise _NotPlain("holds half of a surrogate pair, which UTF-8 cannot carry")
-            return value
+            return str.__str__(value)
+        case Decimal() if value.is_snan():  # which nothing else here may touch
+            raise _NotPlain("must be finite")
         case float() | Decimal():
             if not math.isfinite(value):
                 raise _NotPlain("must be finite")

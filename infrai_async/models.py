@@ -299,7 +299,7 @@ class Flag(Model):
     key: str
     description: str | None = None
     type: str | None = None
-    default_value: JSON = None
+    default_value: JSON = attrs.field(default=None, hash=False)
     rules: tuple[Mapping[str, JSON], ...] | None = attrs.field(default=None, hash=False)
     rollout: Mapping[str, JSON] | None = attrs.field(default=None, hash=False)
     tags: Mapping[str, str] | None = attrs.field(default=None, hash=False)
@@ -333,7 +333,7 @@ class FlagValue(Model):
     version: int | None = None
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, weakref_slot=False, eq=False)
 class FlagValues(Model, Mapping[str, JSON]):
     """Every flag's value for the one who asks: a mapping of flag key to value."""
 
@@ -347,6 +347,11 @@ class FlagValues(Model, Mapping[str, JSON]):
 
     def __len__(self) -> int:
         return len(self.values_by_key)
+
+    def __eq__(self, other: object) -> bool:
+        return Mapping.__eq__(self, other)
+
+    __hash__ = None  # type: ignore[assignment]
 
     def to_dict(self) -> dict[str, JSON]:
         """Return a plain dict of flag key to value."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -17,6 +18,7 @@ from infrai_async import (
     AsyncInfrai,
     AuthenticationError,
     ConnectError,
+    DecodeError,
     InsufficientCreditError,
     RateLimitError,
     RetryPolicy,
@@ -287,3 +289,32 @@ async def test_a_fixed_key_that_is_refused_is_an_error_at_once() -> None:
             with pytest.raises(AuthenticationError):
                 await client.db.project.get("p")
     assert len(oracle.seen) == 1
+
+
+async def test_an_answer_without_end_is_given_up_and_not_fetched_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infrai_async._pool.LARGEST_ANSWER", 100_000)
+    with Oracle(in_turn(Reply(body=b" " * 300_000 + b"{}"), answer(SMALL))) as oracle:
+        async with client_of(oracle) as client:
+            with pytest.raises(DecodeError, match="larger than"):
+                await client.db.project.get("p")
+            assert (await client.db.project.get("p")).id == "p1"
+    assert [seen.connection for seen in oracle.seen] == [1, 2]
+
+
+async def test_a_refusal_that_repeats_the_key_does_not_show_it() -> None:
+    with Oracle(in_turn(refuse(401, "UNAUTHORIZED", hint="ifr_topsecret is unknown"))) as oracle:
+        async with AsyncInfrai("ifr_topsecret", base_url=oracle.url) as client:
+            with pytest.raises(AuthenticationError) as caught:
+                await client.db.project.get("p")
+    assert caught.value.hint == "*** is unknown"
+
+
+async def test_a_session_that_was_closed_under_the_client_is_replaced() -> None:
+    with Oracle(in_turn(WARM)) as oracle:
+        async with client_of(oracle) as client:
+            await client.db.project.get("p")
+            await asyncio.get_running_loop().shutdown_asyncgens()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ResourceWarning)  # of a generator begun after that, which asyncio notes
+                assert (await client.db.project.get("p")).id == "p1"
+    assert [seen.connection for seen in oracle.seen] == [1, 2]

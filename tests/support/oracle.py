@@ -72,6 +72,7 @@ class Oracle:
         self.connections = 0
         self._tls = tls
         self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(lambda *_: None)  # a refused handshake is what a test wanted
         self._writers: set[asyncio.StreamWriter] = set()
         self._thread = threading.Thread(target=self._loop.run_forever, name="oracle")
 
