@@ -42,7 +42,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """mypy and pyright over the package, and completeness of its public types."""
+    """Mypy and pyright over the package, and completeness of its public types."""
     session.install("-e", ".[local,cli,progress,speed]", *groups("types"))
     session.run("mypy")
     session.run("pyright")

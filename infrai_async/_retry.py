@@ -112,7 +112,7 @@ def retry_after_seconds(headers: Mapping[str, str], now: datetime) -> float | No
 def _until(text: str, now: datetime) -> float:
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return (aware - now) / timedelta(seconds=1)

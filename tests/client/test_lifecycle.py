@@ -312,7 +312,7 @@ def test_a_company_certificate_is_trusted_when_its_context_is_given() -> None:
         async with AsyncInfrai("k", base_url=url, ssl=mine) as client:
             assert await one(client) == "p1"
         async with AsyncInfrai("k", base_url=url, timeout=5) as stranger:
-            with pytest.raises(ConnectError, match="(?i)certificate") as caught:
+            with pytest.raises(ConnectError, match=r"(?i)certificate") as caught:
                 await one(stranger)
             assert caught.value.outcome == "not_sent"
 

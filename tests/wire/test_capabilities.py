@@ -6,6 +6,7 @@ The expectations come from ``capabilities.json`` and the seed documents, never f
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -15,7 +16,7 @@ from urllib.parse import quote, unquote
 import pytest
 from support.oracle import Oracle, Reply, Seen, answer
 
-from infrai_async import AsyncInfrai, Cursor, RetryPolicy
+from infrai_async import AsyncInfrai, Cursor, DecodeError, RetryPolicy
 
 CONTRACT = Path(__file__).parent.parent / "contract"
 KEY = "ifr_pk_proj_test"
@@ -109,10 +110,8 @@ def capture(capability: str, arguments: dict[str, Any], reply: Any = None) -> li
 
     async def main(url: str) -> None:
         async with AsyncInfrai(KEY, base_url=url, retry=RetryPolicy.none()) as client:
-            try:
+            with contextlib.suppress(DecodeError):  # ``{}`` is no project
                 await invoke(client, capability, arguments)
-            except Exception as error:
-                assert type(error).__module__ == "infrai_async.errors", error
 
     with Oracle(reply or (lambda seen: answer({}))) as oracle:
         asyncio.run(main(oracle.url))

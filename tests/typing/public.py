@@ -1,0 +1,112 @@
+"""What a type checker must know of every public method; never run, checked by mypy and pyright."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import assert_type
+
+from infrai_async import (
+    Ack,
+    Activation,
+    AsyncInfrai,
+    Balance,
+    Branch,
+    Bucket,
+    CacheStats,
+    CapabilityInfo,
+    Cursor,
+    DiscoveryIndex,
+    Distribution,
+    Flag,
+    FlagState,
+    FlagValue,
+    FlagValues,
+    Model,
+    Page,
+    PresignedUrl,
+    Project,
+    PurgeResult,
+    Snapshot,
+    Stats,
+    TopupRecord,
+)
+
+
+async def db(client: AsyncInfrai) -> None:
+    assert_type(await client.db.project.create(name="a"), Project)
+    assert_type(await client.db.project.get("a"), Project)
+    assert_type(await client.db.project.delete("a"), Ack)
+    assert_type(client.db.project.list(), Cursor[Project])
+    assert_type(await client.db.branch.create(project_id="a", branch_name="b"), Branch)
+    assert_type(await client.db.branch.get("a"), Branch)
+    assert_type(await client.db.branch.delete("a"), Ack)
+    assert_type(client.db.branch.list(project_id="a"), Cursor[Branch])
+    assert_type(await client.db.snapshot.create(project_id="a"), Snapshot)
+    assert_type(await client.db.snapshot.get("a"), Snapshot)
+    assert_type(await client.db.snapshot.restore("a"), Project)
+    assert_type(client.db.snapshot.list(), Cursor[Snapshot])
+
+
+async def storage_and_cdn(client: AsyncInfrai) -> None:
+    assert_type(await client.storage.bucket.create(bucket="a"), Bucket)
+    assert_type(client.storage.bucket.list(), Cursor[Bucket])
+    assert_type(await client.storage.object.presign(bucket="a", key="b"), PresignedUrl)
+    assert_type(await client.storage.object.delete(bucket="a", key="b"), Ack)
+    assert_type(await client.cdn.distribution.create(origin="a"), Distribution)
+    assert_type(await client.cdn.distribution.get("a"), Distribution)
+    assert_type(await client.cdn.distribution.update("a", enabled=False), Distribution)
+    assert_type(await client.cdn.distribution.delete("a"), Ack)
+    assert_type(client.cdn.distribution.list(), Cursor[Distribution])
+    assert_type(await client.cdn.cache.purge(distribution_id="a"), PurgeResult)
+    assert_type(await client.cdn.cache.stats(), CacheStats)
+
+
+async def flags(client: AsyncInfrai) -> None:
+    assert_type(await client.flags.is_enabled("a"), FlagState)
+    assert_type(await client.flags.get_value("a", default=None), FlagValue)
+    assert_type(await client.flags.get_all(context={"plan": "pro"}), FlagValues)
+    assert_type(await client.flags.get("a"), Flag)
+    assert_type(await client.flags.set("a", default_value={"x": [1]}, tags={"team": "web"}), Flag)
+    assert_type(await client.flags.toggle("a", enabled=True, version=1), Flag)
+    assert_type(await client.flags.rollout("a", percentage=5, salt="s", sticky_unit="user_id", version=1), Flag)
+    assert_type(await client.flags.delete("a"), Ack)
+    assert_type(client.flags.list(), Cursor[Flag])
+
+
+async def account_and_discovery(client: AsyncInfrai) -> None:
+    assert_type(await client.account.balance(), Balance)
+    assert_type(await client.account.topup(amount_usd=Decimal(5)), TopupRecord)
+    assert_type(await client.account.activate(), Activation)
+    assert_type(await client.discovery.list(), DiscoveryIndex)
+    assert_type(await client.discovery.get("a"), CapabilityInfo)
+
+
+async def cursors(client: AsyncInfrai) -> None:
+    cursor = client.db.project.list()
+    async for project in cursor:
+        assert_type(project, Project)
+        assert_type(project.created_at, datetime | None)
+        assert_type(project.metadata.cost_usd, Decimal | None)
+    async for page in cursor.pages():
+        assert_type(page, Page[Project])
+        assert_type(page.items, tuple[Project, ...])
+    assert_type(await cursor.page(), Page[Project])
+    assert_type(await cursor.collect(max_items=5), list[Project])
+    assert_type(cursor.next_cursor, str | None)
+
+
+async def client_itself(client: AsyncInfrai) -> None:
+    assert_type(client.with_options(timeout=None), AsyncInfrai)
+    assert_type(client.stats, Stats)
+    assert_type(await client.call("db.project.get", {"id": "a"}), Model | Page[Model])
+    async with AsyncInfrai() as entered:
+        assert_type(entered, AsyncInfrai)
+
+
+def wrong(client: AsyncInfrai, anything: Mapping[str, object]) -> None:
+    client.db.project.create()  # type: ignore[call-arg, unused-coroutine]  # pyright: ignore
+    client.db.project.create(name=5)  # type: ignore[arg-type, unused-coroutine]  # pyright: ignore
+    client.db.project.create(name="a", mode="rented")  # type: ignore[arg-type, unused-coroutine]  # pyright: ignore
+    client.db.project.list(page=2)  # type: ignore[call-arg]  # pyright: ignore
