@@ -1,0 +1,137 @@
+"""What can be typed, and who carries it out."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Sequence
+from typing import Final
+
+from infrai_async._version import __version__
+from infrai_async.cli._output import Exit, UsageError, complain
+
+_EXTRA_LOCAL: Final = frozenset({"asyncpg", "sqlalchemy"})
+"""What the extra ``local`` brings and the commands import; its Postgres is looked for by the gateway itself."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: what was typed after the program's name; by default what the process was started with.
+
+    Returns:
+        The exit code, one of ``Exit``.
+    """
+    parser = _parser()
+    typed = parser.parse_args(arguments)
+    if typed.command is None:
+        parser.print_help(sys.stderr)
+        return Exit.USAGE
+    try:
+        return _run(typed)
+    except UsageError as error:
+        complain(error)
+        return Exit.USAGE
+    except KeyboardInterrupt:
+        complain("interrupted")
+        return Exit.FAILED
+    except BrokenPipeError:
+        # Whoever read us has gone; Python's last flush at exit must not fail on that a second time.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.FAILED
+
+
+def _run(typed: Namespace) -> int:
+    try:
+        return int(typed.run(typed))
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _EXTRA_LOCAL:
+            raise
+        raise UsageError(f"{typed.command} needs the extra 'local': pip install 'infrai-async[local]'") from None
+
+
+def _local(typed: Namespace) -> int:
+    from infrai_async.cli._signals import leave_on_signals
+
+    leave_on_signals()
+    from infrai_async.cli._local import local
+
+    return local(typed)
+
+
+def _demo(typed: Namespace) -> int:
+    from infrai_async.cli._demo import demo
+
+    return demo(typed)
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="infrai-async",
+        description="Infrai from the command line: Postgres projects and branches, storage, CDN and feature flags.",
+    )
+    parser.add_argument("--version", action="version", version=f"infrai-async {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="command")
+    _add_local(commands.add_parser("local", help="serve the API on this machine, with a real Postgres behind it"))
+    _add_demo(commands.add_parser("demo", help="see it work: projects, branches, SQL, flags, on this machine"))
+    return parser
+
+
+def _add_local(parser: ArgumentParser) -> None:
+    parser.description = "Serve the API on this machine until SIGINT (Ctrl-C) or SIGTERM."
+    parser.set_defaults(run=_local)
+    parser.add_argument(
+        "--data-dir",
+        metavar="D",
+        default="~/.infrai/local",
+        help="where its state lives; the same directory gives the same key and databases again (default: %(default)s)",
+    )
+    parser.add_argument("--host", metavar="H", default="127.0.0.1", help="listen there (default: %(default)s)")
+    parser.add_argument("--port", metavar="P", type=_port, default=0, help="listen there (default: a free one)")
+    _add_postgres(parser)
+    parser.add_argument("--s3-endpoint", metavar="U", help="an S3-compatible store for the objects")
+    parser.add_argument(
+        "--allow-host",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="a further name that requests may address it by, for example a compose service's; may be repeated",
+    )
+
+
+def _add_demo(parser: ArgumentParser) -> None:
+    parser.description = "Start a gateway in a temporary directory, use all of it, and say what that did and cost."
+    parser.set_defaults(run=_demo)
+    parser.add_argument("--projects", metavar="N", type=_count, default=20, help="how many (default: %(default)s)")
+    parser.add_argument(
+        "--branches", metavar="N", type=_count, default=5, help="of each project (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--concurrency", metavar="N", type=_count, default=16, help="calls in flight at once (default: %(default)s)"
+    )
+    _add_postgres(parser)
+
+
+def _add_postgres(parser: ArgumentParser) -> None:
+    parser.add_argument("--postgres-dsn", metavar="U", help="a Postgres server that exists, as postgresql://...")
+    parser.add_argument("--postgres-bin", metavar="D", help="the directory with the programs of the Postgres to start")
+
+
+def _count(text: str) -> int:
+    return _whole(text, 1, 1_000_000)
+
+
+def _port(text: str) -> int:
+    return _whole(text, 0, 65_535)
+
+
+def _whole(text: str, least: int, most: int) -> int:
+    if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
+        raise ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most}")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

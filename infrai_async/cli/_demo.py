@@ -1,0 +1,225 @@
+"""``infrai-async demo``: the main job on this machine, for real, and what it did and cost."""
+
+from __future__ import annotations
+
+import asyncio
+from argparse import Namespace
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Final
+
+import asyncpg
+
+from infrai_async import AsyncInfrai, Branch, Project, RolloutConfig
+from infrai_async.cli._output import Exit, complain, note, on_terminal, write_json, write_step, write_table
+from infrai_async.cli._progress import Advance, progress
+from infrai_async.cli._signals import cancel_on_signals
+from infrai_async.cli._tally import Tally
+from infrai_async.local import LocalGateway
+
+_REGIONS: Final = ("us-east-1", "eu-central-1", "ap-southeast-1")
+_CONNECT_SECONDS: Final = 30
+_USERS: Final = 10
+_LATER: Final = "a later version"
+
+
+class Mismatch(Exception):
+    """Something answered, but not what it should have."""
+
+
+def demo(typed: Namespace) -> int:
+    """Run the demo.
+
+    Args:
+        typed: what the command was given.
+
+    Returns:
+        The exit code.
+    """
+    return asyncio.run(_demo(typed))
+
+
+async def _demo(typed: Namespace) -> Exit:
+    tally, ok = Tally(), False
+    with cancel_on_signals():
+        try:
+            await _play(typed, tally)
+            ok = True
+        except asyncio.CancelledError:
+            complain("interrupted")
+        except BrokenPipeError:
+            raise  # nobody is left to be told
+        except Exception as error:  # noqa: BLE001 - whatever did not work, the last line has to say so
+            complain(error)
+    _report(tally, ok=ok)
+    return Exit.OK if ok else Exit.FAILED
+
+
+def _report(tally: Tally, *, ok: bool) -> None:
+    rows, summary = tally.by_region(), tally.summary(ok=ok)
+    if not on_terminal():
+        write_table(rows)
+        write_json(summary)
+        return
+    write_table([*rows, tally.total()])
+    outcome = "It all worked" if ok else "It did not all work"
+    figures = "{calls} calls, {seconds} s, {cost_usd} USD of the local wallet".format_map(summary)
+    print(f"{outcome}: {figures}.", flush=True)
+
+
+async def _play(typed: Namespace, tally: Tally) -> None:
+    async with LocalGateway(postgres_dsn=typed.postgres_dsn, postgres_bin=typed.postgres_bin) as gateway:
+        note(f"a gateway of our own runs at {gateway.base_url}")
+        client = AsyncInfrai(gateway.api_key, base_url=gateway.base_url, max_concurrency=typed.concurrency)
+        async with client:
+            try:
+                await _Demo(client, typed, tally).play()
+            finally:
+                tally.stats = client.stats
+        note("clearing up")
+
+
+class _Demo:
+    """The steps, in order; each says what it did, and raises when something is not as it should be."""
+
+    def __init__(self, client: AsyncInfrai, typed: Namespace, tally: Tally) -> None:
+        self._client = client
+        self._typed = typed
+        self._tally = tally
+
+    async def play(self) -> None:
+        """Take all the steps."""
+        before = (await self._client.account.balance()).balance_usd
+        await self._create_projects()
+        await self._create_branches()
+        await self._list()
+        await self._query()
+        await self._store()
+        await self._deliver()
+        await self._ask_flag()
+        after = (await self._client.account.balance()).balance_usd
+        _check("what the wallet lost", before - after, self._client.stats.cost_usd)
+        write_step("wallet", f"{before} USD before, {after} USD after", before=float(before), after=float(after))
+
+    # --- databases ---------------------------------------------------------------------------------------------
+
+    async def _create_projects(self) -> None:
+        names = [(f"demo-{n}", _REGIONS[n % len(_REGIONS)]) for n in range(self._typed.projects)]
+        await self._side_by_side("creating projects", [partial(self._create_project, *name) for name in names])
+        count = len(self._tally.projects)
+        write_step("projects", f"{count} created, a Postgres database each", created=count)
+
+    async def _create_project(self, name: str, region: str) -> None:
+        self._tally.add_project(await self._client.db.project.create(name=name, region=region))
+
+    async def _create_branches(self) -> None:
+        names = [(project, f"branch-{n}") for n in range(self._typed.branches) for project in self._tally.projects]
+        await self._side_by_side("creating branches", [partial(self._create_branch, *name) for name in names])
+        count = len(self._tally.branches)
+        write_step("branches", f"{count} created, each a copy of its project's database", created=count)
+
+    async def _create_branch(self, project: Project, name: str) -> None:
+        branch = await self._client.db.branch.create(project_id=project.id, branch_name=name)
+        self._tally.add_branch(branch, project)
+
+    async def _side_by_side(self, title: str, calls: Sequence[Callable[[], Awaitable[None]]]) -> None:
+        """Make calls at once, in turns: so each one's timeout begins when its turn comes, however many there are."""
+        turns = asyncio.Semaphore(self._typed.concurrency)
+
+        async def make(call: Callable[[], Awaitable[None]]) -> None:
+            async with turns:
+                await call()
+            advance()
+
+        with progress(title, len(calls)) as advance:
+            async with asyncio.TaskGroup() as group:
+                for call in calls:
+                    group.create_task(make(call))
+
+    async def _list(self) -> None:
+        """List projects and, while their pages still come, the branches of those that are there already."""
+        tally, few = self._tally, max(1, self._typed.projects // 3)
+        with progress("listing branches", self._typed.projects) as advance:
+            async with asyncio.TaskGroup() as group:
+                async for page in self._client.db.project.list(limit=few).pages():
+                    tally.pages += 1
+                    tally.listed_projects += page
+                    for project in page:
+                        group.create_task(self._list_branches(project, advance))
+        _check_listed("projects", tally.listed_projects, tally.projects)
+        _check_listed("branches", tally.listed_branches, tally.branches)
+        found = {"projects": len(tally.listed_projects), "branches": len(tally.listed_branches), "pages": tally.pages}
+        write_step("lists", "{projects} projects, {branches} branches on {pages} pages".format_map(found), **found)
+
+    async def _list_branches(self, project: Project, advance: Advance) -> None:
+        few = max(1, self._typed.branches // 2)
+        async for page in self._client.db.branch.list(project_id=project.id, limit=few).pages():
+            self._tally.pages += 1
+            self._tally.listed_branches += page
+        advance()
+
+    async def _query(self) -> None:
+        """Write a row into a branch, read it back, and look for it in the project that the branch is a copy of."""
+        branch = self._tally.branches[0]
+        project = next(project for project in self._tally.projects if project.id == branch.project_id)
+        async with _connected(branch.connection_uri) as connection:
+            await connection.execute("create table visits (page text not null)")
+            await connection.execute("insert into visits values ($1)", "/checkout")
+            row = await connection.fetchval("select page from visits")
+        async with _connected(project.connection_uri) as connection:
+            in_source = await connection.fetchval("select to_regclass('visits') is not null")
+        _check("the row read back from a branch", row, "/checkout")
+        _check("that the branch's source has its table", in_source, False)
+        text = f"wrote {row!r} into {branch.masked_uri} and read it back; its source does not have it"
+        write_step("sql", text, branch=branch.masked_uri, row=row, in_source=in_source)
+
+    # --- the other services ------------------------------------------------------------------------------------
+
+    async def _store(self) -> None:
+        bucket = (await self._client.storage.bucket.create(bucket="demo")).bucket
+        signed = await self._client.storage.object.presign(bucket=bucket, key="hello.txt", method="PUT")
+        url = signed.url.partition("?")[0]  # what follows is the signature
+        text = f"bucket {bucket!r}; {signed.method} {url} is signed; taking its bytes: {_LATER}"
+        write_step("storage", text, bucket=bucket, method=signed.method, url=url, bytes=_LATER)
+
+    async def _deliver(self) -> None:
+        distribution = await self._client.cdn.distribution.create(origin="https://example.com")
+        facts = {"origin": distribution.origin, "status": distribution.status, "edge": _LATER}
+        write_step(
+            "cdn", "a distribution of {origin}, {status}; serving it at an edge: {edge}".format_map(facts), **facts
+        )
+
+    async def _ask_flag(self) -> None:
+        flags, half = self._client.flags, RolloutConfig(percentage=50, salt="demo")
+        flag = await flags.set("new-checkout", type="bool", default_value=False, rollout=half)
+        users = [f"user-{n}" for n in range(_USERS)]
+        states = await asyncio.gather(*(flags.is_enabled(flag.key, user_id=user) for user in users))
+        values = await asyncio.gather(*(flags.get_value(flag.key, user_id=user) for user in users))
+        _check("the flag's values", [value.value for value in values], [state.enabled for state in states])
+        on = sum(map(bool, states))
+        text = f"{flag.key!r}, rolled out to half of all, is on for {on} of {len(users)} users"
+        write_step("flags", text, key=flag.key, users=len(users), on=on)
+
+
+@asynccontextmanager
+async def _connected(uri: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+    connection = await asyncpg.connect(uri, timeout=_CONNECT_SECONDS)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+def _check_listed(what: str, listed: Sequence[Project | Branch], created: Sequence[Project | Branch]) -> None:
+    """Hold a list to what was created: each of it, and each once."""
+    found, wanted = (Counter(model.id for model in models) for models in (listed, created))
+    missing, excess = (wanted - found).total(), (found - wanted).total()
+    if missing or excess:
+        raise Mismatch(f"the list of {what} lacks {missing} that were created and has {excess} too many")
+
+
+def _check(what: str, found: object, wanted: object) -> None:
+    if found != wanted:
+        raise Mismatch(f"{what}: {found!r}, and it should be {wanted!r}")

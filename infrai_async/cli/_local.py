@@ -1,0 +1,100 @@
+"""``infrai-async local``: the gateway, until a signal ends it."""
+
+from __future__ import annotations
+
+import asyncio
+from argparse import Namespace
+from pathlib import Path
+from typing import Final
+
+from infrai_async import AsyncInfrai, InfraiError, NotFoundError, RetryPolicy
+from infrai_async.cli._output import Exit, UsageError, complain, note, on_terminal, write_json
+from infrai_async.cli._signals import cancel_on_signals
+from infrai_async.local import LocalGateway
+from infrai_async.local._postgres import DirectoryInUse
+
+_SCREEN: Final = """\
+Infrai on this machine: {base_url}
+Its state is kept in {data_dir}; the same directory gives the same key and databases again.
+
+In another terminal:
+
+    export INFRAI_BASE_URL={base_url}
+    export INFRAI_API_KEY={api_key}
+
+Then, in the prompt of `python -m asyncio`:
+
+    from infrai_async import AsyncInfrai; client = AsyncInfrai()
+    await client.db.project.create(name="shop")
+
+Ctrl-C ends it.
+"""
+
+
+def local(typed: Namespace) -> int:
+    """Serve until a signal comes.
+
+    Args:
+        typed: what the command was given.
+
+    Returns:
+        The exit code: a signal is the way to end it, and so a success.
+
+    Raises:
+        UsageError: the gateway refuses its settings.
+    """
+    data_dir = Path(typed.data_dir).expanduser().absolute()
+    try:
+        gateway = LocalGateway(
+            data_dir,
+            host=typed.host,
+            port=typed.port,
+            postgres_dsn=typed.postgres_dsn,
+            postgres_bin=typed.postgres_bin,
+            s3_endpoint=typed.s3_endpoint,
+            allow_hosts=typed.allow_host,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    try:
+        asyncio.run(_serve(gateway, data_dir))
+    except (OSError, DirectoryInUse) as error:
+        complain(str(error))
+        return Exit.FAILED
+    return Exit.OK
+
+
+async def _serve(gateway: LocalGateway, data_dir: Path) -> None:
+    with cancel_on_signals():
+        try:
+            async with gateway:
+                _announce(gateway, data_dir)
+                await _look_for_postgres(gateway)
+                await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return
+
+
+def _announce(gateway: LocalGateway, data_dir: Path) -> None:
+    ways_in = {"base_url": gateway.base_url, "api_key": gateway.api_key}
+    if on_terminal():
+        print(_SCREEN.format(**ways_in, data_dir=data_dir), flush=True)
+    else:
+        write_json(ways_in)
+
+
+async def _look_for_postgres(gateway: LocalGateway) -> None:
+    """Say now what else the first database call would say: Postgres starts after the gateway answers.
+
+    The call asks for what is not there, and failed calls cost nothing (CONTRACT.md D24).
+    """
+    async with AsyncInfrai(
+        gateway.api_key, base_url=gateway.base_url, timeout=None, retry=RetryPolicy.none(), allow_http=True
+    ) as client:
+        try:
+            await client.db.project.get("prj_that_is_not_there")
+        except NotFoundError:
+            if on_terminal():
+                note("Postgres is ready.")
+        except InfraiError as error:
+            complain(error)

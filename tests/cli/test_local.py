@@ -1,0 +1,127 @@
+"""The gateway as a command: it says how to reach it, serves, and ends when it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from infrai_async import AsyncInfrai
+
+from .conftest import STRICT, Terminal
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+Start = Callable[..., subprocess.Popen[str]]
+
+
+def first_line(process: subprocess.Popen[str]) -> dict[str, str]:
+    assert process.stdout is not None
+    ways_in = json.loads(process.stdout.readline())
+    assert set(ways_in) == {"base_url", "api_key"}
+    return {name: str(value) for name, value in ways_in.items()}
+
+
+def create_project(ways_in: dict[str, str], name: str) -> str:
+    """Create a project, list all there are, and return the address of the new one's database."""
+
+    async def ask() -> str:
+        async with AsyncInfrai(**ways_in) as client:
+            project = await client.db.project.create(name=name)
+            assert name in {found.name async for found in client.db.project.list()}
+            return project.connection_uri
+
+    return asyncio.run(ask())
+
+
+def is_open(address: str) -> bool:
+    parts = urlsplit(address)
+    try:
+        socket.create_connection((parts.hostname, parts.port), timeout=5).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def test_it_serves_until_a_signal_and_keeps_its_key(start: Start, tmp_path: Path) -> None:
+    keys = set()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        process = start("local", "--data-dir", str(tmp_path / "data"))
+        ways_in = first_line(process)
+        keys.add(ways_in["api_key"])
+        database = create_project(ways_in, number.name)
+        assert is_open(database)
+        process.send_signal(number)
+        stdout, stderr = process.communicate(timeout=20)
+        assert (process.returncode, stdout, stderr) == (0, "", "")
+        assert not is_open(database)
+        assert not is_open(ways_in["base_url"])
+    assert len(keys) == 1
+
+
+def test_what_the_screen_says_works_as_it_stands(terminal: Callable[..., Terminal]) -> None:
+    shown = terminal(*STRICT, "-m", "infrai_async.cli", "local")
+    screen = shown.wait_for("Postgres is ready.").replace("\r\n", "\n")
+    home = Path(os.environ["HOME"])
+    assert f"kept in {home / '.infrai' / 'local'};" in screen
+    settings = dict(re.findall(r"^ +export (\w+)=(\S+)$", screen, re.MULTILINE))
+    assert set(settings) == {"INFRAI_BASE_URL", "INFRAI_API_KEY"}
+    snippet = re.findall(r"^ +((?:from|await) .+)$", screen, re.MULTILINE)
+    assert len(snippet) == 2
+    prompt = subprocess.run(
+        [sys.executable, "-m", "asyncio"],
+        input="\n".join([*snippet, ""]),
+        env=os.environ | settings,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert "Project(id='prj_" in prompt.stdout, prompt.stderr
+    shown.press_ctrl_c()
+    shown.wait_for("^C")
+    shown.press_ctrl_c()
+    assert shown.wait() == 0
+    assert "Traceback" not in shown.shown
+    assert not is_open(settings["INFRAI_BASE_URL"])
+
+
+def test_a_missing_postgres_is_said_before_anybody_needs_it(start: Start, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    process = start("local", "--data-dir", str(tmp_path / "data"), "--postgres-bin", str(empty))
+    first_line(process)
+    assert process.stderr is not None
+    assert "pip install 'infrai-async[local]'" in process.stderr.readline()
+    process.send_signal(signal.SIGTERM)
+    stdout, stderr = process.communicate(timeout=20)
+    assert (process.returncode, stdout, stderr) == (0, "", "")
+
+
+def test_what_is_taken_is_said_in_one_line(start: Start, infrai: Run, tmp_path: Path) -> None:
+    first = start("local", "--data-dir", str(tmp_path / "data"), "--postgres-bin", str(tmp_path))
+    port = str(urlsplit(first_line(first)["base_url"]).port)
+    for taken, options in (
+        (str(tmp_path / "data"), ("--data-dir", str(tmp_path / "data"))),
+        (port, ("--data-dir", str(tmp_path / "other"), "--port", port, "--postgres-bin", str(tmp_path))),
+    ):
+        done = infrai("local", *options)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert taken in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_a_further_host_name_is_allowed(start: Start, tmp_path: Path) -> None:
+    empty = ("--data-dir", str(tmp_path), "--postgres-bin", str(tmp_path))
+    process = start("local", *empty, "--allow-host", "gateway.internal", "--allow-host", "other.internal")
+    parts = urlsplit(first_line(process)["base_url"])
+    for name, status in (("gateway.internal", 200), ("other.internal", 200), ("evil.example", 421)):
+        with socket.create_connection((parts.hostname, parts.port), timeout=5) as connection:
+            connection.sendall(f"GET /v1/discovery HTTP/1.0\r\nHost: {name}\r\n\r\n".encode())
+            assert connection.recv(12).decode() == f"HTTP/1.0 {status}"
