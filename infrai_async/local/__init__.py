@@ -1,0 +1,17 @@
+"""The local gateway: Infrai's API on this machine, with a real state and a real Postgres (extra ``local``).
+
+It imports the capability table and the models, and nothing else of the package; the client never imports it. Inside:
+
+    _gateway    starts and closes everything            _service      what a service is; prices
+    _app        HTTP: one handler for every call        _db _storage _cdn _flags _wallet _discovery   the services
+    _routes _parse _envelope _refusal _hosts   HTTP's plain parts, without I/O
+    _execute    once, paid for, remembered              _rollout      what a flag evaluates to
+    _store      the writer thread; _state: the tables   _postgres ... databases on a real server
+    _janitor    clears up in the background             _keyring      every secret, from one
+"""
+
+from __future__ import annotations
+
+from infrai_async.local._gateway import LocalGateway
+
+__all__ = ["LocalGateway"]

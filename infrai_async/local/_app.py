@@ -1,0 +1,145 @@
+"""The HTTP face of the gateway: one handler for every capability.
+
+A request goes through once, in this order: whose host name is it, which row of the table, whose key, are the
+parameters as the row says; then it is carried out, and the answer goes into its envelope.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from infrai_async.capabilities import CAPABILITIES
+from infrai_async.local import _cdn, _db, _discovery, _flags, _storage, _wallet
+from infrai_async.local._envelope import Metadata, encode, failure, headers_of, success
+from infrai_async.local._execute import Executor
+from infrai_async.local._hosts import HostGuard, is_edge
+from infrai_async.local._keyring import hash_key
+from infrai_async.local._parse import parse_body, parse_idempotency_key, parse_params, parse_query
+from infrai_async.local._refusal import Refusal, to_come
+from infrai_async.local._routes import Match, Router
+from infrai_async.local._service import Call, Parts
+from infrai_async.local._wallet import account_of
+
+SERVING: Final = (_cdn, _db, _discovery, _flags, _storage, _wallet)
+"""The modules whose import registers the services."""
+_TO_COME: Final = {
+    "/objects/": "presigned uploads and downloads are",
+    "/edge/": "the edge is",
+    "/checkout/": "the checkout page is",
+}
+_logger = logging.getLogger(__name__)
+
+
+class Gateway:
+    """Answers requests.
+
+    Args:
+        parts: what the services work with.
+        executor: what carries a call out.
+        guard: whose host names are ours.
+        postgres: done when Postgres is there, or cannot be had.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        executor: Executor,
+        guard: HostGuard,
+        postgres: asyncio.Task[None],
+    ) -> None:
+        self._parts = parts
+        self._executor = executor
+        self._guard = guard
+        self._postgres = postgres
+        self._router = Router(CAPABILITIES.values())
+        self._accounts: dict[str, str] = {}
+
+    def serve_generation(self, generation: int | None) -> None:
+        """Serve only the first or second generation of routes where there are two; ``None``: both."""
+        self._router = Router(CAPABILITIES.values(), generation)
+
+    def app(self) -> web.Application:
+        """Return the application. It has no routes: aiohttp's router would not tell ``%2F`` from ``/``."""
+        return web.Application(middlewares=[self._instead_of_routes])
+
+    @web.middleware
+    async def _instead_of_routes(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        return await self.handle(request)
+
+    async def handle(self, request: web.Request) -> web.Response:
+        """Answer a request, whatever it is."""
+        metadata = Metadata()
+        try:
+            return await self._answer(request, metadata)
+        except Refusal as refusal:
+            return _refused(refusal, metadata)
+        except web.HTTPRequestEntityTooLarge:
+            return _refused(Refusal(413, "VALIDATION_ERROR", "the body is larger than 1 MiB"), metadata)
+        except web.RequestPayloadError:
+            return _refused(Refusal(400, "VALIDATION_ERROR", "the body came incomplete or garbled"), metadata)
+        except Exception:
+            _logger.exception("request %s failed", metadata.request_id)
+            return _refused(Refusal(500, "INTERNAL_ERROR", "the local gateway failed; its log says how"), metadata)
+
+    async def _answer(self, request: web.Request, metadata: Metadata) -> web.Response:
+        path = request.rel_url.raw_path
+        if is_edge(self._guard.check(request.headers.get("Host"))):
+            raise to_come("the edge is")
+        for prefix, what in _TO_COME.items():
+            if path.startswith(prefix):
+                raise to_come(what)
+        match = self._router.match(request.method, path)
+        account = "" if match.row.public else await self._authenticate(request)
+        call = await self._read(request, match, account)
+        if match.row.id.startswith("db."):
+            await asyncio.wait({self._postgres})
+            self._parts.check_postgres()
+        outcome = await self._executor.execute(call)
+        about = metadata.to_dict(outcome.nano)
+        body = encode(outcome.data) if match.row.bare else success(outcome.data, about)
+        return web.Response(body=body, content_type="application/json", charset="utf-8", headers=headers_of(about))
+
+    async def _authenticate(self, request: web.Request) -> str:
+        scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+        key = key.strip()
+        if scheme.lower() == "bearer" and key:
+            account = self._accounts.get(hash_key(key)) or await self._look_up(key)
+            if account is not None:
+                return account
+        raise Refusal(
+            401,
+            "UNAUTHORIZED",
+            "the API key is missing or unknown",
+            hint="send Authorization: Bearer <key>; LocalGateway.api_key has one, and POST /v1/activate gives one",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+
+    async def _look_up(self, key: str) -> str | None:
+        """Ask the state for a key's account, and remember it: keys are never taken back."""
+        account = await self._parts.store.run(lambda connection: account_of(connection, key))
+        if account is not None:
+            self._accounts[hash_key(key)] = account
+        return account
+
+    async def _read(self, request: web.Request, match: Match, account: str) -> Call:
+        row = match.row
+        body = parse_body(await request.read()) if row.mutates else {}
+        params = parse_params(match, parse_query(request.rel_url.raw_query_string), body)
+        key = parse_idempotency_key(request.headers.get("Idempotency-Key"), body) if row.mutates else None
+        return Call(row=row, account=account, params=params, key=key, parts=self._parts)
+
+
+def _refused(refusal: Refusal, metadata: Metadata) -> web.Response:
+    about = metadata.to_dict()
+    return web.Response(
+        status=refusal.status,
+        body=failure(refusal.to_dict(), about),
+        content_type="application/json",
+        charset="utf-8",
+        headers=headers_of(about) | refusal.headers,
+    )

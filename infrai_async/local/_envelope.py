@@ -1,0 +1,74 @@
+"""The envelope around every answer, and what it says about the call itself (CONTRACT.md 1.2, 1.3, 1.6)."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+import uuid
+from collections.abc import Mapping
+
+import attrs
+
+from infrai_async.models import JSON
+
+VENDOR = "local"
+NANO = 1_000_000_000
+"""Nano-dollars in a dollar: the unit in which money is kept."""
+
+
+def new_request_id(milliseconds: int | None = None) -> str:
+    """Return a UUID of version 7 (RFC 9562): 48 bits of Unix time, then randomness."""
+    moment = time.time_ns() // 1_000_000 if milliseconds is None else milliseconds
+    number = (moment & (1 << 48) - 1) << 80 | secrets.randbits(80)
+    number = number & ~(0xF << 76 | 0x3 << 62) | 0x7 << 76 | 0x2 << 62
+    return str(uuid.UUID(int=number))
+
+
+def dollars(nano: int) -> int | float:
+    """Return money as a JSON number whose shortest decimal form is exact (up to 15 digits)."""
+    return nano // NANO if nano % NANO == 0 else nano / NANO
+
+
+@attrs.frozen
+class Metadata:
+    """The envelope's ``metadata``; made when the request arrives, finished when the answer leaves."""
+
+    request_id: str = attrs.field(factory=new_request_id)
+    started: float = attrs.field(factory=time.perf_counter)
+
+    def to_dict(self, cost: int = 0) -> dict[str, JSON]:
+        """Return the JSON form; ``cost`` is in nano-dollars."""
+        return {
+            "cost_usd": dollars(cost),
+            "latency_ms": round((time.perf_counter() - self.started) * 1000, 3),
+            "vendor": VENDOR,
+            "cache_hit": False,
+            "request_id": self.request_id,
+        }
+
+
+def headers_of(metadata: Mapping[str, JSON]) -> dict[str, str]:
+    """Return the headers that say the same as ``metadata``."""
+    return {
+        "X-Infrai-Cost-Usd": json.dumps(metadata["cost_usd"]),
+        "X-Infrai-Vendor": str(metadata["vendor"]),
+        "X-Infrai-Latency-Ms": json.dumps(metadata["latency_ms"]),
+        "X-Infrai-Request-Id": str(metadata["request_id"]),
+        "X-Request-Id": str(metadata["request_id"]),
+    }
+
+
+def encode(document: JSON) -> bytes:
+    """Return compact JSON."""
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+
+
+def success(data: JSON, metadata: Mapping[str, JSON]) -> bytes:
+    """Return the envelope of an answer."""
+    return encode({"ok": True, "data": data, "error": None, "metadata": dict(metadata)})
+
+
+def failure(error: Mapping[str, JSON], metadata: Mapping[str, JSON]) -> bytes:
+    """Return the envelope of a refusal."""
+    return encode({"ok": False, "data": None, "error": dict(error), "metadata": dict(metadata)})

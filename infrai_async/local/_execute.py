@@ -1,0 +1,220 @@
+"""How a call is carried out: once, paid for, and remembered (GATEWAY.md section 5).
+
+A call without an effect is one transaction: look the key up, take the price, do the work, remember the answer. One
+with an effect is two: the first also records the plan as ``running``; then the effect; the second makes the result
+visible and the operation ``done``. What a crash leaves ``running`` is carried on at the next start, from the plan.
+
+A refusal undoes its transaction, the price and the key's record included: the same key may be tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import secrets
+from functools import partial
+from typing import Any, Final
+
+import attrs
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from infrai_async.local._refusal import Refusal, conflict, not_found
+from infrai_async.local._service import SERVICES, Call, Data, Effect, Parts, Service, price_of
+from infrai_async.local._state import ACCOUNTS, OPERATIONS
+
+_logger = logging.getLogger(__name__)
+REMEMBERED: Final = 24 * 3600
+"""Seconds for which an idempotency key is remembered."""
+
+
+@attrs.frozen
+class Outcome:
+    """What a call came to: the data that its caller sees, and its price."""
+
+    data: Data
+    nano: int
+
+
+@attrs.frozen
+class _Pending:
+    """An operation whose effect is still to come; ``nano`` is what this caller pays."""
+
+    id: str
+    nano: int
+
+
+class Executor:
+    """Carries out calls, and the work that a crash left behind."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._works: dict[str, asyncio.Task[Data]] = {}
+
+    async def execute(self, call: Call) -> Outcome:
+        """Carry out a call.
+
+        Raises:
+            Refusal: it cannot be done; nothing of it is left.
+        """
+        service = SERVICES[call.row.id]
+        step = await self._parts.store.run(partial(_begin, call, service))
+        if isinstance(step, _Pending):
+            step = Outcome(await asyncio.shield(self._work(step.id)), step.nano)
+        elif call.row.method == "DELETE":
+            self._parts.wake()
+        return attrs.evolve(step, data=service.present(self._parts, step.data))
+
+    async def resume(self) -> None:
+        """Carry on what was running when the last gateway on this state ended."""
+        running = sa.select(OPERATIONS.c.id).where(OPERATIONS.c.state == "running").order_by(OPERATIONS.c.started)
+        ids = await self._parts.store.run(lambda connection: connection.scalars(running).all())
+        await asyncio.gather(*(self._work(id) for id in ids), return_exceptions=True)
+
+    async def drain(self) -> None:
+        """Wait for all effects that are under way."""
+        while self._works:
+            await asyncio.wait(self._works.values())
+
+    def _work(self, id: str) -> asyncio.Task[Data]:
+        """Return the one task that carries an operation to its end; whoever comes later waits for the same."""
+        task = self._works.get(id)
+        if task is None:
+            task = self._works[id] = asyncio.create_task(self._complete(id))
+            task.add_done_callback(partial(self._forget, id))
+        return task
+
+    def _forget(self, id: str, task: asyncio.Task[Data]) -> None:
+        del self._works[id]
+        if not task.cancelled():
+            task.exception()  # whoever wanted it has it; asyncio need not report it a second time
+
+    async def _complete(self, id: str) -> Data:
+        run = self._parts.store.run
+        operation = await run(lambda connection: _load(connection, id))
+        if operation is None:
+            raise not_found("OPERATION", id)
+        if operation.state == "done":
+            return dict(operation.data)
+        try:
+            await self._perform(operation)
+        except Refusal:
+            await run(partial(_undo, operation))
+            self._parts.wake()
+            raise
+        if not await run(partial(_finish, operation)):
+            self._parts.wake()
+            raise conflict("CONFLICT", "what this was to be a part of was deleted meanwhile")
+        return dict(operation.data)
+
+    async def _perform(self, operation: sa.Row[Any]) -> None:
+        try:
+            await _effect_of(operation).perform(self._parts, operation.data)
+        except Refusal:
+            raise
+        except LookupError:
+            raise conflict("CONFLICT", "what this was to be copied from was deleted meanwhile") from None
+        except Exception as error:
+            _logger.exception("%s failed", operation.capability)
+            raise Refusal(502, "VENDOR_ERROR", f"Postgres could not do it ({type(error).__name__})") from error
+
+
+def sweep(connection: Connection, now: float) -> None:
+    """Forget the keys whose time is over."""
+    old = (OPERATIONS.c.state == "done") & (OPERATIONS.c.started < now - REMEMBERED)
+    connection.execute(OPERATIONS.delete().where(old))
+
+
+def _begin(call: Call, service: Service, connection: Connection) -> Outcome | _Pending:
+    id = _operation_id(call)
+    before = _load(connection, id) if call.key is not None else None
+    if before is not None and not _is_over(before, call):
+        return _again(call, before)
+    nano = price_of(call.row)
+    if nano:
+        _spend(call, connection, nano)
+    data = service.run(call, connection)
+    if call.row.mutates and (call.key is not None or service.effect is not None):
+        _remember(call, connection, id, "running" if service.effect else "done", data)
+    return _Pending(id, nano) if service.effect else Outcome(data, nano)
+
+
+def _again(call: Call, before: sa.Row[Any]) -> Outcome | _Pending:
+    if before.fingerprint != _fingerprint(call):
+        raise conflict("IDEMPOTENCY_KEY_REUSED", "this idempotency key was used for another request of this capability")
+    return Outcome(dict(before.data), 0) if before.state == "done" else _Pending(before.id, 0)
+
+
+def _operation_id(call: Call) -> str:
+    if call.key is None:
+        return secrets.token_hex(32)
+    return _digest([call.account, call.row.id, call.key])
+
+
+def _fingerprint(call: Call) -> str:
+    return _digest(dict(call.params))
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _is_over(operation: sa.Row[Any], call: Call) -> bool:
+    return bool(operation.state == "done" and operation.started < call.now.timestamp() - REMEMBERED)
+
+
+def _spend(call: Call, connection: Connection, nano: int) -> None:
+    wallet = ACCOUNTS.update().where(ACCOUNTS.c.id == call.account, ACCOUNTS.c.nano >= nano)
+    if connection.execute(wallet.values(nano=ACCOUNTS.c.nano - nano)).rowcount != 1:
+        raise Refusal(
+            402,
+            "INSUFFICIENT_CREDIT",
+            "the wallet cannot pay for this call",
+            hint="POST /v1/account/topup and open the checkout_url of its answer",
+            extra={"checkout_url": f"{call.parts.base_url}/checkout/{call.account}"},
+        )
+
+
+def _load(connection: Connection, id: str) -> sa.Row[Any] | None:
+    return connection.execute(sa.select(OPERATIONS).where(OPERATIONS.c.id == id)).one_or_none()
+
+
+def _remember(call: Call, connection: Connection, id: str, state: str, data: Data) -> None:
+    connection.execute(OPERATIONS.delete().where(OPERATIONS.c.id == id))  # one whose 24 hours are over
+    connection.execute(
+        OPERATIONS.insert().values(
+            id=id,
+            account_id=call.account,
+            capability=call.row.id,
+            fingerprint=_fingerprint(call),
+            state=state,
+            nano=price_of(call.row),
+            data=data,
+            started=int(call.now.timestamp()),
+        )
+    )
+
+
+def _effect_of(operation: sa.Row[Any]) -> Effect:
+    effect = SERVICES[operation.capability].effect
+    if effect is None:
+        raise TypeError(f"{operation.capability} has no effect to be carried on")
+    return effect
+
+
+def _finish(operation: sa.Row[Any], connection: Connection) -> bool:
+    if not _effect_of(operation).finish(connection, operation.data):
+        _undo(operation, connection)
+        return False
+    connection.execute(OPERATIONS.update().where(OPERATIONS.c.id == operation.id).values(state="done"))
+    return True
+
+
+def _undo(operation: sa.Row[Any], connection: Connection) -> None:
+    """Take an operation back whose effect could not be: its rows, its price, its key."""
+    _effect_of(operation).undo(connection, operation.data)
+    refund = ACCOUNTS.update().where(ACCOUNTS.c.id == operation.account_id)
+    connection.execute(refund.values(nano=ACCOUNTS.c.nano + operation.nano))
+    connection.execute(OPERATIONS.delete().where(OPERATIONS.c.id == operation.id))

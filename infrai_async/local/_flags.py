@@ -1,0 +1,198 @@
+"""``flags``: definitions with optimistic versions, and their evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from infrai_async.capabilities import FLAG_ROLLOUT
+from infrai_async.local._paging import list_page
+from infrai_async.local._refusal import conflict, invalid, not_found
+from infrai_async.local._rollout import Verdict, check_variants, evaluate
+from infrai_async.local._service import Call, Data, Parts, check_name, iso, new_id, serves
+from infrai_async.local._state import FLAGS, add, arrive, document, find
+
+_ROLLOUT = ("percentage", "salt", "sticky_unit", "variants")
+_DEFINITION = ("description", "type", "default_value", "rules", "rollout", "tags", "enabled")
+_TYPES: Mapping[str, tuple[type, ...]] = {"bool": (bool,), "string": (str,), "number": (int, float)}
+
+
+def _flag(_: Parts, data: Data) -> Data:
+    return {name: value for name, value in data.items() if name != "id"}
+
+
+def _flags(parts: Parts, page: Data) -> Data:
+    return page | {"items": [_flag(parts, item) for item in page["items"]]}
+
+
+def _find(call: Call, connection: Connection) -> Data:
+    flag = find(connection, FLAGS, call.account, key=call.params["key"])
+    if flag is None:
+        raise not_found("FLAG", call.params["key"])
+    return flag
+
+
+# --- definitions -------------------------------------------------------------------------------------------------
+
+
+@serves("flags.set", present=_flag)
+def set_flag(call: Call, connection: Connection) -> Data:
+    """Create a flag, or change of one what is given; without a version the last write wins."""
+    key = check_name("key", call.params["key"])
+    before = find(connection, FLAGS, call.account, key=key)
+    _check_version(call, before)
+    flag = _defined(call, before or _new_flag(call, key))
+    if before is not None:
+        return _write(call, connection, flag)
+    add(connection, FLAGS, call.account, flag)
+    arrive(connection, FLAGS, flag["id"])
+    return flag
+
+
+def _new_flag(call: Call, key: str) -> Data:
+    kind = call.params.get("type") or _type_of(call.params.get("default_value", False))
+    return {
+        "id": new_id("flg"),
+        "key": key,
+        "description": None,
+        "type": kind,
+        "default_value": False if kind == "bool" else None,
+        "rules": [],
+        "rollout": None,
+        "tags": {},
+        "enabled": True,
+        "version": 1,
+        "archived": False,
+        "created_at": iso(call.now),
+        "updated_at": iso(call.now),
+    }
+
+
+def _type_of(value: object) -> str:
+    names = (name for name, types in _TYPES.items() if isinstance(value, types))
+    return next(names, "json")
+
+
+def _defined(call: Call, flag: Data) -> Data:
+    """Return the flag with what the caller says of it."""
+    given = call.given(*_DEFINITION)
+    if given.get("rollout"):
+        given["rollout"] = _checked_rollout(given["rollout"])
+    if any(not isinstance(value, str) for value in given.get("tags", {}).values()):
+        raise invalid("tags are texts", tags="an object of strings")
+    flag = flag | given
+    value, types = flag["default_value"], _TYPES.get(flag["type"], (object,))
+    if value is not None and (not isinstance(value, types) or (flag["type"] == "number" and isinstance(value, bool))):
+        raise invalid(f"default_value has to be a {flag['type']}", default_value=flag["type"])
+    return flag
+
+
+def _checked_rollout(rollout: Mapping[str, Any]) -> Data:
+    """Hold a roll-out given with the flag to what ``flags.rollout`` takes."""
+    whole = {"sticky_unit": "user_id"} | {name: rollout[name] for name in _ROLLOUT if rollout.get(name) is not None}
+    for name in _ROLLOUT:
+        param = FLAG_ROLLOUT.params[name]
+        wanted = param.mismatch(whole[name]) if name in whole else "given" if param.required else None
+        if wanted is not None:
+            raise invalid(f"rollout.{name} has to be {wanted}", **{f"rollout.{name}": wanted})
+    check_variants(whole.get("variants", []))
+    return whole
+
+
+def _check_version(call: Call, flag: Data | None) -> None:
+    expected, actual = call.params.get("version"), flag["version"] if flag else 0
+    if expected is not None and expected != actual:
+        raise conflict(
+            "FLAG_VERSION_CONFLICT",
+            f"the flag has version {actual}, not {expected}: read it and try again",
+            expected=expected,
+            actual=actual,
+        )
+
+
+def _write(call: Call, connection: Connection, flag: Data) -> Data:
+    flag = flag | {"version": flag["version"] + 1, "updated_at": iso(call.now)}
+    connection.execute(FLAGS.update().where(FLAGS.c.id == flag["id"]).values(flag))
+    return flag
+
+
+@serves("flags.get", present=_flag)
+def get_flag(call: Call, connection: Connection) -> Data:
+    return _find(call, connection)
+
+
+@serves("flags.list", present=_flags)
+def list_flags(call: Call, connection: Connection) -> Data:
+    shown = {} if call.params.get("include_archived") else {"archived": False}
+    return list_page(call, connection, FLAGS, **shown)
+
+
+@serves("flags.toggle", present=_flag)
+def toggle(call: Call, connection: Connection) -> Data:
+    flag = _find(call, connection)
+    _check_version(call, flag)
+    return _write(call, connection, flag | {"enabled": call.params["enabled"]})
+
+
+@serves("flags.rollout", present=_flag)
+def roll_out(call: Call, connection: Connection) -> Data:
+    flag = _find(call, connection)
+    _check_version(call, flag)
+    return _write(call, connection, flag | {"rollout": _checked_rollout(call.given(*_ROLLOUT))})
+
+
+@serves("flags.delete")
+def delete_flag(call: Call, connection: Connection) -> Data:
+    flag = _find(call, connection)
+    connection.execute(FLAGS.delete().where(FLAGS.c.id == flag["id"]))
+    return {"ok": True, "key": flag["key"]}
+
+
+# --- evaluation --------------------------------------------------------------------------------------------------
+
+
+def _evaluate(call: Call, flag: Data) -> Verdict:
+    return evaluate(flag, call.params.get("user_id"), call.params.get("context", {}))
+
+
+@serves("flags.is_enabled")
+def is_enabled(call: Call, connection: Connection) -> Data:
+    return {"enabled": _evaluate(call, _find(call, connection)).on}
+
+
+@serves("flags.get_value")
+def get_value(call: Call, connection: Connection) -> Data:
+    key = call.params["key"]
+    flag = find(connection, FLAGS, call.account, key=key)
+    if flag is None:
+        return _fallback(call, key)
+    verdict = _evaluate(call, flag)
+    value = {"key": key, "value": verdict.value, "reason": verdict.reason} | {
+        name: flag[name] for name in ("default_value", "enabled", "version")
+    }
+    return value if verdict.variant is None else value | {"variant": verdict.variant}
+
+
+def _fallback(call: Call, key: str) -> Data:
+    """Answer for a flag that is not there with the caller's default, if there is one (C14)."""
+    if "default" not in call.params:
+        raise not_found("FLAG", key)
+    default = call.params["default"]
+    return {
+        "key": key,
+        "value": default,
+        "default_value": default,
+        "enabled": False,
+        "reason": "default",
+        "version": None,
+    }
+
+
+@serves("flags.get_all")
+def get_all(call: Call, connection: Connection) -> Data:
+    query = sa.select(FLAGS).where(FLAGS.c.account_id == call.account, ~FLAGS.c.archived).order_by(FLAGS.c.seq)
+    flags = [document(row) for row in connection.execute(query)]
+    return {flag["key"]: _evaluate(call, flag).value for flag in flags}

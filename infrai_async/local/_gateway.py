@@ -1,0 +1,218 @@
+"""The gateway as its users hold it: started, addressed, closed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterable
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Literal, Self
+
+from aiohttp import web
+
+from infrai_async.local._app import Gateway
+from infrai_async.local._cluster import Lock
+from infrai_async.local._envelope import NANO
+from infrai_async.local._execute import Executor
+from infrai_async.local._hosts import HostGuard
+from infrai_async.local._janitor import Janitor
+from infrai_async.local._keyring import FIRST_ACCOUNT, Keyring
+from infrai_async.local._postgres import Postgres, PostgresUnavailable
+from infrai_async.local._service import Parts, iso
+from infrai_async.local._store import Store
+from infrai_async.local._wallet import open_account
+
+_logger = logging.getLogger(__name__)
+_GRACE: Final = 5.0
+"""Seconds that requests under way, and then drops of databases, get when the gateway closes."""
+_NOT_STARTED: Final = "the gateway is not started: use it in 'async with', or call start()"
+_WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}  # noqa: S104 - how to reach them
+
+
+class LocalGateway:
+    """A server on this machine that speaks Infrai's API, with a real state and a real Postgres behind it.
+
+    Use it as an async context manager, or with ``start`` and ``aclose``::
+
+        async with LocalGateway() as gateway:
+            client = AsyncInfrai(gateway.api_key, base_url=gateway.base_url)
+
+    Args:
+        data_dir: where the state lives; the same directory gives the same key, wallet and databases again. Default: a
+            temporary directory that goes when the gateway closes, and everything with it.
+        host: the address to listen on.
+        port: the port to listen on; 0 takes a free one.
+        postgres_dsn: ``postgresql://...`` of a server that exists; default: one of our own is started.
+        postgres_bin: the directory with the programs of the Postgres to start.
+        s3_endpoint: reserved for an S3-compatible store.
+        credit: what the wallet of a new account holds, in USD.
+        allow_hosts: further names that requests may address the gateway by, besides loopback ones and ``host``.
+
+    Raises:
+        ValueError: ``s3_endpoint`` is given, or ``credit`` is no amount of money.
+    """
+
+    def __init__(
+        self,
+        data_dir: str | Path | None = None,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        postgres_dsn: str | None = None,
+        postgres_bin: str | Path | None = None,
+        s3_endpoint: str | None = None,
+        credit: str | Decimal = "2.00",
+        allow_hosts: Iterable[str] = (),
+    ) -> None:
+        if s3_endpoint is not None:
+            raise ValueError("s3_endpoint: an S3 store behind the local gateway is still to come")
+        self._data_dir = None if data_dir is None else Path(data_dir)
+        self._host = host
+        self._port = port
+        self._dsn = postgres_dsn
+        self._binaries = None if postgres_bin is None else Path(postgres_bin)
+        self._credit = _nano(credit)
+        self._guard = HostGuard((host, *allow_hosts))
+        self._parts: Parts | None = None
+        self._gateway: Gateway | None = None
+        self._closing = AsyncExitStack()
+
+    def __repr__(self) -> str:
+        return f"<LocalGateway {self._parts.base_url if self._parts else 'not started'}>"
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    @property
+    def base_url(self) -> str:
+        """The gateway's address, without ``/v1`` and without a trailing slash."""
+        return self._running.base_url
+
+    @property
+    def api_key(self) -> str:
+        """The key of the account that the gateway has from the start."""
+        return self._running.keyring.api_key(FIRST_ACCOUNT)
+
+    @property
+    def _running(self) -> Parts:
+        if self._parts is None:
+            raise RuntimeError(_NOT_STARTED)
+        return self._parts
+
+    def serve_generation(self, generation: Literal["seed", "current"] | None) -> None:
+        """Serve only one generation of the routes that have two (``storage``), as the real service may do.
+
+        Args:
+            generation: ``"seed"`` for the seed documents' routes, ``"current"`` for those that followed; else both.
+        """
+        if self._gateway is None:
+            raise RuntimeError(_NOT_STARTED)
+        self._gateway.serve_generation({"seed": 0, "current": 1, None: None}[generation])
+
+    async def start(self) -> None:
+        """Start to answer. Postgres starts alongside; calls that need it wait for it.
+
+        Raises:
+            DirectoryInUse: another gateway runs on the same data directory.
+            OSError: the address is taken, or the data directory cannot be written.
+            RuntimeError: it runs already.
+        """
+        if self._parts is not None:
+            raise RuntimeError("the gateway runs already")
+        async with AsyncExitStack() as undo:
+            await self._start(undo)
+            self._closing = undo.pop_all()
+
+    async def aclose(self) -> None:
+        """Stop: requests under way are finished, then Postgres ends, then the state. Twice does no harm."""
+        self._parts = self._gateway = None
+        await self._closing.aclose()
+
+    async def _start(self, undo: AsyncExitStack) -> None:
+        directory = self._directory(undo)
+        state = directory / "state"
+        state.mkdir(mode=0o700, exist_ok=True)
+        undo.callback(Lock(state).release)
+        store = Store(state / "state.db")
+        undo.push_async_callback(store.aclose)
+        await store.open()
+        parts = Parts(store=store, keyring=Keyring.open(state), credit=self._credit)
+        await store.run(partial(open_account, parts=parts, id=FIRST_ACCOUNT, now=iso(datetime.now(UTC))))
+        janitor = Janitor(parts)
+        parts.wake = janitor.wake
+        executor = Executor(parts)
+        postgres = asyncio.create_task(self._start_postgres(directory, parts, janitor, executor))
+        undo.push_async_callback(self._stop_postgres, parts)
+        undo.push_async_callback(janitor.aclose, _GRACE if self._data_dir else 0)
+        undo.push_async_callback(executor.drain)
+        undo.push_async_callback(asyncio.wait, {postgres})  # half-started it cannot be stopped cleanly
+        janitor.start()
+        self._gateway = Gateway(parts, executor, self._guard, postgres)
+        await self._listen(parts, self._gateway, undo)
+        self._parts = parts
+
+    def _directory(self, undo: AsyncExitStack) -> Path:
+        if self._data_dir is not None:
+            self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return self._data_dir
+        temporary = Path(tempfile.mkdtemp(prefix="infrai-gateway-"))
+        undo.push_async_callback(asyncio.to_thread, shutil.rmtree, temporary, ignore_errors=True)
+        return temporary
+
+    async def _listen(self, parts: Parts, gateway: Gateway, undo: AsyncExitStack) -> None:
+        runner = web.AppRunner(gateway.app(), access_log=None, shutdown_timeout=_GRACE)
+        undo.push_async_callback(runner.cleanup)
+        await runner.setup()
+        await web.TCPSite(runner, self._host, self._port).start()
+        host = _WILDCARDS.get(self._host, f"[{self._host}]" if ":" in self._host else self._host)
+        parts.base_url = f"http://{host}:{runner.addresses[0][1]}"
+
+    # --- Postgres ------------------------------------------------------------------------------------------------
+
+    async def _start_postgres(self, directory: Path, parts: Parts, janitor: Janitor, executor: Executor) -> None:
+        """Have Postgres, and make whole what a crash left half-made; without one, remember why."""
+        try:
+            parts.postgres = await Postgres.start(directory, dsn=self._dsn, binaries=self._binaries)
+            await janitor.reconcile(parts.postgres)
+            await executor.resume()
+            janitor.wake()
+        except PostgresUnavailable as error:
+            parts.postgres_missing = str(error)
+        except Exception as error:
+            _logger.exception("Postgres did not start")
+            parts.postgres_missing = f"Postgres did not start ({type(error).__name__}): the gateway's log says why"
+
+    async def _stop_postgres(self, parts: Parts) -> None:
+        postgres, parts.postgres = parts.postgres, None
+        if postgres is None:
+            return
+        temporary = self._data_dir is None
+        try:
+            if temporary and self._dsn is not None:
+                for name in await postgres.databases():
+                    await postgres.drop(name)
+        finally:
+            await postgres.aclose(remove=temporary)
+
+
+def _nano(credit: str | Decimal) -> int:
+    try:
+        nano = Decimal(credit) * NANO
+        if nano < 0 or nano % 1:
+            raise ValueError
+    except (ArithmeticError, ValueError):
+        raise ValueError(f"credit: {credit!r} is no amount of USD, like '2.00'") from None
+    return int(nano)

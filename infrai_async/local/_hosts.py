@@ -1,0 +1,60 @@
+"""Which names a request may address the gateway by.
+
+A page of any web site can have its own name resolve to 127.0.0.1 and then talk to the gateway as its own origin (DNS
+rebinding); the name that the browser sends in ``Host`` gives it away.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from typing import Final
+
+from infrai_async.local._refusal import Refusal
+
+_EDGE: Final = ".edge.localhost"
+
+
+def host_name(host: str) -> str:
+    """Return the name of a ``Host`` header or an address: no port, no brackets, in lower case."""
+    name = host.strip().lower()
+    if name.startswith("["):
+        return name[1:].partition("]")[0]
+    if name.count(":") > 1:
+        return name
+    return name.partition(":")[0].rstrip(".")
+
+
+def is_edge(name: str) -> bool:
+    """Say whether a name is a distribution's."""
+    return name.endswith(_EDGE) and name != _EDGE
+
+
+class HostGuard:
+    """Knows the names: loopback ones, a distribution's, and those that it was given."""
+
+    def __init__(self, allowed: Iterable[str]) -> None:
+        self._allowed = (frozenset(map(host_name, allowed)) | {"localhost"}) - {""}
+
+    def check(self, host: str | None) -> str:
+        """Return the name that a request addresses.
+
+        Raises:
+            Refusal: 421, it is not one of ours.
+        """
+        name = host_name(host or "")
+        if name in self._allowed or is_edge(name) or _is_loopback(name):
+            return name
+        raise Refusal(
+            421,
+            "MISDIRECTED_REQUEST",
+            "the gateway does not answer to this host name",
+            hint="address it by a loopback name, or allow the name with --allow-host",
+        )
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,100 @@
+"""Clears up in the background: databases that nothing refers to any more, idempotency keys whose time is over.
+
+What is to go is marked in the state, in the transaction that deletes it; so it goes now, or after a crash at the next
+start. Dropping a database makes Postgres write a checkpoint, which no caller should have to wait for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import suppress
+from functools import partial
+from typing import Final
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from infrai_async.local._execute import sweep
+from infrai_async.local._postgres import Postgres
+from infrai_async.local._service import Parts
+from infrai_async.local._state import DATABASES
+
+_HOUR: Final = 3600.0
+_PAUSE: Final = 1.0
+"""Seconds until a drop that failed is tried again."""
+_logger = logging.getLogger(__name__)
+
+
+class Janitor:
+    """Drops what is marked whenever it is woken, and looks around once an hour anyway."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._wake = asyncio.Event()
+        self._closing = False
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to work in the background."""
+        self._task = asyncio.create_task(self._run())
+
+    def wake(self) -> None:
+        """Say that something was marked."""
+        self._wake.set()
+
+    async def reconcile(self, postgres: Postgres) -> None:
+        """Mark databases that are ours but that the state does not know, as when an older state was put back."""
+        there = await postgres.databases()
+        await self._parts.store.run(partial(_mark_unknown, there))
+
+    async def aclose(self, grace: float) -> None:
+        """End, once everything marked was tried one last time; after ``grace`` seconds in any case."""
+        self._closing = True
+        self.wake()
+        if self._task is not None:
+            await asyncio.wait({self._task}, timeout=grace)
+            self._task.cancel()
+            await asyncio.wait({self._task})
+
+    async def _run(self) -> None:
+        while True:
+            self._wake.clear()
+            await self._parts.store.run(lambda connection: sweep(connection, time.time()))
+            done = await self._drop_marked()
+            if self._closing:
+                return
+            await _wait(self._wake, _HOUR if done else _PAUSE)
+
+    async def _drop_marked(self) -> bool:
+        postgres = self._parts.postgres
+        if postgres is None:
+            return True
+        results = [await self._drop(postgres, name) for name in await self._parts.store.run(_marked)]
+        return all(results)
+
+    async def _drop(self, postgres: Postgres, name: str) -> bool:
+        try:
+            await postgres.drop(name)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the mark stays and it is tried again
+            _logger.warning("database %s could not be dropped yet (%s)", name, type(error).__name__)
+            return False
+        gone = DATABASES.delete().where(DATABASES.c.name == name)
+        await self._parts.store.run(lambda connection: connection.execute(gone).rowcount)
+        return True
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)
+
+
+def _marked(connection: Connection) -> list[str]:
+    return list(connection.scalars(sa.select(DATABASES.c.name).where(DATABASES.c.doomed)))
+
+
+def _mark_unknown(there: frozenset[str], connection: Connection) -> None:
+    unknown = there.difference(connection.scalars(sa.select(DATABASES.c.name)))
+    if unknown:
+        connection.execute(DATABASES.insert(), [{"name": name, "doomed": True} for name in sorted(unknown)])

@@ -1,0 +1,79 @@
+"""What the gateway refuses, in the documented codes (CONTRACT.md 1.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from infrai_async.models import JSON
+
+
+class Refusal(Exception):
+    """An answer with ``ok: false``. Raised inside a transaction, it undoes what that call did, its price included.
+
+    Attributes:
+        status: the HTTP status.
+        code: the stable code.
+        message: what is wrong, in words.
+        hint: what to do about it.
+        details: what a program may want to know, by field.
+        headers: HTTP headers that belong to the status.
+        extra: further fields of the error object, such as ``checkout_url``.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        hint: str | None = None,
+        details: Mapping[str, JSON] | None = None,
+        headers: Mapping[str, str] | None = None,
+        extra: Mapping[str, JSON] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.hint = hint
+        self.details = details
+        self.headers = dict(headers or {})
+        self.extra = dict(extra or {})
+
+    def to_dict(self) -> dict[str, JSON]:
+        """Return the envelope's ``error``."""
+        error: dict[str, JSON] = {
+            "code": self.code,
+            "message": self.message,
+            "hint": self.hint,
+            "retryable": self.status == 429 or self.status >= 500,
+        }
+        if self.details is not None:
+            error["details"] = dict(self.details)
+        return error | self.extra
+
+
+def invalid(message: str, **fields: str) -> Refusal:
+    """Return a 400 that names the fields and what each should have been."""
+    return Refusal(400, "VALIDATION_ERROR", message, details={"fields": dict(fields)} if fields else None)
+
+
+def not_found(thing: str, name: str) -> Refusal:
+    """Return a 404 for ``thing``, in the contract's spelling: ``DB_PROJECT``, ``FLAG``, ..."""
+    words = thing.lower().replace("_", " ")
+    return Refusal(404, f"{thing}_NOT_FOUND", f"there is no {words} {name!r}", details={"id": name})
+
+
+def conflict(code: str, message: str, **details: JSON) -> Refusal:
+    """Return a 409."""
+    return Refusal(409, code, message, details=details)
+
+
+def to_come(what: str) -> Refusal:
+    """Return a 503 for a part of the gateway that is not built yet."""
+    return Refusal(
+        503,
+        "VENDOR_UNAVAILABLE",
+        f"{what} still to come in the local gateway",
+        hint="use a later version of infrai-async, or the real service",
+    )

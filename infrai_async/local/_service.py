@@ -1,0 +1,160 @@
+"""What a service is: for each capability one function over the state, and for some an effect outside of it."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final, TypeAlias
+
+import attrs
+from sqlalchemy import Connection
+
+from infrai_async.local._envelope import NANO
+from infrai_async.local._keyring import Keyring
+from infrai_async.local._postgres import Postgres
+from infrai_async.local._refusal import Refusal, invalid
+from infrai_async.local._routes import Row
+from infrai_async.local._store import Store
+
+Data: TypeAlias = dict[str, Any]
+
+
+@attrs.define(kw_only=True)
+class Parts:
+    """What the services of one gateway work with.
+
+    Attributes:
+        store: runs jobs against the state.
+        keyring: derives every secret.
+        credit: what a new account starts with, in nano-dollars.
+        base_url: the gateway's address.
+        postgres: the server; there before any ``db`` call runs.
+        postgres_missing: why none can be had, if so.
+        wake: says that there is something to clear up.
+    """
+
+    store: Store
+    keyring: Keyring
+    credit: int
+    base_url: str = ""
+    postgres: Postgres | None = None
+    postgres_missing: str | None = None
+    wake: Callable[[], None] = lambda: None
+
+    def check_postgres(self) -> Postgres:
+        """Return the Postgres server.
+
+        Raises:
+            Refusal: 503, there is none.
+        """
+        if self.postgres is None:
+            missing = "the local gateway has no Postgres to work with"
+            raise Refusal(503, "VENDOR_UNAVAILABLE", missing, hint=self.postgres_missing)
+        return self.postgres
+
+
+@attrs.frozen(kw_only=True)
+class Call:
+    """One authenticated, well-formed call. ``account`` is the empty string for those that need no key."""
+
+    row: Row
+    account: str
+    params: Mapping[str, Any]
+    key: str | None
+    parts: Parts
+    now: datetime = attrs.field(factory=lambda: datetime.now(UTC))
+
+    def given(self, *names: str) -> Data:
+        """Return those of the named parameters that the caller gave."""
+        return {name: self.params[name] for name in names if name in self.params}
+
+
+def _same(_: Parts, data: Data) -> Data:
+    return data
+
+
+@attrs.frozen(kw_only=True)
+class Effect:
+    """What a call does outside of the state, between its two transactions.
+
+    Attributes:
+        perform: does it; called again after a crash with the same data, so what is done already counts as done.
+        finish: makes the result visible and says whether it is still wanted.
+        undo: takes back what the first transaction wrote.
+    """
+
+    perform: Callable[[Parts, Data], Awaitable[None]]
+    finish: Callable[[Connection, Data], bool]
+    undo: Callable[[Connection, Data], None]
+
+
+@attrs.frozen(kw_only=True)
+class Service:
+    """How a capability is answered.
+
+    Attributes:
+        run: does the work in one transaction and returns what is remembered under the idempotency key.
+        effect: what comes after it, if anything.
+        present: makes of what ``run`` returned what the caller sees; secrets and addresses come in only here.
+    """
+
+    run: Callable[[Call, Connection], Data]
+    effect: Effect | None = None
+    present: Callable[[Parts, Data], Data] = _same
+
+
+SERVICES: Final[dict[str, Service]] = {}
+"""Every service, by capability id; the modules of the services fill it when they are imported."""
+
+Run: TypeAlias = Callable[[Call, Connection], Data]
+
+
+def serves(
+    id: str, *, effect: Effect | None = None, present: Callable[[Parts, Data], Data] = _same
+) -> Callable[[Run], Run]:
+    """Register a function as the service of a capability."""
+
+    def register(run: Run) -> Run:
+        SERVICES[id] = Service(run=run, effect=effect, present=present)
+        return run
+
+    return register
+
+
+def new_id(prefix: str) -> str:
+    """Return a fresh identifier."""
+    return f"{prefix}_{uuid.uuid4().hex}"
+
+
+def iso(moment: datetime) -> str:
+    """Return a time as the API writes it."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def check_name(field: str, value: str) -> str:
+    """Return a name that the state keeps exactly (D22).
+
+    Raises:
+        Refusal: it is empty, too long or holds NUL.
+    """
+    if not re.fullmatch(r"[^\0]{1,255}", value, re.DOTALL):
+        raise invalid(f"{field} has to have 1 to 255 characters, none of them NUL", **{field: "1 to 255 characters"})
+    return value
+
+
+_PRICES: Final = {
+    "db.project.create": NANO // 1000,
+    "db.branch.create": NANO // 1000,
+    "db.snapshot.create": NANO // 1000,
+    "db.snapshot.restore": NANO // 1000,
+    "cdn.distribution.create": NANO // 1000,
+}
+
+
+def price_of(row: Row) -> int:
+    """Return what a call costs, in nano-dollars (D24)."""
+    if row.id.startswith(("discovery.", "account.")) or row.method == "DELETE":
+        return 0
+    return _PRICES.get(row.id, NANO // 100_000 if row.method == "GET" else NANO // 10_000)

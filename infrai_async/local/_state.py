@@ -1,0 +1,160 @@
+"""The tables of the gateway's state, and the few questions that every service asks of them.
+
+A row appears in lists, and to ``get``, once it has a ``seq``: its place in the order of what came to be. A row without
+one is still being made outside of the state. Numbers are never given twice, so a cursor stays true while rows come
+and go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, Connection, Index, Integer, String, Table
+
+METADATA: Final = sa.MetaData()
+
+ACCOUNTS: Final = Table(
+    "accounts",
+    METADATA,
+    Column("id", String, primary_key=True),
+    Column("project_id", String, nullable=False),
+    Column("key_hash", String, nullable=False, unique=True),
+    Column("nano", BigInteger, CheckConstraint("nano >= 0"), nullable=False),
+    Column("created_at", String, nullable=False),
+)
+TOPUPS: Final = Table(
+    "topups",
+    METADATA,
+    Column("id", String, primary_key=True),
+    Column("account_id", String, nullable=False),
+    Column("nano", BigInteger, nullable=False),
+    Column("state", String, nullable=False),
+    Column("return_url", String),
+    Column("created_at", String, nullable=False),
+)
+OPERATIONS: Final = Table(
+    "operations",
+    METADATA,
+    Column("id", String, primary_key=True),
+    Column("account_id", String),
+    Column("capability", String, nullable=False),
+    Column("fingerprint", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("nano", BigInteger, nullable=False),
+    Column("data", sa.JSON, nullable=False),
+    Column("started", BigInteger, nullable=False),
+)
+COUNTER: Final = Table("counter", METADATA, Column("last", BigInteger, nullable=False))
+DATABASES: Final = Table(
+    "databases",
+    METADATA,
+    Column("name", String, primary_key=True),
+    Column("doomed", Boolean, nullable=False),
+)
+TRAFFIC: Final = Table(
+    "traffic",
+    METADATA,
+    Column("distribution_id", String, primary_key=True),
+    Column("minute", BigInteger, primary_key=True),
+    Column("hits", BigInteger, nullable=False),
+    Column("misses", BigInteger, nullable=False),
+    Column("bytes_served", BigInteger, nullable=False),
+)
+
+
+def _resource(name: str, *columns: Column[Any], unique: tuple[str, ...] = ()) -> Table:
+    """Declare a table of things that an account has and lists."""
+    table = Table(
+        name,
+        METADATA,
+        Column("id", String, primary_key=True),
+        Column("account_id", String, nullable=False),
+        Column("seq", BigInteger),
+        *columns,
+        Column("created_at", String, nullable=False),
+    )
+    Index(f"{name}_in_order", table.c.account_id, table.c.seq)
+    if unique:
+        Index(f"{name}_names", *(table.c[column] for column in unique), unique=True)
+    return table
+
+
+def _text(name: str, *, required: bool = True) -> Column[str]:
+    return Column(name, String, nullable=not required)
+
+
+PROJECTS: Final = _resource(
+    "projects",
+    *(_text(name) for name in ("name", "vendor", "region", "mode", "postgres_version", "status", "database")),
+    _text("plan", required=False),
+)
+BRANCHES: Final = _resource(
+    "branches",
+    *(_text(name) for name in ("branch_name", "project_id", "database")),
+    _text("from_branch", required=False),
+    unique=("project_id", "branch_name"),
+)
+SNAPSHOTS: Final = _resource("snapshots", _text("project_id"), _text("database"), _text("label", required=False))
+BUCKETS: Final = _resource(
+    "buckets", *(_text(name) for name in ("bucket", "vendor", "region", "acl")), unique=("account_id", "bucket")
+)
+DISTRIBUTIONS: Final = _resource(
+    "distributions",
+    _text("origin"),
+    _text("domain", required=False),
+    Column("enabled", Boolean, nullable=False),
+    Column("cache_ttl_seconds", BigInteger, nullable=False),
+    Column("allowed_methods", sa.JSON, nullable=False),
+    Column("https_only", Boolean, nullable=False),
+    Column("tags", sa.JSON, nullable=False),
+    _text("vendor"),
+)
+FLAGS: Final = _resource(
+    "flags",
+    _text("key"),
+    _text("description", required=False),
+    _text("type"),
+    Column("default_value", sa.JSON),
+    Column("rules", sa.JSON, nullable=False),
+    Column("rollout", sa.JSON),
+    Column("tags", sa.JSON, nullable=False),
+    Column("enabled", Boolean, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("archived", Boolean, nullable=False),
+    _text("updated_at"),
+    unique=("account_id", "key"),
+)
+
+_INTERNAL: Final = frozenset({"account_id", "seq"})
+
+
+def prepare(connection: Connection) -> None:
+    """Create what is missing of the tables."""
+    METADATA.create_all(connection)
+    if connection.scalar(sa.select(COUNTER.c.last)) is None:
+        connection.execute(COUNTER.insert().values(last=0))
+
+
+def document(row: sa.Row[Any]) -> dict[str, Any]:
+    """Return a resource's row as the services know it."""
+    return {name: value for name, value in row._mapping.items() if name not in _INTERNAL}
+
+
+def find(connection: Connection, table: Table, account: str | None, **where: Any) -> dict[str, Any] | None:
+    """Return the one resource of ``account`` that has these values, if it is there."""
+    query = sa.select(table).where(table.c.account_id == account, table.c.seq.is_not(None))
+    row = connection.execute(query.filter_by(**where)).one_or_none()
+    return None if row is None else document(row)
+
+
+def add(connection: Connection, table: Table, account: str | None, values: Mapping[str, Any]) -> None:
+    """Insert a resource that nobody sees yet."""
+    connection.execute(table.insert().values(account_id=account, **values))
+
+
+def arrive(connection: Connection, table: Table, id: str) -> bool:
+    """Let a resource be seen from now on, as the newest; ``False`` when it was deleted before."""
+    following = connection.scalar(COUNTER.update().values(last=COUNTER.c.last + 1).returning(COUNTER.c.last))
+    return connection.execute(table.update().where(table.c.id == id).values(seq=following)).rowcount == 1

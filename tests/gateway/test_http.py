@@ -1,0 +1,188 @@
+"""What every call has in common: host, route, key, envelope, request id, errors."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+import zlib
+from typing import Any
+
+import pytest
+
+from infrai_async.local import LocalGateway
+from infrai_async.local._envelope import new_request_id
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_an_answer_is_an_envelope(api: Any) -> None:
+    answer = await api.post("/v1/flags/set", {"key": "a"})
+    assert set(answer.document) == {"ok", "data", "error", "metadata"}
+    assert answer.document["ok"] is True
+    assert answer.document["error"] is None
+    metadata = answer.document["metadata"]
+    assert set(metadata) == {"cost_usd", "latency_ms", "vendor", "cache_hit", "request_id"}
+    assert metadata["cost_usd"] == 0.0001
+    assert metadata["latency_ms"] > 0
+    assert metadata["cache_hit"] is False
+
+
+async def test_headers_say_what_the_metadata_says(api: Any) -> None:
+    answer = await api.get("/v1/account/balance")
+    metadata = answer.document["metadata"]
+    assert answer.headers["Content-Type"] == "application/json; charset=utf-8"
+    assert answer.headers["X-Infrai-Request-Id"] == answer.headers["X-Request-Id"] == metadata["request_id"]
+    assert json.loads(answer.headers["X-Infrai-Cost-Usd"]) == metadata["cost_usd"]
+    assert json.loads(answer.headers["X-Infrai-Latency-Ms"]) == metadata["latency_ms"]
+    assert answer.headers["X-Infrai-Vendor"] == metadata["vendor"]
+
+
+async def test_request_ids_are_uuids_of_version_7_with_the_time_in_front(api: Any) -> None:
+    before = time.time_ns() // 1_000_000
+    answer = await api.get("/v1/nowhere")
+    request_id = uuid.UUID(answer.document["metadata"]["request_id"])
+    assert (request_id.version, request_id.variant) == (7, uuid.RFC_4122)
+    assert before <= request_id.int >> 80 <= time.time_ns() // 1_000_000
+
+
+def test_request_ids_of_later_milliseconds_sort_later() -> None:
+    ids = [new_request_id(moment) for moment in range(1_700_000_000_000, 1_700_000_000_200)]
+    assert ids == sorted(ids)
+    assert len({new_request_id(5) for _ in range(1000)}) == 1000
+
+
+async def test_an_unknown_path_is_404_in_an_envelope_and_costs_nothing(api: Any) -> None:
+    answer = await api.post("/v1/storage/bucket/rename", {})
+    assert (answer.status, answer.code, answer.cost) == (404, "NOT_FOUND", 0)
+    assert answer.document["data"] is None
+    assert answer.error["retryable"] is False
+    assert answer.headers["X-Infrai-Request-Id"] == answer.document["metadata"]["request_id"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", "/v1/db/project/create", "POST"),
+        ("PUT", "/v1/storage/buckets", "GET, POST"),
+        ("GET", "/v1/flags/toggle/k", "POST"),
+        ("POST", "/v1/storage/buckets/b/objects/k", "DELETE"),
+        ("OPTIONS", "/v1/account/balance", "GET"),
+    ],
+)
+async def test_a_wrong_method_is_405_and_says_which_there_are(api: Any, method: str, path: str, allowed: str) -> None:
+    answer = await api.ask(method, path)
+    assert (answer.status, answer.code) == (405, "METHOD_NOT_ALLOWED")
+    assert answer.headers["Allow"] == allowed
+
+
+@pytest.mark.parametrize(
+    "authorization", ["", "Bearer", "Bearer ", "Bearer ifr_wrong", "Basic aWZyOnh4", "Bearer \xe9\xff"]
+)
+async def test_a_missing_or_unknown_key_is_401(api: Any, authorization: str) -> None:
+    answer = await api.with_key(None).get("/v1/account/balance", headers={"Authorization": authorization})
+    assert (answer.status, answer.code) == (401, "UNAUTHORIZED")
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+
+async def test_the_scheme_of_the_key_may_have_any_case(api: Any) -> None:
+    answer = await api.with_key(None).get("/v1/account/balance", headers={"Authorization": f"bearer  {api.api_key}"})
+    assert answer.status == 200
+
+
+async def test_a_refused_call_never_repeats_the_key(api: Any) -> None:
+    answer = await api.with_key("ifr_tell_nobody").get("/v1/account/balance")
+    assert "ifr_tell_nobody" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{",
+        b"[]",
+        b'"x"',
+        b"null",
+        b'{"key": "\xff"}',
+        b'{"key": "\\ud800"}',
+        b'{"key": "a", "default_value": NaN}',
+        b'{"key": "a", "default_value": 1e999}',
+        b"[" * 100_000,
+        b'{"key": ' + b"9" * 5000 + b"}",
+    ],
+)
+async def test_a_body_that_is_no_json_object_is_400(api: Any, body: bytes) -> None:
+    answer = await api.post("/v1/flags/set", raw=body)
+    assert (answer.status, answer.code) == (400, "VALIDATION_ERROR")
+    assert answer.error["retryable"] is False
+
+
+async def test_a_body_may_be_large_but_not_larger_than_a_mebibyte(api: Any) -> None:
+    fits = await api.post("/v1/flags/set", {"key": "a", "type": "string", "default_value": "x" * 1_000_000})
+    assert fits.status == 200
+    answer = await api.post("/v1/flags/set", {"key": "a", "type": "string", "default_value": "x" * 2**20})
+    assert (answer.status, answer.code) == (413, "VALIDATION_ERROR")
+
+
+async def test_a_garbled_body_is_400(api: Any) -> None:
+    deflated = zlib.compress(json.dumps({"key": "a"}).encode())
+    headers = {"Content-Encoding": "deflate"}
+    assert (await api.post("/v1/flags/set", raw=deflated, headers=headers)).status == 200
+    answer = await api.post("/v1/flags/set", raw=b"no deflate at all", headers=headers)
+    assert answer.status == 400
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "127.0.0.1:80", "127.8.9.1", "[::1]:99", "localhost."])
+async def test_loopback_names_are_answered(api: Any, host: str) -> None:
+    assert (await api.get("/v1/account/balance", headers={"Host": host})).status == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "localhost.evil.example", "10.0.0.1", "", "edge.localhost", "0.0.0.0"]
+)
+async def test_other_host_names_are_421(api: Any, host: str) -> None:
+    answer = await api.get("/v1/account/balance", headers={"Host": host})
+    assert (answer.status, answer.code) == (421, "MISDIRECTED_REQUEST")
+
+
+async def test_names_that_were_allowed_are_answered(without_postgres: dict[str, Any], session: Any) -> None:
+    async with LocalGateway(**without_postgres, allow_hosts=("Gateway", "api.test")) as gateway:
+        for host, status in {"gateway:8080": 200, "API.test": 200, "api.test.evil": 421}.items():
+            headers = {"Host": host}
+            async with session.get(gateway.base_url + "/v1/discovery", headers=headers) as answer:
+                assert answer.status == status
+
+
+async def test_raw_requests_are_answered_in_envelopes_too(gateway: LocalGateway) -> None:
+    host, _, port = gateway.base_url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    writer.write(b"HEAD /v1/discovery HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    answer = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    assert answer.startswith(b"HTTP/1.1 404")
+    assert b'"code":"NOT_FOUND"' in answer
+    assert b"HTTP/1.1 405" in answer
+
+
+@pytest.mark.parametrize("field", ["edge_url", "checkout_url", "url"])
+async def test_addresses_of_parts_still_to_come_answer_503_and_say_so(api: Any, field: str) -> None:
+    await api.post("/v1/storage/buckets", {"bucket": "b"})
+    answers = [
+        await api.post("/v1/cdn/distribution/create", {"origin": "http://127.0.0.1:1"}),
+        await api.post("/v1/account/topup", {"amount_usd": 5}),
+        await api.post("/v1/storage/buckets/b/objects/k/presign", {}),
+    ]
+    url = next(answer.data[field] for answer in answers if field in answer.data)
+    assert url.startswith(api.base_url + "/")
+    async with api.session.get(url) as answer:
+        document = await answer.json()
+    assert (answer.status, document["error"]["code"]) == (503, "VENDOR_UNAVAILABLE")
+    assert "still to come" in document["error"]["message"]
+
+
+async def test_the_edge_owns_its_host_names(api: Any) -> None:
+    made = await api.post("/v1/cdn/distribution/create", {"origin": "..."})
+    answer = await api.get("/v1/account/balance", headers={"Host": made.data["edge_hostname"]})
+    assert (answer.status, answer.code) == (503, "VENDOR_UNAVAILABLE")

@@ -1,0 +1,138 @@
+"""The gateway holds the whole table: a service for every row, and every documented field in its answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from infrai_async.capabilities import CAPABILITIES
+from infrai_async.local import _app
+from infrai_async.local._service import SERVICES, price_of
+from infrai_async.models import FlagValues
+
+pytestmark = pytest.mark.anyio
+DOCUMENTED = json.loads((Path(__file__).parents[1] / "contract" / "capabilities.json").read_text())
+
+
+def test_every_row_has_a_service_and_every_service_a_row() -> None:
+    assert set(SERVICES) == set(CAPABILITIES)
+    modules = {module.__name__ for module in _app.SERVING}
+    assert {service.run.__module__ for service in SERVICES.values()} == modules
+
+
+def nullable(field: attrs.Attribute[Any]) -> bool:
+    return "None" in str(field.type) or field.type == "JSON"
+
+
+def missing(returns: Any, document: Any) -> list[str]:
+    """Which of a model's fields an answer lacks, or leaves null where the model takes no null."""
+    if issubclass(returns, FlagValues):
+        return []
+    fields = [field for field in attrs.fields(returns) if field.name not in ("extra", "metadata", "variant")]
+    absent = [field.name for field in fields if field.name not in document]
+    return absent + [field.name for field in fields if document.get(field.name, 0) is None and not nullable(field)]
+
+
+async def answers(api: Any) -> dict[str, Any]:
+    """Call every capability once and return what each answered."""
+    got: dict[str, Any] = {}
+
+    async def call(id: str, body: Any = None, query: str = "", /, **ids: str) -> Any:
+        row = CAPABILITIES[id]
+        path = row.routes[0].path.format(**ids) + query
+        answer = await api.ask(row.method, path, body)
+        assert answer.status == 200, (id, answer.text)
+        got[id] = answer.document if row.bare else answer.data
+        return got[id]
+
+    project = await call("db.project.create", {"name": "p"})
+    branch = await call("db.branch.create", {"project_id": project["id"], "branch_name": "b"})
+    snapshot = await call("db.snapshot.create", {"project_id": project["id"]})
+    await call("db.snapshot.restore", id=snapshot["id"])
+    for thing, id in (("project", project["id"]), ("branch", branch["id"]), ("snapshot", snapshot["id"])):
+        await call(f"db.{thing}.get", id=id)
+        await call(f"db.{thing}.list")
+    await call("db.branch.delete", id=branch["id"])
+    await call("db.project.delete", id=project["id"])
+    await call("storage.bucket.create", {"bucket": "b"})
+    await call("storage.bucket.list")
+    await call("storage.object.presign", {}, bucket="b", key="k")
+    id = (await call("cdn.distribution.create", {"origin": "..."}))["distribution_id"]
+    await call("cdn.distribution.get", distribution_id=id)
+    await call("cdn.distribution.list")
+    await call("cdn.distribution.update", {"enabled": False}, distribution_id=id)
+    await call("cdn.cache.purge", {"distribution_id": id})
+    await call("cdn.cache.stats", None, f"?distribution_id={id}")
+    await call("cdn.distribution.delete", distribution_id=id)
+    await call("flags.set", {"key": "k"})
+    await call("flags.toggle", {"enabled": True, "version": 1}, key="k")
+    await call("flags.rollout", {"percentage": 5, "salt": "s", "sticky_unit": "user_id", "version": 2}, key="k")
+    for verb in ("get", "get_value", "is_enabled"):
+        await call(f"flags.{verb}", key="k")
+    await call("flags.list")
+    await call("flags.get_all")
+    await call("flags.delete", key="k")
+    await call("account.activate", {})
+    await call("account.balance")
+    await call("account.topup", {"amount_usd": 5})
+    await call("discovery.list")
+    await call("discovery.get", capability="flags.set")
+    return got
+
+
+async def test_every_answer_has_every_field_of_its_model(api: Any) -> None:
+    got = await answers(api)
+    # no object can have been put yet, so none can be deleted: test_storage holds its refusal
+    assert set(CAPABILITIES) - set(got) == {"storage.object.delete"}
+    for id, data in got.items():
+        row = CAPABILITIES[id]
+        items = data["items"] if row.paged else [data]
+        assert items, id
+        assert [missing(row.returns, item) for item in items] == [[]] * len(items), id
+
+
+async def test_discovery_lists_the_table_without_key_envelope_or_price(api: Any) -> None:
+    answer = await api.with_key(None).get("/v1/discovery")
+    listed = {entry["id"]: entry for entry in answer.document["capabilities"]}
+    assert answer.document["version"] == "v1"
+    assert set(listed) == set(CAPABILITIES)
+    for documented in DOCUMENTED:
+        if documented["id"] in listed:
+            entry = listed[documented["id"]]
+            assert (entry["method"], entry["path"]) == (documented["method"], documented["path"])
+    assert all(entry["available"] for entry in listed.values())
+
+
+async def test_discovery_bills_what_calls_cost(api: Any) -> None:
+    entries = (await api.with_key(None).get("/v1/discovery")).document["capabilities"]
+    for entry in entries:
+        billing, price = entry["billing"], price_of(CAPABILITIES[entry["id"]])
+        assert (billing["free"], billing["is_billable"]) == (price == 0, price > 0)
+        assert round(billing["price_usd"] * 10**9) == price
+    prices = {entry["id"]: entry["billing"]["price_usd"] for entry in entries}
+    assert (prices["db.project.create"], prices["flags.set"], prices["flags.get"]) == (0.001, 0.0001, 0.00001)
+    assert [prices[id] for id in ("discovery.list", "account.topup", "db.project.delete")] == [0, 0, 0]
+
+
+async def test_one_capability_is_described_in_detail(api: Any) -> None:
+    detail = (await api.with_key(None).get("/v1/discovery/flags.rollout")).document
+    parameters = {parameter["name"]: parameter for parameter in detail["parameters"]}
+    assert parameters["percentage"] == {
+        "name": "percentage",
+        "in": "body",
+        "required": True,
+        "type": "number",
+        "minimum": 0,
+        "maximum": 100,
+    }
+    assert "salt" in detail["request"]["required"]
+    assert {"code": "RATE_LIMITED", "status": 429, "retryable": True} in detail["errors"]
+
+
+async def test_an_unknown_capability_is_404(api: Any) -> None:
+    answer = await api.with_key(None).get("/v1/discovery/no.such.thing")
+    assert (answer.status, answer.code) == (404, "CAPABILITY_NOT_FOUND")
