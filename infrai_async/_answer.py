@@ -75,7 +75,7 @@ def open_envelope(answer: Answer) -> Envelope:
     if not isinstance(document, dict):
         return Envelope(document, error=None if success else {})
     ok = document.get("ok")
-    if ok is False or (ok is not None and not _ENVELOPE.isdisjoint(document)):
+    if ok is False or ("ok" in document and not _ENVELOPE.isdisjoint(document)):
         return _from_envelope(document, success, answer.status)
     return Envelope(document, error=None if success else _bare_error(document))
 
@@ -89,7 +89,7 @@ def _from_envelope(document: dict[str, object], success: bool, status: int) -> E
     error = document.get("error")
     if isinstance(error, str):
         error = {"message": error}
-    fields = error if isinstance(error, dict) else {}
+    fields = error if isinstance(error, dict) else document if error is None else {}
     return Envelope(metadata=document.get("metadata"), error=fields, root="$.error", enveloped=True)
 
 

@@ -94,5 +94,5 @@ class Core:
 
 def _key_for(row: Capability[Any], given: str | None) -> str | None:
     if given is not None:
-        return check_key(given)
+        return check_key(row, given)
     return os.urandom(16).hex() if row.mutates else None

@@ -301,10 +301,13 @@ def _explain(
     rest = dict(plain)
     for field in fields:
         name = field.name
-        source = name if name in plain else field.metadata.get("read_from", name)
+        other = field.metadata.get("read_from", name)
+        nothing = name not in plain or (plain[name] is None and field.type is not object)
+        source = other if nothing and other in plain else name
         if source in plain:
             values[name] = _at(f".{source}", _CONVERTER.get_structure_hook(field.type), plain[source], field.type)
             rest.pop(source, None)
+            rest.pop(name, None)
         elif field.default is attrs.NOTHING:
             raise _Missing(_wanted(field), None).under(f".{name}")
     if has_metadata:

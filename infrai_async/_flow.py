@@ -200,7 +200,10 @@ def run(call: Call, decode: Decoder[T]) -> Flow[T]:
         if (yield from _renewed(call, error)):
             continue
         pause = call.pause(outcome)
-        if pause is None or (pause > 0 and not (yield Pause(pause, call.row.id, call.tries[-1][1]))):
+        if pause is None:
+            raise error
+        held = outcome.verdict.hold is not None  # then the gate makes it wait, and it draws on no quota
+        if not held and not (yield Pause(pause, call.row.id, call.tries[-1][1])):
             raise error
 
 
@@ -233,9 +236,9 @@ def _read(call: Call, answer: Answer, decode: Decoder[T]) -> T | Failure:
 
 
 def _unsent(call: Call, result: Refused | Expired | Closed, error: InfraiError | None) -> InfraiError:
-    if error is not None and (
-        isinstance(result, Closed) or isinstance(error, APIError) and isinstance(result, Refused)
-    ):
+    if isinstance(result, Closed) and error is not None:
+        return error
+    if isinstance(result, Refused) and isinstance(error, APIError):
         return error
     failed: InfraiError
     if isinstance(result, Expired):

@@ -81,12 +81,14 @@ def build(
     query: list[str] = []
     body: dict[str, JSON] = {}
     for param in route.params:
-        value = arguments.get(param.name, UNSET)
-        if value is UNSET or (value is None and param.kind != "json"):
+        value = _given(param, arguments)
+        if value is UNSET:
             if param.required:
                 raise InvalidArgument(f"{param.name} is required", capability=row.id)
             continue
         plain = _checked(row, param, value)
+        if param.needs:
+            _check_company(row, param, value, arguments)
         if param.where == "path":
             path[param.name] = _segment(row, param, str(plain))
         elif param.where == "query":
@@ -95,6 +97,9 @@ def build(
             body[param.wire] = plain.lower() if param.lower and isinstance(plain, str) else plain
         for name in param.also:
             body[name] = plain
+    for param in row.params.values() if len(row.routes) > 1 else ():
+        if param not in route.params and (value := _given(param, arguments)) is not UNSET:
+            _checked(row, param, value)  # another generation's: not sent here, but no less wrong
     if key_in_body and row.deduplicates:
         body["idempotency_key"] = idempotency_key
     target = "".join(path[piece] if odd % 2 else piece for odd, piece in enumerate(route.pieces))
@@ -127,7 +132,7 @@ def check_names(row: Capability[Any], arguments: Mapping[str, object]) -> dict[s
     return public
 
 
-def check_key(key: object) -> str:
+def check_key(row: Capability[Any], key: object) -> str:
     """Return an idempotency key that a header can carry.
 
     Raises:
@@ -135,7 +140,7 @@ def check_key(key: object) -> str:
     """
     if isinstance(key, str) and key and key.isascii() and key.isprintable():
         return key
-    raise InvalidArgument("idempotency_key must be a non-empty string of printable ASCII characters")
+    raise InvalidArgument("idempotency_key must be a non-empty string of printable ASCII characters", capability=row.id)
 
 
 def seconds(name: str, value: float | timedelta) -> float:
@@ -150,6 +155,13 @@ def seconds(name: str, value: float | timedelta) -> float:
     return float(amount)
 
 
+def _given(param: Param, arguments: Mapping[str, object]) -> object:
+    value = arguments.get(param.name, UNSET)
+    if value is None and param.kind != "json":
+        value = UNSET
+    return param.default if value is UNSET and param.default is not None else value
+
+
 def _checked(row: Capability[Any], param: Param, value: object) -> JSON:
     if isinstance(value, str) and param.kind == "string" and not param.choices and value.isascii():
         return str.__str__(value)  # by far the most common argument; nothing left to check (but an Enum's own str)
@@ -162,6 +174,12 @@ def _checked(row: Capability[Any], param: Param, value: object) -> JSON:
     if wanted is not None:
         raise InvalidArgument(f"{param.name} must be {wanted}, not {_describe(param, value)}", capability=row.id)
     return plain
+
+
+def _check_company(row: Capability[Any], param: Param, value: object, arguments: Mapping[str, object]) -> None:
+    other = param.needs.get(str(value))
+    if other is not None and _given(row.params[other], arguments) is UNSET:
+        raise InvalidArgument(f"{other} is required with {param.name}={value!r}", capability=row.id)
 
 
 class _NotPlain(Exception):

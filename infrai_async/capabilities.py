@@ -64,6 +64,8 @@ class Param:
         wire: the wire's name where it differs (``from`` is no Python argument; D20).
         also: further body fields that carry the same value (D5, D12).
         lower: whether the wire has the value in lower case (D20: ``op``).
+        default: what is sent when it is not given (D20: the verb always is).
+        needs: for a value, the other parameter that it requires (D23).
     """
 
     name: str = attrs.field(kw_only=False)
@@ -75,6 +77,8 @@ class Param:
     wire: str = attrs.field(default=attrs.Factory(lambda self: self.name, takes_self=True))
     also: tuple[str, ...] = ()
     lower: bool = False
+    default: str | None = None
+    needs: Mapping[str, str] = attrs.field(factory=dict)
 
     def mismatch(self, value: object) -> str | None:
         """Say what ``value`` (plain JSON) should have been, or ``None`` when it fits."""
@@ -188,6 +192,8 @@ def _body(
     wire: str | None = None,
     also: tuple[str, ...] = (),
     lower: bool = False,
+    default: str | None = None,
+    needs: Mapping[str, str] | None = None,
 ) -> Param:
     return Param(
         name,
@@ -199,6 +205,8 @@ def _body(
         wire=wire or name,
         also=also,
         lower=lower,
+        default=default,
+        needs=needs or {},
     )
 
 
@@ -226,7 +234,7 @@ PROJECT_CREATE: Final = _row(
     _body("vendor"),
     _body("region"),
     _body("plan"),
-    _body("mode", choices=("managed", "byok")),
+    _body("mode", choices=("managed", "byok"), needs={"byok": "vendor"}),
     _body("postgres_version"),
     returns=Project,
     deduplicates=True,
@@ -305,7 +313,7 @@ OBJECT_PRESIGN: Final = _row(
     "/storage/buckets/{bucket}/objects/{key}/presign",
     _path("bucket"),
     _path("key"),
-    _body("method", choices=_VERBS),
+    _body("method", choices=_VERBS, default="PUT"),
     _body("expires_seconds", "number"),
     returns=PresignedUrl,
     deduplicates=True,
@@ -314,7 +322,7 @@ OBJECT_PRESIGN: Final = _row(
         (
             _path("bucket"),
             _path("key"),
-            _body("method", choices=_VERBS, wire="op", lower=True),
+            _body("method", choices=_VERBS, wire="op", lower=True, default="PUT"),
             _body("expires_seconds", "number"),
             _body("content_type"),
             _body("max_bytes", "integer"),

@@ -30,7 +30,7 @@ def mask_uri(uri: str) -> str:
     with unescaped punctuation is not half shown.
     """
     masked = re.sub(r"(?<=//)([^:@/]*):.*@", r"\1:***@", uri, flags=re.DOTALL)
-    return re.sub(r"(?i)(password\s*=\s*)('[^']*'|[^&\s]+)", r"\1***", masked)
+    return re.sub(r"(?is)(password\s*=\s*)('(?:[^'\\]|\\.)*'(?![^&\s])|(?:\\.|[^&\s])+)", r"\1***", masked)
 
 
 def _repr_uri(uri: str) -> str:

@@ -21,7 +21,6 @@ from infrai_async.capabilities import (
     SNAPSHOT_LIST,
     SNAPSHOT_RESTORE,
 )
-from infrai_async.errors import InvalidArgument
 from infrai_async.models import Ack, Branch, Project, Snapshot
 
 
@@ -83,10 +82,6 @@ class Projects:
             InsufficientCreditError: the wallet is empty.
             InfraiError: whatever else the call may raise.
         """
-        if mode == "byok" and vendor is None:
-            raise InvalidArgument(
-                'vendor is required with mode="byok": name whose account it is', capability=PROJECT_CREATE.id
-            )
         arguments: dict[str, object] = {
             "name": name,
             "vendor": vendor,

@@ -1,0 +1,679 @@
+"""One call from beginning to end: each test sends answers to the flow, and looks at what it asks for next."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from infrai_async._answer import Answer, Broken
+from infrai_async._decode import decode, decode_page
+from infrai_async._flow import Call, Closed, Expired, Hold, Learned, Pause, Refused, Renew, Result, Send, run
+from infrai_async._request import Request
+from infrai_async._retry import RetryPolicy
+from infrai_async.capabilities import CAPABILITIES
+from infrai_async.errors import (
+    Attempt,
+    AuthenticationError,
+    ClientClosedError,
+    ConflictError,
+    ConnectError,
+    DecodeError,
+    InfraiError,
+    InsufficientCreditError,
+    InvalidArgument,
+    NotFoundError,
+    RateLimitError,
+    ServerError,
+    TimeoutError,
+    TransportError,
+)
+from infrai_async.models import Ack, Balance, Page, Project
+
+KEY = "8b1f0c"
+ROWS: list[dict[str, Any]] = json.loads(
+    (Path(__file__).parent.parent / "contract" / "capabilities.json").read_text(encoding="utf-8")
+)
+DOCUMENTED = {row["id"]: row for row in ROWS}
+NOT_SENT, SENT = Broken(ConnectError("refused"), sent=False), Broken(TransportError("reset"), sent=True)
+
+# One row of each kind that D19 tells apart; the flow decodes into plain JSON here, which is not its subject.
+KINDS = {
+    "GET": ("db.project.get", {"id": "p"}),
+    "DELETE": ("db.project.delete", {"id": "p"}),
+    "safe POST": ("db.project.create", {"name": "shop"}),
+    "unsafe POST": ("flags.set", {"key": "k"}),
+    "unsafe PATCH": ("cdn.distribution.update", {"distribution_id": "d"}),
+}
+
+
+def plain(_: object, envelope: Any) -> object:
+    return envelope.data
+
+
+def answer(status: int = 200, data: object = None, *, after: object = None, **error: object) -> Answer:
+    """An enveloped answer: ``data``, or an error of the given fields."""
+    document = {
+        "ok": status < 300 and not error,
+        "data": data,
+        "error": error or None,
+        "metadata": {"request_id": "r1"},
+    }
+    headers = {} if after is None else {"Retry-After": str(after)}
+    return Answer(status, headers, json.dumps(document).encode(), started_at=1767323045.0, seconds=0.25, waited=0.5)
+
+
+def call(
+    row: str = "db.project.get",
+    arguments: dict[str, object] | None = None,
+    *,
+    policy: RetryPolicy = RetryPolicy(max_attempts=3, initial=1.0),  # noqa: B008 - frozen
+    learned: Learned | None = None,
+    left: Sequence[float] = (1e9,),
+    chance: float = 0.5,
+    key_in_body: bool = False,
+) -> Call:
+    """A call whose time left is read from ``left``, the last of which holds on."""
+    remaining = list(left)
+    return Call(
+        CAPABILITIES[row],
+        {"id": "p"} if arguments is None else arguments,
+        policy,
+        learned if learned is not None else Learned(),
+        left=lambda: remaining.pop(0) if len(remaining) > 1 else remaining[0],
+        chance=lambda: chance,
+        idempotency_key=KEY,
+        key_in_body=key_in_body,
+    )
+
+
+def drive(made: Call, *results: Result, decoder: Any = plain) -> tuple[list[object], Any]:
+    """Send ``results`` one after another; return the steps and what came of it (``...``: it wants more).
+
+    A step that has no answer of its own (``Hold``) is answered by ``None`` unasked.
+    """
+    flow, steps, waiting = run(made, decoder), [], list(results)
+    try:
+        step = next(flow)
+        while True:
+            steps.append(step)
+            if isinstance(step, Hold):
+                step = flow.send(None)
+            elif waiting:
+                step = flow.send(waiting.pop(0))
+            else:
+                return steps, ...
+    except StopIteration as stop:
+        return steps, stop.value
+    except InfraiError as error:
+        return steps, error
+    finally:
+        assert not waiting, f"never asked for: {waiting}"
+
+
+def kinds(steps: list[object]) -> list[str]:
+    return [type(step).__name__ for step in steps]
+
+
+def sent(steps: list[object]) -> list[Request]:
+    return [step.request for step in steps if isinstance(step, Send)]
+
+
+def error_of(*results: Result, **options: Any) -> Any:
+    outcome = drive(call(**options), *results)[1]
+    assert isinstance(outcome, InfraiError)
+    return outcome
+
+
+# --- the good case -----------------------------------------------------------------------------------------------
+
+
+def test_a_call_is_one_request_and_its_answer() -> None:
+    steps, value = drive(call(), answer(data={"id": "p"}))
+    assert steps == [Send(Request("GET", "/v1/db/project/get/p"))]
+    assert value == {"id": "p"}
+
+
+def test_an_answer_becomes_the_model_of_its_row() -> None:
+    document = {"id": "p", "name": "shop", "connection_uri": "postgresql://h/d"}
+    value = drive(call(), answer(data=document), decoder=decode)[1]
+    assert value == Project(id="p", name="shop", connection_uri="postgresql://h/d")
+    assert value.metadata.request_id == "r1"
+
+
+def test_a_list_becomes_a_page() -> None:
+    page = drive(call("db.project.list", {}), answer(data={"items": [], "next_cursor": "c"}), decoder=decode_page)[1]
+    assert page == Page(items=(), next_cursor="c")
+
+
+def test_a_bare_document_is_an_answer_too() -> None:
+    bare = Answer(200, {}, b'{"balance_usd": 1}')
+    assert drive(call("account.balance", {}), bare, decoder=decode)[1] == Balance(balance_usd=1)  # type: ignore[arg-type]
+
+
+def test_a_wrong_argument_is_found_before_anything_is_sent() -> None:
+    steps, error = drive(call(arguments={}))
+    assert steps == []
+    assert isinstance(error, InvalidArgument)
+    assert str(error) == "db.project.get: id is required"
+    assert error.outcome == "not_sent"
+
+
+def test_a_key_of_the_callers_goes_along_in_header_and_body() -> None:
+    steps, _ = drive(call("db.project.create", {"name": "shop"}, key_in_body=True))
+    assert sent(steps) == [
+        Request("POST", "/v1/db/project/create", b'{"idempotency_key":"8b1f0c","name":"shop"}\n', "8b1f0c")
+    ]
+
+
+def test_every_attempt_is_the_same_request() -> None:
+    steps, _ = drive(call("db.project.create", {"name": "shop"}), SENT, True, answer(429), True)
+    assert sent(steps) == [Request("POST", "/v1/db/project/create", b'{"name":"shop"}\n', "8b1f0c")] * 3
+
+
+# --- D19: what is sent again ---------------------------------------------------------------------------------------
+
+ALL = set(KINDS)
+REPEATABLE = {"GET", "DELETE", "safe POST"}
+NONE: set[str] = set()
+
+# A failure; who sends again after it; whether the pool holds; what is said of the call if it was the last.
+FAILURES: dict[str, tuple[Result, set[str], bool, str]] = {
+    "not sent": (NOT_SENT, ALL, False, "not_sent"),
+    "broken after sent": (SENT, REPEATABLE, False, "maybe_applied"),
+    "429": (answer(429, code="RATE_LIMITED"), ALL, False, "rejected"),
+    "429 retryable": (answer(429, code="RATE_LIMITED", retryable=True), ALL, False, "rejected"),
+    "429 not retryable": (answer(429, code="RATE_LIMITED", retryable=False), NONE, False, "rejected"),
+    "429 with Retry-After": (answer(429, after=2), ALL, True, "rejected"),
+    "429 not retryable with Retry-After": (answer(429, after=2, retryable=False), NONE, True, "rejected"),
+    "503 with Retry-After": (answer(503, after=2), REPEATABLE, True, "maybe_applied"),
+    "503 retryable with Retry-After": (answer(503, after=2, retryable=True), ALL, True, "rejected"),
+    "503 not retryable with Retry-After": (answer(503, after=2, retryable=False), NONE, True, "rejected"),
+    "500": (answer(500, code="INTERNAL_ERROR"), REPEATABLE, False, "maybe_applied"),
+    "502 of a proxy": (Answer(502, {"Content-Type": "text/html"}, b"<html>"), REPEATABLE, False, "maybe_applied"),
+    "503": (answer(503), REPEATABLE, False, "maybe_applied"),
+    "504": (answer(504), REPEATABLE, False, "maybe_applied"),
+    "500 retryable": (answer(500, retryable=True), ALL, False, "rejected"),
+    "500 not retryable": (answer(500, retryable=False), NONE, False, "rejected"),
+    "402": (answer(402, code="INSUFFICIENT_CREDIT"), NONE, False, "rejected"),
+    "402 retryable": (answer(402, retryable=True), NONE, False, "rejected"),
+    "400": (answer(400), NONE, False, "rejected"),
+    "400 retryable": (answer(400, retryable=True), ALL, False, "rejected"),
+    "403": (answer(403), NONE, False, "rejected"),
+    "404": (answer(404, code="DB_PROJECT_NOT_FOUND"), NONE, False, "rejected"),
+    "409": (answer(409), NONE, False, "rejected"),
+    "409 retryable": (answer(409, retryable=True), ALL, False, "rejected"),
+    "302": (Answer(302, {"Location": "/x"}, b""), NONE, False, "rejected"),
+    "ok false under 200": (answer(200, code="VENDOR_ERROR"), NONE, False, "rejected"),
+    "ok false under 200, retryable": (answer(200, code="VENDOR_ERROR", retryable=True), ALL, False, "rejected"),
+    "unreadable 200": (Answer(200, {}, b"{"), NONE, False, "maybe_applied"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("failure", FAILURES)
+def test_after_a_failure_only_what_is_safe_is_sent_again(failure: str, kind: str) -> None:
+    result, again, held, _ = FAILURES[failure]
+    hold = ["Hold"] if held else []
+    if kind not in again:
+        assert kinds(drive(call(*KINDS[kind]), result)[0]) == ["Send", *hold]
+    elif held:
+        assert kinds(drive(call(*KINDS[kind]), result)[0]) == ["Send", "Hold", "Send"]
+    else:
+        assert kinds(drive(call(*KINDS[kind]), result, True)[0]) == ["Send", "Pause", "Send"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("failure", FAILURES)
+def test_the_last_failure_is_raised_with_what_became_of_the_call(failure: str, kind: str) -> None:
+    result, _, held, outcome = FAILURES[failure]
+    steps, error = drive(call(*KINDS[kind], policy=RetryPolicy.none()), result)
+    assert kinds(steps) == ["Send", "Hold"] if held else ["Send"]
+    assert error.outcome == outcome
+    assert len(error.attempts) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("failure", [name for name, (_, _, held, _) in FAILURES.items() if not held])
+def test_a_call_is_sent_as_often_as_the_policy_says_and_every_attempt_is_told(failure: str, kind: str) -> None:
+    result, again, _, outcome = FAILURES[failure]
+    times = 3 if kind in again else 1
+    results: list[Result] = [result, True] * (times - 1) + [result]
+    steps, error = drive(call(*KINDS[kind]), *results)
+    assert len(sent(steps)) == len(error.attempts) == times
+    assert error.outcome == outcome
+    assert error.capability == KINDS[kind][0]
+    assert error.idempotency_key == (None if kind == "GET" else KEY)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("failure", ["429", "429 with Retry-After", "503 with Retry-After", "500", "not sent"])
+def test_without_retries_nothing_is_ever_sent_twice(failure: str, kind: str) -> None:
+    steps, error = drive(call(*KINDS[kind], policy=RetryPolicy.none()), FAILURES[failure][0])
+    assert len(sent(steps)) == 1
+    assert isinstance(error, InfraiError)
+
+
+def arguments_of(row: str) -> dict[str, object]:
+    samples: dict[str, object] = {
+        "string": "x",
+        "number": 1,
+        "boolean": True,
+        "'user_id'|'session_id'|'device_id'": "user_id",
+    }
+    return {p["name"]: samples[p["type"]] for p in DOCUMENTED[row]["params"] if p["required"]}
+
+
+@pytest.mark.parametrize("row", CAPABILITIES)
+def test_each_row_is_sent_again_after_a_break_only_where_its_documentation_makes_that_safe(row: str) -> None:
+    known = DOCUMENTED[row]
+    safe = known["method"] in ("GET", "DELETE") or known["idempotent_key"]
+    steps = drive(call(row, arguments_of(row)), SENT, *([True] if safe else []))[0]
+    assert kinds(steps) == (["Send", "Pause", "Send"] if safe else ["Send"])
+
+
+def test_a_write_that_may_have_been_done_stays_so_whatever_comes_later() -> None:
+    error = error_of(
+        SENT, True, answer(409, code="STORAGE_BUCKET_EXISTS"), row="db.project.create", arguments={"name": "s"}
+    )
+    assert isinstance(error, ConflictError)
+    assert error.outcome == "maybe_applied"
+
+
+def test_a_write_that_may_have_been_done_stays_so_when_the_next_attempt_does_not_leave() -> None:
+    error = error_of(SENT, True, NOT_SENT, True, NOT_SENT, row="db.project.create", arguments={"name": "s"})
+    assert isinstance(error, ConnectError)
+    assert error.outcome == "maybe_applied"
+
+
+def test_a_read_that_broke_and_was_then_refused_was_refused() -> None:
+    assert error_of(SENT, True, answer(404, code="DB_PROJECT_NOT_FOUND")).outcome == "rejected"
+
+
+def test_an_attempt_whose_time_ran_out_is_the_last() -> None:
+    steps, error = drive(call(), Broken(TimeoutError("no answer in time"), sent=True))
+    assert kinds(steps) == ["Send"]
+    assert error.outcome == "maybe_applied"
+
+
+# --- what an error says of its attempts -------------------------------------------------------------------------------
+
+
+def test_every_attempt_is_told_in_full() -> None:
+    broken = Broken(TransportError("reset"), sent=True, started_at=1767323040.0, seconds=1.0, waited=0.0)
+    error = error_of(broken, True, answer(404, code="DB_PROJECT_NOT_FOUND"))
+    assert error.attempts == (
+        Attempt(started_at=datetime(2026, 1, 2, 3, 4, 0, tzinfo=UTC), seconds=1.0, error="reset"),
+        Attempt(
+            started_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+            seconds=0.25,
+            status=404,
+            error="DB_PROJECT_NOT_FOUND",
+            waited=0.5,
+            request_id="r1",
+        ),
+    )
+
+
+def test_an_attempt_without_a_code_is_told_by_its_status() -> None:
+    assert error_of(Answer(403, {}, b"no")).attempts[0].error == "HTTP 403"
+
+
+def test_an_answer_that_cannot_be_decoded_is_told_with_its_request_id() -> None:
+    error = drive(call(), answer(data={"id": 5}), decoder=decode)[1]
+    assert isinstance(error, DecodeError)
+    assert (error.path, error.status, error.outcome, error.attempts[0].request_id) == (
+        "$.data.id",
+        200,
+        "maybe_applied",
+        "r1",
+    )
+
+
+# --- pauses ------------------------------------------------------------------------------------------------------
+
+
+def test_pauses_grow_with_every_failure() -> None:
+    policy = RetryPolicy(max_attempts=5, initial=1.0, maximum=3.0)
+    steps, _ = drive(call(policy=policy, chance=1.0), *[answer(500, code="X"), True] * 4)
+    assert [step for step in steps if isinstance(step, Pause)] == [
+        Pause(1.0, "db.project.get", "X"),
+        Pause(2.0, "db.project.get", "X"),
+        Pause(3.0, "db.project.get", "X"),
+        Pause(3.0, "db.project.get", "X"),
+    ]
+
+
+def test_a_pause_is_never_shorter_than_the_answer_asks() -> None:
+    steps, _ = drive(call(), answer(500, after=7))
+    assert steps[1] == Pause(7.0, "db.project.get", "HTTP 500")
+
+
+def test_a_pause_that_just_fits_is_made() -> None:
+    assert kinds(drive(call(chance=1.0, left=[1.0]), answer(500))[0]) == ["Send", "Pause"]
+
+
+def test_a_pause_that_cannot_fit_raises_the_error_in_hand_at_once() -> None:
+    steps, error = drive(call(chance=1.0, left=[0.99]), answer(500, code="INTERNAL_ERROR"))
+    assert kinds(steps) == ["Send"]
+    assert isinstance(error, ServerError)
+    assert error.code == "INTERNAL_ERROR"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_retry_that_the_quota_refuses_raises_the_error_in_hand(kind: str) -> None:
+    steps, error = drive(call(*KINDS[kind]), answer(500, retryable=True, code="VENDOR_ERROR"), False)
+    assert kinds(steps) == ["Send", "Pause"]
+    assert (type(error), error.code, len(error.attempts)) == (ServerError, "VENDOR_ERROR", 1)
+
+
+@pytest.mark.parametrize(("initial", "chance"), [(0.0, 0.5), (1.0, 0.0)])
+def test_a_retry_without_a_pause_draws_on_the_quota_all_the_same(initial: float, chance: float) -> None:
+    steps, error = drive(call(policy=RetryPolicy(initial=initial), chance=chance), answer(500), False)
+    assert steps[1] == Pause(0.0, "db.project.get", "HTTP 500")
+    assert isinstance(error, ServerError)
+
+
+# --- 429 and 503 with Retry-After ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_retry_after_holds_the_pool_and_uses_up_no_attempt(status: int) -> None:
+    steps, value = drive(call(), *[answer(status, after=1.5)] * 50, answer(data="done"))
+    assert value == "done"
+    assert steps[1] == Hold(1.5)
+    assert kinds(steps) == ["Send", "Hold"] * 50 + ["Send"]
+
+
+def test_attempts_are_counted_besides_the_ones_that_retry_after_asked_for() -> None:
+    limited, failed = answer(429, after=1), answer(500)
+    steps, error = drive(call(), limited, failed, True, limited, failed, True, limited, failed)
+    assert kinds(steps).count("Pause") == 2
+    assert [attempt.status for attempt in error.attempts] == [429, 500, 429, 500, 429, 500]
+
+
+def test_a_429_without_retry_after_uses_up_an_attempt() -> None:
+    steps, error = drive(call(), answer(429), True, answer(429), True, answer(429))
+    assert kinds(steps) == ["Send", "Pause", "Send", "Pause", "Send"]
+    assert (type(error), error.retry_after) == (RateLimitError, None)
+
+
+def test_a_hold_that_cannot_fit_raises_the_refusal_at_once() -> None:
+    steps, error = drive(call(left=[1.0]), answer(429, after=1.5, code="RATE_LIMITED"))
+    assert kinds(steps) == ["Send", "Hold"]
+    assert (type(error), error.retry_after, error.status) == (RateLimitError, 1.5, 429)
+
+
+def test_holds_end_when_the_calls_time_does() -> None:
+    steps, error = drive(call(left=[3.0, 2.0, 1.0]), *[answer(429, after=1.5)] * 3)
+    assert kinds(steps) == ["Send", "Hold"] * 3
+    assert len(error.attempts) == 3
+
+
+def test_without_retries_a_429_still_holds_the_pool() -> None:
+    steps, error = drive(call(policy=RetryPolicy.none()), answer(429, after=1.5))
+    assert steps[1:] == [Hold(1.5)]
+    assert (type(error), error.retry_after) == (RateLimitError, 1.5)
+
+
+def test_a_date_in_the_past_holds_nobody() -> None:
+    steps, _ = drive(call(), answer(429, after="Thu, 01 Jan 2015 00:00:00 GMT"))
+    assert kinds(steps) == ["Send", "Pause"]
+
+
+# --- results that are no answers -----------------------------------------------------------------------------------
+
+
+def test_a_gate_that_opens_too_late_is_a_rate_limit_error() -> None:
+    error = error_of(Refused(12.5), row="db.project.create", arguments={"name": "s"})
+    assert isinstance(error, RateLimitError)
+    assert (error.retry_after, error.status, error.outcome, error.attempts) == (12.5, 429, "not_sent", ())
+    assert (error.retryable, error.capability, error.idempotency_key) == (True, "db.project.create", KEY)
+
+
+def test_a_gate_that_opens_too_late_after_a_refusal_raises_the_refusal() -> None:
+    error = error_of(answer(503, code="VENDOR_UNAVAILABLE"), True, Refused(12.5))
+    assert (type(error), error.code, len(error.attempts)) == (ServerError, "VENDOR_UNAVAILABLE", 1)
+
+
+def test_a_gate_that_opens_too_late_after_a_break_is_a_rate_limit_error_that_tells_of_it() -> None:
+    error = error_of(SENT, True, Refused(2.0), row="db.project.create", arguments={"name": "s"})
+    assert isinstance(error, RateLimitError)
+    assert (error.outcome, len(error.attempts)) == ("maybe_applied", 1)
+    assert isinstance(error.__cause__, TransportError)
+
+
+def test_time_that_runs_out_before_sending_is_a_timeout() -> None:
+    error = error_of(Expired("for a place in the pool"))
+    assert isinstance(error, TimeoutError)
+    assert str(error) == "db.project.get: the call's time ran out while it waited for a place in the pool"
+    assert (error.outcome, error.attempts) == ("not_sent", ())
+
+
+def test_time_that_runs_out_between_attempts_tells_of_them() -> None:
+    error = error_of(SENT, True, Expired("between attempts"), row="db.project.create", arguments={"name": "s"})
+    assert isinstance(error, TimeoutError)
+    assert (error.outcome, len(error.attempts)) == ("maybe_applied", 1)
+    assert isinstance(error.__cause__, TransportError)
+
+
+def test_a_closed_client_sends_nothing() -> None:
+    error = error_of(Closed())
+    assert isinstance(error, ClientClosedError)
+    assert (error.outcome, error.attempts, error.capability) == ("not_sent", (), "db.project.get")
+
+
+def test_a_client_that_closes_between_attempts_raises_the_error_in_hand() -> None:
+    error = error_of(SENT, True, Closed())
+    assert type(error) is TransportError
+    assert len(error.attempts) == 1
+
+
+# --- 401: another key, once ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_after_a_401_another_key_is_asked_for_once(kind: str) -> None:
+    steps, value = drive(call(*KINDS[kind]), answer(401), True, answer(data="done"))
+    assert kinds(steps) == ["Send", "Renew", "Send"]
+    assert steps[1] == Renew()
+    assert value == "done"
+
+
+def test_a_second_401_is_raised() -> None:
+    steps, error = drive(call(), answer(401), True, answer(401, code="UNAUTHORIZED"))
+    assert kinds(steps) == ["Send", "Renew", "Send"]
+    assert (type(error), error.outcome, len(error.attempts)) == (AuthenticationError, "rejected", 2)
+
+
+def test_a_401_without_another_key_is_raised() -> None:
+    steps, error = drive(call(), answer(401), False)
+    assert kinds(steps) == ["Send", "Renew"]
+    assert isinstance(error, AuthenticationError)
+
+
+def test_without_retries_a_401_renews_the_key_for_later_calls_only() -> None:
+    steps, error = drive(call(policy=RetryPolicy.none()), answer(401), True)
+    assert kinds(steps) == ["Send", "Renew"]
+    assert isinstance(error, AuthenticationError)
+
+
+def test_a_renewal_uses_up_no_attempt() -> None:
+    results: list[Result] = [answer(401), True, answer(500), True, answer(500), True, answer(500)]
+    assert len(sent(drive(call(), *results)[0])) == 4
+
+
+# --- 402, 404 after a break (D17) ------------------------------------------------------------------------------------
+
+
+def test_a_402_says_where_to_pay() -> None:
+    error = error_of(answer(402, code="INSUFFICIENT_CREDIT", checkout_url="https://pay"))
+    assert isinstance(error, InsufficientCreditError)
+    assert error.checkout_url == "https://pay"
+
+
+def test_what_is_gone_after_a_break_was_deleted() -> None:
+    results: list[Result] = [SENT, True, answer(404, code="DB_PROJECT_NOT_FOUND")]
+    steps, value = drive(call("db.project.delete"), *results)
+    assert kinds(steps) == ["Send", "Pause", "Send"]
+    assert value == Ack(ok=True)
+
+
+@pytest.mark.parametrize("first", [answer(500), answer(503, after=1), Answer(502, {}, b"<html>")])
+def test_what_is_gone_after_any_ambiguous_failure_was_deleted(first: Answer) -> None:
+    pause: list[Result] = [] if "Retry-After" in first.headers else [True]
+    assert drive(call("db.project.delete"), first, *pause, answer(404, code="X"))[1] == Ack(ok=True)
+
+
+def test_what_was_never_there_is_not_found() -> None:
+    error = error_of(answer(404, code="DB_PROJECT_NOT_FOUND"), row="db.project.delete")
+    assert (type(error), error.outcome) == (NotFoundError, "rejected")
+
+
+@pytest.mark.parametrize("first", [NOT_SENT, answer(429), answer(500, retryable=True)], ids=["not sent", "429", "500"])
+def test_a_404_after_a_clear_failure_is_not_found(first: Result) -> None:
+    error = error_of(first, True, answer(404, code="DB_PROJECT_NOT_FOUND"), row="db.project.delete")
+    assert (type(error), error.outcome) == (NotFoundError, "rejected")
+
+
+@pytest.mark.parametrize("kind", ["GET", "safe POST"])
+def test_a_404_after_a_break_of_anything_else_is_not_found(kind: str) -> None:
+    assert isinstance(drive(call(*KINDS[kind]), SENT, True, answer(404, code="X_NOT_FOUND"))[1], NotFoundError)
+
+
+# --- two generations of routes (D2) ----------------------------------------------------------------------------------
+
+OLD, NEW = "/v1/storage/buckets/b/objects/k", "/v1/storage/object/delete/b/k"
+UNROUTED = {
+    "a page": Answer(404, {"Content-Type": "text/html"}, b"<html>"),
+    "nothing": Answer(404, {}, b""),
+    "a bare error": Answer(404, {}, b'{"error":"no such route"}'),
+    "an envelope": answer(404, code="NOT_FOUND"),
+    "405": Answer(405, {}, b""),
+    "405 enveloped": answer(405, code="NOT_FOUND"),
+}
+
+
+def storage(**options: Any) -> Call:
+    return call("storage.object.delete", {"bucket": "b", "key": "k"}, **options)
+
+
+@pytest.mark.parametrize("policy", [RetryPolicy(), RetryPolicy.none()], ids=["retries", "no retries"])
+@pytest.mark.parametrize("first", UNROUTED.values(), ids=UNROUTED)
+def test_a_route_that_is_not_there_moves_the_call_to_the_other_one(first: Answer, policy: RetryPolicy) -> None:
+    steps, value = drive(storage(policy=policy), first, answer(data={"ok": True}))
+    assert sent(steps) == [Request("DELETE", OLD, None, KEY), Request("DELETE", NEW, None, KEY)]
+    assert kinds(steps) == ["Send", "Send"]
+    assert value == {"ok": True}
+
+
+@pytest.mark.parametrize("code", ["STORAGE_BUCKET_NOT_FOUND", "STORAGE_OBJECT_NOT_FOUND"])
+def test_a_missing_resource_moves_nobody(code: str) -> None:
+    steps, error = drive(storage(), answer(404, code=code))
+    assert kinds(steps) == ["Send"]
+    assert isinstance(error, NotFoundError)
+
+
+def test_a_row_of_one_generation_stays_where_it_is() -> None:
+    steps, error = drive(call("db.project.delete"), UNROUTED["a page"])
+    assert kinds(steps) == ["Send"]
+    assert isinstance(error, NotFoundError)
+
+
+def test_fields_follow_the_generation() -> None:
+    made = call(
+        "storage.object.presign", {"bucket": "b", "key": "k", "method": "PUT", "max_bytes": 9}, key_in_body=True
+    )
+    steps, _ = drive(made, UNROUTED["nothing"])
+    assert sent(steps) == [
+        Request(
+            "POST",
+            "/v1/storage/buckets/b/objects/k/presign",
+            b'{"idempotency_key":"8b1f0c","method":"PUT"}\n',
+            KEY,
+        ),
+        Request(
+            "POST",
+            "/v1/storage/object/presign/b/k",
+            b'{"idempotency_key":"8b1f0c","max_bytes":9,"op":"put"}\n',
+            KEY,
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    "second",
+    [answer(data={}), answer(404, code="STORAGE_BUCKET_NOT_FOUND"), answer(400), answer(429), answer(402)],
+    ids=["success", "a missing bucket", "400", "429", "402"],
+)
+def test_the_route_that_answered_is_remembered(second: Answer) -> None:
+    learned = Learned()
+    drive(storage(learned=learned, policy=RetryPolicy.none()), UNROUTED["nothing"], second)
+    assert learned == Learned(generation=1)
+    assert sent(drive(storage(learned=learned))[0])[0].target == NEW
+
+
+@pytest.mark.parametrize("second", UNROUTED.values(), ids=UNROUTED)
+def test_when_neither_route_is_there_nothing_is_remembered(second: Answer) -> None:
+    learned = Learned()
+    steps, error = drive(storage(learned=learned), UNROUTED["nothing"], second)
+    assert kinds(steps) == ["Send", "Send"]
+    assert learned == Learned(generation=0)
+    assert [attempt.status for attempt in error.attempts] == [404, second.status]
+
+
+def test_a_break_on_the_other_route_is_not_remembered() -> None:
+    learned = Learned()
+    drive(storage(learned=learned, policy=RetryPolicy.none()), UNROUTED["nothing"], SENT)
+    assert learned == Learned(generation=0)
+
+
+def test_a_move_without_failure_of_the_other_route_uses_up_no_attempt() -> None:
+    results: list[Result] = [UNROUTED["nothing"], answer(500), True, answer(500), True, answer(500)]
+    steps, error = drive(storage(), *results)
+    assert [request.target for request in sent(steps)] == [OLD, NEW, NEW, NEW]
+    assert isinstance(error, ServerError)
+
+
+def test_a_call_moves_once() -> None:
+    steps, error = drive(storage(), UNROUTED["nothing"], answer(500, retryable=True), True, UNROUTED["nothing"])
+    assert [request.target for request in sent(steps)] == [OLD, NEW, NEW]
+    assert isinstance(error, NotFoundError)
+
+
+def test_a_service_that_goes_back_to_its_old_routes_is_followed() -> None:
+    learned = Learned(generation=1)
+    steps, _ = drive(storage(learned=learned), UNROUTED["nothing"], answer(data={}))
+    assert [request.target for request in sent(steps)] == [NEW, OLD]
+    assert learned == Learned(generation=0)
+
+
+def test_what_was_learned_changes_nothing_for_rows_of_one_generation() -> None:
+    steps, _ = drive(call(learned=Learned(generation=1)))
+    assert sent(steps)[0].target == "/v1/db/project/get/p"
+
+
+def test_a_move_after_a_break_still_knows_of_it() -> None:
+    missing = answer(404, code="STORAGE_OBJECT_NOT_FOUND")
+    steps, value = drive(storage(), SENT, True, UNROUTED["nothing"], missing)
+    assert [request.target for request in sent(steps)] == [OLD, OLD, NEW]
+    assert value == Ack(ok=True)
+
+
+# --- what it looks like ----------------------------------------------------------------------------------------------
+
+
+def test_steps_show_no_body() -> None:
+    steps, _ = drive(call("cdn.distribution.create", {"origin": "https://u:hunter2@h"}))
+    assert "hunter2" not in repr(steps)
+
+
+@pytest.mark.parametrize("step", [Send(Request("GET", "/")), Pause(1, "x", "y"), Hold(1), Renew()], ids=repr)
+def test_steps_are_frozen(step: Any) -> None:
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        step.seconds = 2
