@@ -138,7 +138,7 @@ def stats(call: Call, connection: Connection) -> Data:
     where += [TRAFFIC.c.minute < end] if end is not None else []
     counted: list[Any] = [sa.func.coalesce(sa.func.sum(TRAFFIC.c[name]), 0) for name in _COUNTED]
     joined = TRAFFIC.join(DISTRIBUTIONS, TRAFFIC.c.distribution_id == DISTRIBUTIONS.c.id)
-    hits, misses, served = connection.execute(sa.select(*counted).select_from(joined).where(*where)).one()
+    hits, misses, served = tuple(connection.execute(sa.select(*counted).select_from(joined).where(*where)).one())
     requests = hits + misses
     ratio = hits / requests if requests else 0.0
     return {"requests": requests, "bytes_served": served, "hit_ratio": ratio, "hits": hits, "misses": misses}

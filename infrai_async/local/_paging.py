@@ -27,7 +27,7 @@ def list_page(call: Call, connection: Connection, table: Table, **where: Any) ->
     if not 1 <= limit <= _MOST:
         raise invalid(f"limit has to be between 1 and {_MOST}", limit=f"between 1 and {_MOST}")
     query = sa.select(table).where(table.c.account_id == call.account, table.c.seq > _after(call)).filter_by(**where)
-    rows = connection.execute(query.order_by(table.c.seq).limit(limit + 1)).all()
+    rows = [*connection.execute(query.order_by(table.c.seq).limit(limit + 1))]
     following = _cursor(call, rows[limit - 1].seq) if len(rows) > limit else None
     return {"items": [document(row) for row in rows[:limit]], "next_cursor": following}
 

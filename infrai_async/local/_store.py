@@ -17,7 +17,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import attrs
 import sqlalchemy as sa
-from sqlalchemy import Connection
+from sqlalchemy import Connection, event
 from sqlalchemy.pool import NullPool
 
 from infrai_async.local import _state
@@ -86,8 +86,8 @@ class Store:
 def _connect(path: Path) -> sa.Engine:
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     engine = sa.create_engine(f"sqlite:///{path}", poolclass=NullPool, connect_args={"check_same_thread": False})
-    sa.event.listen(engine, "connect", _set_up)
-    sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    event.listen(engine, "connect", _set_up)
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
     with engine.begin() as connection:
         _state.prepare(connection)
     return engine
