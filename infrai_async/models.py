@@ -351,8 +351,6 @@ class FlagValues(Model, Mapping[str, JSON]):
     def __eq__(self, other: object) -> bool:
         return Mapping.__eq__(self, other)
 
-    __hash__ = None  # type: ignore[assignment]
-
     def to_dict(self) -> dict[str, JSON]:
         """Return a plain dict of flag key to value."""
         return dict(self.values_by_key)

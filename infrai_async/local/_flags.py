@@ -92,7 +92,9 @@ def _defined(call: Call, flag: Data) -> Data:
 
 def _checked_rollout(rollout: Mapping[str, Any]) -> Data:
     """Hold a roll-out given with the flag to what ``flags.rollout`` takes."""
-    whole: Data = {"sticky_unit": "user_id"} | {name: rollout[name] for name in _ROLLOUT if rollout.get(name) is not None}
+    whole: Data = {"sticky_unit": "user_id"} | {
+        name: rollout[name] for name in _ROLLOUT if rollout.get(name) is not None
+    }
     for name in _ROLLOUT:
         param = FLAG_ROLLOUT.params[name]
         wanted = param.mismatch(whole[name]) if name in whole else "given" if param.required else None
