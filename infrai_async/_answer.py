@@ -21,7 +21,7 @@ LARGEST_ANSWER: Final = 64 * 2**20  # bytes; a page is some kB, so more is a fau
 _ENVELOPE: Final = frozenset({"data", "error", "metadata"})
 
 
-@attrs.frozen
+@attrs.define
 class Answer:
     """A complete answer, or one that is ``oversized``: too large to be what was asked for, and not read to its end.
 
@@ -48,7 +48,7 @@ class Broken:
     waited: float = 0.0
 
 
-@attrs.frozen
+@attrs.define
 class Envelope:
     """An answer taken apart: ``root`` is where ``data`` stood in it; ``error`` is ``None`` on success."""
 

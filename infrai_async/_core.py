@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any, Final, TypeVar
 
 import attrs
@@ -42,13 +42,15 @@ class Core:
         self.pool = pool
         self.options = options
 
-    async def call(self, row: Capability[T], arguments: Mapping[str, object], idempotency_key: str | None = None) -> T:
+    def call(
+        self, row: Capability[T], arguments: Mapping[str, object], idempotency_key: str | None = None
+    ) -> Coroutine[Any, Any, T]:
         """Call a capability that answers one model."""
-        return await self._run(row, arguments, decode, idempotency_key)
+        return self._run(row, arguments, decode, idempotency_key)
 
-    async def page(self, row: Capability[T], arguments: Mapping[str, object]) -> Page[T]:
+    def page(self, row: Capability[T], arguments: Mapping[str, object]) -> Coroutine[Any, Any, Page[T]]:
         """Fetch one page of a listing."""
-        return await self._run(row, arguments, decode_page)
+        return self._run(row, arguments, decode_page)
 
     def cursor(
         self,
@@ -69,13 +71,14 @@ class Core:
             max_items=at_most,
         )
 
-    async def _run(
+    def _run(
         self,
         row: Capability[Any],
         arguments: Mapping[str, object],
         decoder: _flow.Decoder[R],
         idempotency_key: str | None = None,
-    ) -> R:
+    ) -> Coroutine[Any, Any, R]:
+        # No coroutine of its own, nor are the two above: each level would be run through at every wait.
         options = self.options
         deadline = _NEVER if options.timeout is None else time.monotonic() + options.timeout
         call = _flow.Call(
@@ -89,7 +92,7 @@ class Core:
             key_in_body=idempotency_key is not None,
         )
         flow = _flow.run(call, decoder)
-        return await self.pool.run(flow, deadline, options.headers, public=row.public)
+        return self.pool.run(flow, deadline, options.headers, public=row.public)
 
 
 def _key_for(row: Capability[Any], given: str | None) -> str | None:

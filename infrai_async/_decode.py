@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from types import NoneType, UnionType
 from typing import Any, Final, TypeVar, Union, get_args, get_origin
@@ -29,7 +29,6 @@ from infrai_async.models import (
     Model,
     Page,
     PurgeResult,
-    parse_time,
 )
 
 R = TypeVar("R")
@@ -63,7 +62,8 @@ def decode(row: Capability[R], envelope: Envelope) -> R:
     root = envelope.root
     try:
         structure = _structurer(row.returns)
-        return structure(_normalise(row.returns, envelope), _metadata(envelope))
+        form = _FORMS.get(row.returns)
+        return structure(envelope.data if form is None else form(envelope), _metadata(envelope))
     except _Mismatch as mismatch:
         raise _decode_error(mismatch, root) from None
 
@@ -122,25 +122,39 @@ def _metadata(envelope: Envelope) -> Metadata:
         ) from None
 
 
-def _normalise(cls: type[Any], envelope: Envelope) -> object:
-    """Bring the forms that CONTRACT.md lets an answer take (D9, D10, D21) into the one that the model documents."""
+def _acknowledged(envelope: Envelope) -> object:
     data = envelope.data
-    if cls in (Ack, PurgeResult):
-        if data is None and envelope.enveloped:
-            return {"ok": True}
-        return {"ok": True, **data} if isinstance(data, dict) else data
-    if cls is FlagValue and isinstance(data, str | int | float):
-        return {"value": data}
-    if cls is FlagValues and isinstance(data, dict):
-        inner = data["flags"] if data.keys() == {"flags"} and isinstance(data["flags"], dict) else data
-        return {"values_by_key": {key: _flag_entry(value) for key, value in inner.items()}}
-    return data
+    if data is None and envelope.enveloped:
+        return {"ok": True}
+    return {"ok": True, **data} if isinstance(data, dict) else data
+
+
+def _bare_value(envelope: Envelope) -> object:
+    data = envelope.data
+    return {"value": data} if isinstance(data, str | int | float) else data
+
+
+def _values_by_key(envelope: Envelope) -> object:
+    data = envelope.data
+    if not isinstance(data, dict):
+        return data
+    inner = data["flags"] if data.keys() == {"flags"} and isinstance(data["flags"], dict) else data
+    return {"values_by_key": {key: _flag_entry(value) for key, value in inner.items()}}
 
 
 def _flag_entry(value: object) -> object:
     if isinstance(value, dict) and "value" in value and _FLAG_ENTRY.issuperset(value):
         return value["value"]
     return value
+
+
+_FORMS: Final[Mapping[type[Any], Callable[[Envelope], object]]] = {
+    Ack: _acknowledged,
+    PurgeResult: _acknowledged,
+    FlagValue: _bare_value,
+    FlagValues: _values_by_key,
+}
+"""What brings the forms that an answer may take (D9, D10, D21) into the one that the model documents."""
 
 
 # --- strict primitives -------------------------------------------------------------------------------------------
@@ -182,7 +196,8 @@ def _money(value: Any, _: Any) -> Decimal:
 def _time(value: Any, _: Any) -> datetime:
     if value.__class__ is str:
         try:
-            return parse_time(value)
+            moment = datetime.fromisoformat(value)
+            return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
         except ValueError:
             raise _Mismatch("an ISO 8601 time", value) from None
     raise _Mismatch("an ISO 8601 time", value)
@@ -324,8 +339,10 @@ def _compile(
     cls: type[Any], fields: list[attrs.Attribute[Any]], has_metadata: bool, explain: Callable[..., Any]
 ) -> Callable[[Any, Metadata | None], Any]:
     # A frozen class pays ``object.__setattr__`` for each field; a bare twin of the same layout is filled with plain
-    # stores and then becomes one of ``cls``: half the time for a page of a hundred items.
-    twin = type(cls.__name__, cls.__bases__, {"__slots__": cls.__slots__, "__setattr__": object.__setattr__})
+    # stores and then becomes one of ``cls``. The twin must not inherit any of attrs' ``__init__``, ``__setattr__`` and
+    # ``__delattr__``: with a single one left every store, or the making, goes through Python.
+    plainly = {name: getattr(object, name) for name in ("__init__", "__setattr__", "__delattr__")}
+    twin = type(cls.__name__, cls.__bases__, {"__slots__": cls.__slots__, **plainly})
     scope: dict[str, Any] = {"cls": cls, "twin": twin, "explain": explain, "NAMES": {f.name for f in fields}}
     body, checks, present = [], [], []
     for field in fields:
@@ -335,8 +352,8 @@ def _compile(
         if "read_from" in field.metadata and not required:
             checks.append(f"({name} is not None or {field.metadata['read_from']!r} not in plain)")
         missing = f"{name} is None or " if nullable or not required else ""
-        if base in (str, bool, int):
-            checks.append(f"({missing}{name}.__class__ is {base.__name__})")
+        if base in _INLINE:
+            checks.append(f"({missing}{_INLINE[base].format(name)})")
         elif base is not object:
             scope[f"hook_{name}"], scope[f"type_{name}"] = _CONVERTER.get_structure_hook(base), base
             convert = f"hook_{name}({name}, type_{name})"
@@ -364,6 +381,14 @@ def _compile(
     ]
     exec("\n".join(lines), scope)  # noqa: S102 - our own fields, no input
     return scope["structure"]  # type: ignore[no-any-return]
+
+
+_INLINE: Final = {
+    str: "{0}.__class__ is str",
+    bool: "{0}.__class__ is bool",
+    int: "{0}.__class__ is int",
+    float: "{0}.__class__ is float or {0}.__class__ is int",
+}
 
 
 def _split(annotation: Any) -> tuple[Any, bool]:

@@ -135,12 +135,12 @@ class HeaderSet:
 
 
 @attrs.define(eq=False)
-class _Ticket:
+class _Ticket(Sighting):
     """One call while it runs: who runs it, until when, and what it waits for."""
 
-    task: asyncio.Task[object]
-    cancelling: int
-    deadline: float
+    task: asyncio.Task[object] = attrs.field(kw_only=True)
+    cancelling: int = attrs.field(kw_only=True)
+    deadline: float = attrs.field(kw_only=True)
     waits: str = ""
     sending: bool = False
     begun: float = 0.0
@@ -149,7 +149,6 @@ class _Ticket:
     attempts: int = 0
     ended_by: str = ""
     key: Secret | None = None
-    sighting: Sighting = attrs.field(factory=Sighting)
 
     def end(self, why: str) -> None:
         """Cancel the call for a reason of the pool's own."""
@@ -169,7 +168,7 @@ class _Ticket:
 
     def broken(self, error: TransportError, *, sent: bool | None = None) -> Broken:
         """Describe an attempt that got no complete answer."""
-        left_us = self.sighting.connected if sent is None else sent
+        left_us = self.connected if sent is None else sent
         return Broken(error, left_us, self.started_at, time.monotonic() - self.sent_at, self.sent_at - self.begun)
 
 
@@ -296,7 +295,7 @@ class Pool:
         if home is None or home.session.closed:
             home = self._open_home()
         task = cast("asyncio.Task[object]", asyncio.current_task())
-        ticket = _Ticket(task, task.cancelling(), deadline)
+        ticket = _Ticket(task=task, cancelling=task.cancelling(), deadline=deadline)
         home.enter(ticket)
         value: T | None = None
         done = False
@@ -363,7 +362,7 @@ class Pool:
 
     async def _send(self, home: _Home, ticket: _Ticket, request: Request, headers: CIMultiDict[str]) -> Answer | Broken:
         ticket.started_at, ticket.sent_at = time.time(), time.monotonic()
-        ticket.sighting.watch(connected=home.borrowed)
+        ticket.watch(connected=home.borrowed)
         response: aiohttp.ClientResponse | None = None
         try:
             response = await home.session.request(
@@ -411,8 +410,8 @@ class Pool:
             counters.calls += 1
             counters.attempts += ticket.attempts
             counters.retries += max(0, ticket.attempts - 1)
-            counters.connections_opened += ticket.sighting.opened
-            counters.connections_reused += ticket.sighting.reused
+            counters.connections_opened += ticket.opened
+            counters.connections_reused += ticket.reused
             if done:
                 counters.succeeded += 1
                 self.quota.earn()

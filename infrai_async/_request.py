@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -37,6 +38,8 @@ class Unset(Enum):
 
 UNSET: Final = Unset.UNSET
 
+_UNRESERVED: Final = re.compile(r"[A-Za-z0-9_.~-]+").fullmatch  # what percent-encoding leaves as it is
+
 _canonical: Final = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"), check_circular=False
 ).encode
@@ -44,7 +47,7 @@ _canonical: Final = json.JSONEncoder(
 _LARGEST_INTEGER: Final = 14_000  # bits: Python refuses to write one of more than 4300 digits
 
 
-@attrs.frozen
+@attrs.define
 class Request:
     """What goes out, but for the client's own part (origin, credentials, its headers).
 
@@ -102,7 +105,7 @@ def build(
             _checked(row, param, value)  # another generation's: not sent here, but no less wrong
     if key_in_body and row.deduplicates:
         body["idempotency_key"] = idempotency_key
-    target = "".join(path[piece] if odd % 2 else piece for odd, piece in enumerate(route.pieces))
+    target = route.path.format_map(path)
     if query:
         target += "?" + "&".join(query)
     encoded = canonical_body(body) if row.method in ("POST", "PUT", "PATCH") else None
@@ -234,7 +237,9 @@ def _segment(row: Capability[Any], param: Param, text: str) -> str:
     """One path segment, whatever is in it: a lone dot would be resolved away on its way (D3)."""
     if not text:
         raise InvalidArgument(f"{param.name} must not be empty", capability=row.id)
-    return text.replace(".", "%2E") if text in (".", "..") else quote(text, safe="")
+    if _UNRESERVED(text):
+        return text if text.strip(".") or len(text) > 2 else text.replace(".", "%2E")
+    return quote(text, safe="")
 
 
 def _query_text(param: Param, value: JSON) -> str:

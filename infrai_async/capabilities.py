@@ -7,7 +7,6 @@ the row holds both, the seed's first.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Final, Generic, Literal, TypeAlias, TypeVar
@@ -97,17 +96,12 @@ class Param:
         return None
 
 
-@attrs.frozen(eq=False, slots=False)
+@attrs.frozen(eq=False)
 class Route:
     """One way to reach a capability: a path template and the parameters that go with it."""
 
     path: str
     params: tuple[Param, ...] = ()
-
-    @cached_property
-    def pieces(self) -> tuple[str, ...]:
-        """The template cut at its placeholders: literal, name, literal, name, ..."""
-        return tuple(re.split(r"[{}]", self.path))
 
 
 @attrs.frozen(kw_only=True, eq=False, slots=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
@@ -407,13 +407,3 @@ class DiscoveryIndex(Model):
     capabilities: tuple[CapabilityInfo, ...]
     version: str | None = None
     generated_at: datetime | None = None
-
-
-def parse_time(text: str) -> datetime:
-    """Read an ISO 8601 time; one without an offset is taken to be UTC.
-
-    Raises:
-        ValueError: ``text`` is not a time.
-    """
-    moment = datetime.fromisoformat(text)
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,7 +12,6 @@ from infrai_async.local._paging import list_page
 from infrai_async.local._refusal import invalid, not_found
 from infrai_async.local._service import Call, Data, Parts, check_name, iso, new_id, serves
 from infrai_async.local._state import DISTRIBUTIONS, TRAFFIC, add, arrive, find
-from infrai_async.models import parse_time
 
 _SETTINGS = (
     "origin",
@@ -120,7 +119,8 @@ def _minute(call: Call, name: str) -> int | None:
     if text is None:
         return None
     try:
-        moment: datetime = parse_time(text)
+        moment = datetime.fromisoformat(text)
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         return int(moment.timestamp()) // 60
     except (ValueError, OverflowError):
         field = name.rstrip("_")

@@ -257,11 +257,6 @@ def test_values_are_repeated_and_renamed_where_the_decisions_say_so_and_nowhere_
     }
 
 
-def test_a_template_is_cut_at_its_placeholders() -> None:
-    pieces = CAPABILITIES["storage.object.presign"].routes[0].pieces
-    assert pieces == ("/v1/storage/buckets/", "bucket", "/objects/", "key", "/presign")
-
-
 def test_any_json_fits_where_any_is_allowed() -> None:
     param = Param("x", where="body", kind="json")
     assert [param.mismatch(value) for value in (None, 1, "x", [], {})] == [None] * 5

@@ -1,0 +1,1 @@
+"""What the client costs, against the same work written by hand: ``python -m benchmarks``."""

@@ -1,0 +1,143 @@
+"""What a call costs: contenders in processes of their own take turns, so that all see the same moments of the machine.
+
+Each round starts fresh processes (how the heap happens to lie is part of what varies), warms them up, and lets them
+take short turns one after another. A round's figure is the median over its turns.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+import attrs
+
+from benchmarks.report import Result
+from benchmarks.server import Server
+
+_PATIENCE: Final = 30.0  # seconds for a contender to end
+
+NAIVE: Final = "naive aiohttp"
+PLAIN: Final = "infrai-async"
+SPEED: Final = "infrai-async[speed]"
+
+
+@attrs.frozen
+class Case:
+    """One thing to measure; ``goals`` are the ratios that the client is meant to stay under."""
+
+    name: str
+    work: str
+    in_flight: int
+    calls: int  # in one turn
+    tls: bool = False
+    goals: tuple[tuple[str, float], ...] = ()
+
+
+def cases() -> list[Case]:
+    """Return the cases in their order."""
+    found = []
+    for tls in (False, True):
+        over = ", TLS" if tls else ""
+        goals = ((SPEED, 0.90), (PLAIN, 0.95)) if tls else ((SPEED, 0.80), (PLAIN, 0.85))
+        for in_flight in (1, 16, 64):
+            found.append(Case(f"get, {in_flight} in flight{over}", "get", in_flight, 640, tls, goals))
+        goals = ((SPEED, 1.10), (PLAIN, 1.30)) if tls else ((SPEED, 1.00), (PLAIN, 1.20))
+        found.append(Case(f"page of 100{over}", "page", 1, 160, tls, goals))
+    return found
+
+
+class Contender:
+    """A contender's process."""
+
+    def __init__(self, name: str, work: str, url: str, *, in_flight: int = 1, authority: Path | None = None) -> None:
+        self.name = name
+        who = "naive" if name == NAIVE else "sdk"
+        options = [f"--in-flight={in_flight}"]
+        if name == PLAIN:
+            options.append("--without-orjson")
+        if authority is not None:
+            options.append(f"--authority={authority}")
+        command = [sys.executable, "-m", "benchmarks.contenders", who, work, url, *options]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def __enter__(self) -> Contender:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._process.communicate(timeout=_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.communicate()
+
+    def turn(self, calls: int) -> tuple[float, float]:
+        """Make calls; return the microseconds of CPU and wall time that each took."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(calls, file=self._process.stdin, flush=True)
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self.name} ended with status {self._process.wait(_PATIENCE)}")
+        spent = json.loads(line)
+        return spent["cpu"] / spent["calls"] * 1e6, spent["wall"] / spent["calls"] * 1e6
+
+
+def measure(case: Case, server: Server, authority: Path | None, *, rounds: int, turns: int) -> list[Result]:
+    """Measure a case; one result for each contender."""
+    url = server.https if case.tls else server.http
+    assert url is not None
+    names = [NAIVE, PLAIN, *([SPEED] if find_spec("orjson") else [])]
+    results = [Result(case.name, name, "us", dict(case.goals).get(name)) for name in names]
+    for number in range(rounds):
+        with ExitStack() as stack:
+            contenders = [
+                stack.enter_context(
+                    Contender(name, case.work, url, in_flight=case.in_flight, authority=authority if case.tls else None)
+                )
+                for name in names
+            ]
+            spent = take_turns([lambda c=c: c.turn(case.calls) for c in contenders], turns, first=number)  # type: ignore[misc]
+        for result, figures in zip(results, spent, strict=True):
+            result.cpu.append(median(cpu for cpu, _ in figures))
+            result.wall.append(median(wall for _, wall in figures))
+    for result in results[1:]:
+        result.base = results[0]
+    return results
+
+
+def take_turns(
+    contenders: Sequence[Callable[[], tuple[float, float]]], turns: int, *, first: int
+) -> list[list[tuple[float, float]]]:
+    """Let each take so many turns, after one to warm up; who begins changes from turn to turn."""
+    spent: list[list[tuple[float, float]]] = [[] for _ in contenders]
+    for turn in range(turns + 1):
+        for offset in range(len(contenders)):
+            which = (first + turn + offset) % len(contenders)
+            figure = contenders[which]()
+            if turn:
+                spent[which].append(figure)
+    return spent
+
+
+def measure_iteration(server: Server, *, rounds: int, turns: int) -> list[Result]:
+    """Measure what ``async for item in cursor`` adds to each item, above reading the same pages as pages."""
+    from benchmarks.answers import PAGES, PER_PAGE
+
+    result = Result("iterate, per item above its page", SPEED if find_spec("orjson") else PLAIN, "ns", goal=100.0)
+    for number in range(rounds):
+        with (
+            Contender(result.contender, "pages", server.http) as pages,
+            Contender(result.contender, "items", server.http) as items,
+        ):
+            spent = take_turns([lambda: pages.turn(15), lambda: items.turn(15)], 6 * turns, first=number)
+        for column, figures in ((0, result.cpu), (1, result.wall)):
+            of_pages, of_items = (median(figure[column] for figure in turn) for turn in spent)
+            figures.append((of_items - of_pages) * 1e3 / (PAGES * PER_PAGE))
+    return [result]

@@ -1,0 +1,103 @@
+"""Results, as a table to read and as JSON to keep."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from statistics import median
+from typing import Any, Final
+
+import attrs
+
+_PACKAGES: Final = ("infrai-async", "aiohttp", "attrs", "cattrs", "multidict", "orjson", "yarl")
+
+
+@attrs.define
+class Result:
+    """One contender's figures in one case: one for each round, in ``unit``.
+
+    ``base`` is who it is compared with, round by round. ``goal`` is for the ratio, or for the figure itself where
+    there is nobody to compare with.
+    """
+
+    case: str
+    contender: str
+    unit: str
+    goal: float | None = None
+    cpu: list[float] = attrs.field(factory=list)
+    wall: list[float] = attrs.field(factory=list)
+    base: Result | None = None
+
+    @property
+    def ratios(self) -> list[float]:
+        """CPU time against the base's, of each round."""
+        if self.base is None:
+            return []
+        return [mine / other for mine, other in zip(self.cpu, self.base.cpu, strict=True)]
+
+    @property
+    def reached(self) -> bool | None:
+        """Whether the goal is reached, where there is one."""
+        return None if self.goal is None else median(self.ratios or self.cpu) <= self.goal
+
+
+def table(results: Iterable[Result]) -> str:
+    """Return the results as a table."""
+    head = ("case", "contender", "CPU", "min - max", "ratio", "min - max", "goal", "")
+    rows = [head]
+    case = ""
+    for result in results:
+        rows.append(
+            (
+                result.case if result.case != case else "",
+                result.contender,
+                f"{median(result.cpu):.4g} {result.unit}",
+                f"{min(result.cpu):.3g} - {max(result.cpu):.3g}",
+                f"{median(result.ratios):.2f}" if result.ratios else "",
+                f"{min(result.ratios):.2f} - {max(result.ratios):.2f}" if result.ratios else "",
+                f"{result.goal:.2f}" if result.goal is not None else "",
+                {True: "ok", False: "over", None: ""}[result.reached],
+            )
+        )
+        case = result.case
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+
+
+def document(results: Iterable[Result], settings: dict[str, Any]) -> dict[str, Any]:
+    """Return everything as plain JSON types: where and how it was measured, and every figure."""
+    return {
+        "command": ["python", "-m", "benchmarks", *sys.argv[1:]],
+        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "load": os.getloadavg() if hasattr(os, "getloadavg") else None,
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "settings": settings,
+        "results": [
+            {
+                "case": result.case,
+                "contender": result.contender,
+                "unit": result.unit,
+                "cpu": result.cpu,
+                "wall": result.wall,
+                "ratios": result.ratios,
+                "goal": result.goal,
+                "reached": result.reached,
+            }
+            for result in results
+        ],
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
