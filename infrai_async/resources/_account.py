@@ -5,8 +5,6 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Literal
 
-from anyio import to_thread
-
 from infrai_async._config import credentials_file
 from infrai_async._config import write_credentials as _write
 from infrai_async._core import Core
@@ -90,5 +88,7 @@ class Account:
                 error.add_note("hint: this service opens no account by itself: sign in and set INFRAI_API_KEY")
             raise
         if write_credentials:
+            from anyio import to_thread  # here: the only use of it, and every client would pay for loading it
+
             await to_thread.run_sync(_write, credentials_file(), activation.primary_api_key)
         return activation
