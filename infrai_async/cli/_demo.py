@@ -22,7 +22,7 @@ from infrai_async.local import LocalGateway
 _REGIONS: Final = ("us-east-1", "eu-central-1", "ap-southeast-1")
 _CONNECT_SECONDS: Final = 30
 _USERS: Final = 10
-_LATER: Final = "a later version"
+_NOT_YET: Final = "not yet in the local gateway"
 
 
 class Mismatch(Exception):
@@ -181,15 +181,13 @@ class _Demo:
         bucket = (await self._client.storage.bucket.create(bucket="demo")).bucket
         signed = await self._client.storage.object.presign(bucket=bucket, key="hello.txt", method="PUT")
         url = signed.url.partition("?")[0]  # what follows is the signature
-        text = f"bucket {bucket!r}; {signed.method} {url} is signed; taking its bytes: {_LATER}"
-        write_step("storage", text, bucket=bucket, method=signed.method, url=url, bytes=_LATER)
+        text = f"bucket {bucket!r}; {signed.method} {url} is signed (taking its bytes: {_NOT_YET})"
+        write_step("storage", text, bucket=bucket, method=signed.method, url=url, bytes=None)
 
     async def _deliver(self) -> None:
         distribution = await self._client.cdn.distribution.create(origin="https://example.com")
-        facts = {"origin": distribution.origin, "status": distribution.status, "edge": _LATER}
-        write_step(
-            "cdn", "a distribution of {origin}, {status}; serving it at an edge: {edge}".format_map(facts), **facts
-        )
+        text = f"a distribution of {distribution.origin}, {distribution.status} (serving it: {_NOT_YET})"
+        write_step("cdn", text, origin=distribution.origin, status=distribution.status, served=None)
 
     async def _ask_flag(self) -> None:
         flags, half = self._client.flags, RolloutConfig(percentage=50, salt="demo")

@@ -10,12 +10,11 @@ from typing import Final
 from infrai_async import AsyncInfrai, InfraiError, NotFoundError, RetryPolicy
 from infrai_async.cli._output import Exit, UsageError, complain, note, on_terminal, write_json
 from infrai_async.cli._signals import cancel_on_signals
-from infrai_async.local import LocalGateway
-from infrai_async.local._postgres import DirectoryInUse
+from infrai_async.local import DirectoryInUse, LocalGateway
 
 _SCREEN: Final = """\
 Infrai on this machine: {base_url}
-Its state is kept in {data_dir}; the same directory gives the same key and databases again.
+Its state is kept in {data_dir}; the same directory gives the same key, address and databases again.
 
 In another terminal:
 

@@ -12,6 +12,13 @@ It imports the capability table and the models, and nothing else of the package;
 
 from __future__ import annotations
 
-from infrai_async.local._gateway import LocalGateway
+try:
+    from infrai_async.local._gateway import LocalGateway
+    from infrai_async.local._postgres import DirectoryInUse
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"the local gateway needs {error.name}: pip install 'infrai-async[local]', or '.[local]' in a checkout",
+        name=error.name,
+    ) from error
 
-__all__ = ["LocalGateway"]
+__all__ = ["DirectoryInUse", "LocalGateway"]

@@ -48,7 +48,7 @@ class LocalGateway:
         data_dir: where the state lives; the same directory gives the same key, wallet and databases again. Default: a
             temporary directory that goes when the gateway closes, and everything with it.
         host: the address to listen on.
-        port: the port to listen on; 0 takes a free one.
+        port: the port to listen on; 0 takes the one that this data directory had last, if it is free, else any.
         postgres_dsn: ``postgresql://...`` of a server that exists; default: one of our own is started.
         postgres_bin: the directory with the programs of the Postgres to start.
         s3_endpoint: reserved for an S3-compatible store.
@@ -161,7 +161,7 @@ class LocalGateway:
         undo.push_async_callback(asyncio.wait, {postgres})  # half-started it cannot be stopped cleanly
         janitor.start()
         self._gateway = Gateway(parts, executor, self._guard, postgres)
-        await self._listen(parts, self._gateway, undo)
+        await self._listen(state, parts, self._gateway, undo)
         self._parts = parts
 
     def _directory(self, undo: AsyncExitStack) -> Path:
@@ -172,13 +172,24 @@ class LocalGateway:
         undo.push_async_callback(asyncio.to_thread, shutil.rmtree, temporary, ignore_errors=True)
         return temporary
 
-    async def _listen(self, parts: Parts, gateway: Gateway, undo: AsyncExitStack) -> None:
+    async def _listen(self, state: Path, parts: Parts, gateway: Gateway, undo: AsyncExitStack) -> None:
         runner = web.AppRunner(gateway.app(), access_log=None, shutdown_timeout=_GRACE)
         undo.push_async_callback(runner.cleanup)
         await runner.setup()
-        await web.TCPSite(runner, self._host, self._port).start()
+        await self._bind(runner, state / "port")
         host = _WILDCARDS.get(self._host, f"[{self._host}]" if ":" in self._host else self._host)
         parts.base_url = f"http://{host}:{runner.addresses[0][1]}"
+
+    async def _bind(self, runner: web.AppRunner, last: Path) -> None:
+        """Listen where we are told to, else where this directory's gateway was last, else on any free port."""
+        wanted = self._port or _number_in(last)
+        try:
+            await web.TCPSite(runner, self._host, wanted).start()
+        except OSError:
+            if self._port or not wanted:
+                raise
+            await web.TCPSite(runner, self._host, 0).start()
+        await asyncio.to_thread(last.write_text, str(runner.addresses[0][1]))
 
     # --- Postgres ------------------------------------------------------------------------------------------------
 
@@ -206,6 +217,13 @@ class LocalGateway:
                     await postgres.drop(name)
         finally:
             await postgres.aclose(remove=temporary)
+
+
+def _number_in(file: Path) -> int:
+    try:
+        return int(file.read_text())
+    except (FileNotFoundError, ValueError):
+        return 0
 
 
 def _nano(credit: str | Decimal) -> int:

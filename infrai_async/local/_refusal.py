@@ -30,6 +30,7 @@ class Refusal(Exception):
         details: Mapping[str, JSON] | None = None,
         headers: Mapping[str, str] | None = None,
         extra: Mapping[str, JSON] | None = None,
+        retryable: bool | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -39,6 +40,7 @@ class Refusal(Exception):
         self.details = details
         self.headers = dict(headers or {})
         self.extra = dict(extra or {})
+        self.retryable = status == 429 or status >= 500 if retryable is None else retryable
 
     def to_dict(self) -> dict[str, JSON]:
         """Return the envelope's ``error``."""
@@ -46,7 +48,7 @@ class Refusal(Exception):
             "code": self.code,
             "message": self.message,
             "hint": self.hint,
-            "retryable": self.status == 429 or self.status >= 500,
+            "retryable": self.retryable,
         }
         if self.details is not None:
             error["details"] = dict(self.details)
@@ -70,10 +72,11 @@ def conflict(code: str, message: str, **details: JSON) -> Refusal:
 
 
 def to_come(what: str) -> Refusal:
-    """Return a 503 for a part of the gateway that is not built yet."""
+    """Return a 503 for a part of the gateway that is not built yet; no trying again brings it about."""
     return Refusal(
         503,
         "VENDOR_UNAVAILABLE",
         f"{what} still to come in the local gateway",
         hint="use a later version of infrai-async, or the real service",
+        retryable=False,
     )

@@ -51,7 +51,7 @@ class Parts:
         """
         if self.postgres is None:
             missing = "the local gateway has no Postgres to work with"
-            raise Refusal(503, "VENDOR_UNAVAILABLE", missing, hint=self.postgres_missing)
+            raise Refusal(503, "VENDOR_UNAVAILABLE", missing, hint=self.postgres_missing, retryable=False)
         return self.postgres
 
 
