@@ -133,6 +133,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        return import_module(f"{__name__}.{name}")
     if name in __all__:
         for home in _HOMES:
             module = import_module(f"{__name__}.{home}")

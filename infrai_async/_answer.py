@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any, Final
 
 import attrs
@@ -111,6 +113,19 @@ def _unreadable(answer: Answer) -> str:
     if "html" in kind:
         return f"the answer is a web page ({kind}), not JSON: a proxy or a sign-in page may stand in between"
     return f"the answer is not valid JSON ({kind}, {len(answer.body)} bytes): it may have been cut off"
+
+
+@functools.lru_cache(maxsize=1024, typed=True)
+def exact(number: float) -> Decimal:
+    """Return money as the decimal that was written: the number's shortest form. Prices repeat, hence the cache."""
+    return Decimal(repr(number))
+
+
+def cost_of(envelope: Envelope) -> Decimal | None:
+    """Return what the call cost, where the envelope says so."""
+    metadata = envelope.metadata
+    cost = metadata.get("cost_usd") if isinstance(metadata, dict) else None
+    return exact(cost) if isinstance(cost, int | float) and not isinstance(cost, bool) else None
 
 
 def request_id(envelope: Envelope) -> str | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import platform
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from functools import cached_property
@@ -14,6 +16,7 @@ from typing import Final, Self
 import aiohttp
 from yarl import URL
 
+from infrai_async._config import Secret
 from infrai_async._config import base_url as resolve_base_url
 from infrai_async._core import Core, Options
 from infrai_async._pool import HeaderSet, KeySource, Pool, PoolSettings, Stats
@@ -30,6 +33,8 @@ from infrai_async.resources._discovery import Discovery
 from infrai_async.resources._flags import Flags
 from infrai_async.resources._storage import Storage
 
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
+_FRAMING: Final = frozenset({"connection", "content-length", "host", "transfer-encoding", "upgrade"})
 _USER_AGENT: Final = f"infrai-async/{__version__} python/{platform.python_version()} aiohttp/{aiohttp.__version__}"
 
 
@@ -49,8 +54,8 @@ class AsyncInfrai:
         retry: how often and when a call is sent again.
         max_concurrency: how many calls are in flight at once; the rest wait, first come first served.
         session: a session of yours: borrowed, never closed, never changed. Calls then go through its connector,
-            middlewares and tracing; aiohttp may send a GET, PUT or DELETE again by itself when a reused connection of
-            such a session breaks, which the attempts of an error cannot show.
+            middlewares, tracing, default headers and cookies. When a reused connection of such a session breaks,
+            aiohttp itself may send a GET, PUT or DELETE again, which the attempts of an error cannot show.
         proxy: as aiohttp takes it.
         trust_env: whether to take the proxy from the environment.
         ssl: a TLS context of yours, for a company's certificates.
@@ -62,6 +67,8 @@ class AsyncInfrai:
         ConfigurationError: ``base_url`` is unusable, or settings exclude each other.
         InvalidArgument: another argument is wrong.
     """
+
+    _is_view = False
 
     def __init__(
         self,
@@ -78,10 +85,13 @@ class AsyncInfrai:
         allow_http: bool = False,
         headers: Mapping[str, str] | None = None,
     ) -> None:
+        if isinstance(api_key, str):
+            api_key = Secret(api_key)  # first of all, so that no dump of this frame shows it
+        elif api_key is not None and not callable(api_key):
+            raise ConfigurationError("api_key must be a string or a function that gives one")
         if isinstance(max_concurrency, bool) or not isinstance(max_concurrency, int) or max_concurrency < 1:
             raise InvalidArgument("max_concurrency must be a whole number, 1 or more")
-        if session is not None and (proxy is not None or ssl is not None or trust_env):
-            raise ConfigurationError("proxy, ssl and trust_env are settings of the session that you lend")
+        _check_transport(session, proxy, ssl, trust_env=trust_env)
         settings = PoolSettings(
             origin=resolve_base_url(base_url, os.environ, allow_http=allow_http),
             api_key=api_key,
@@ -154,8 +164,12 @@ class AsyncInfrai:
         """
         row = CAPABILITIES.get(capability)
         if row is None:
-            raise InvalidArgument(f"{capability!r} is no capability that this version knows; see CAPABILITIES")
-        given = check_names(row, arguments or {})
+            close = difflib.get_close_matches(capability, CAPABILITIES, n=1)
+            advice = f"did you mean {close[0]!r}?" if close else "see infrai_async.CAPABILITIES"
+            raise InvalidArgument(f"{capability!r} is no capability that this version knows: {advice}")
+        given = dict(arguments or {})
+        idempotency_key = _one_key(row.mutates, given, idempotency_key)
+        given = check_names(row, given)
         if row.paged:
             return await self._core.page(row, given)
         return await self._core.call(row, given, idempotency_key)
@@ -180,6 +194,7 @@ class AsyncInfrai:
         core = self._core
         now = core.options
         view = object.__new__(type(self))
+        view._is_view = True
         view._core = Core(
             core.pool,
             Options(
@@ -199,7 +214,7 @@ class AsyncInfrai:
         Args:
             grace: seconds; zero ends them at once.
         """
-        await self._core.pool.close(0.0 if grace == 0 else seconds("grace", grace))
+        await self._core.pool.close(0.0 if grace in (0, timedelta(0)) else seconds("grace", grace))
 
     async def __aenter__(self) -> Self:
         return self
@@ -207,7 +222,38 @@ class AsyncInfrai:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.aclose()
+        if not self._is_view:
+            await self.aclose()
+
+
+def _one_key(mutates: bool, arguments: dict[str, object], given: str | None) -> str | None:
+    """Return the idempotency key of a generic call: documented as a parameter, it may stand among the arguments."""
+    among = arguments.pop("idempotency_key", None)
+    key = given if given is not None else among
+    if key is not None and not mutates:
+        raise InvalidArgument("idempotency_key goes with calls that change something; this one only reads")
+    if given is not None and among not in (None, given):
+        raise InvalidArgument("idempotency_key is given twice, and differently")
+    return key  # type: ignore[return-value] # checked with the request, like every argument
+
+
+def _check_transport(session: object, proxy: object, ssl: object, *, trust_env: bool) -> None:
+    if session is not None and not isinstance(session, aiohttp.ClientSession):
+        raise ConfigurationError("session must be an aiohttp.ClientSession")
+    if session is not None and (proxy is not None or ssl is not None or trust_env):
+        raise ConfigurationError("proxy, ssl and trust_env are settings of the session that you lend")
+    if ssl is not None and not isinstance(ssl, SSLContext):
+        raise ConfigurationError("ssl must be an ssl.SSLContext, such as ssl.create_default_context(cafile=...)")
+    if proxy is not None and not _is_proxy(proxy):
+        raise ConfigurationError("proxy must be the URL of an HTTP proxy, such as http://proxy.example:3128")
+
+
+def _is_proxy(proxy: object) -> bool:
+    try:
+        url = URL(proxy) if isinstance(proxy, str) else proxy
+    except ValueError:
+        return False
+    return isinstance(url, URL) and url.scheme in ("http", "https") and bool(url.host)
 
 
 def _time_limit(timeout: float | timedelta | None) -> float | None:
@@ -221,10 +267,16 @@ def _policy(retry: object) -> RetryPolicy:
 
 
 def _header_set(headers: Mapping[str, str] | None) -> HeaderSet:
+    if headers is not None and not isinstance(headers, Mapping):
+        raise InvalidArgument("headers must map names to values")
     given = dict(headers or {})
     for name, value in given.items():
-        if not isinstance(name, str) or not isinstance(value, str) or not (name + value).isprintable():
-            raise InvalidArgument("headers must map strings to strings without line breaks")
+        if not isinstance(name, str) or not _HEADER_NAME(name) or name.lower() in _FRAMING:
+            raise InvalidArgument(
+                f"headers cannot have {name!r}: it is no header's name, or one that frames the message"
+            )
+        if not isinstance(value, str) or not value.isprintable():
+            raise InvalidArgument(f"headers must map {name} to a string without line breaks")
     agents = [given.pop(name) for name in tuple(given) if name.lower() == "user-agent"]
     given["User-Agent"] = " ".join([*agents, _USER_AGENT])
     return HeaderSet(given)

@@ -42,12 +42,16 @@ def base_url(given: str | None, environment: Mapping[str, str], *, allow_http: b
     name = "base_url" if given is not None else "INFRAI_BASE_URL"
     text = given if given is not None else environment.get("INFRAI_BASE_URL") or DEFAULT_BASE_URL
     try:
-        parts = urlsplit(text.strip())
+        text = text.strip()
+        parts = urlsplit(text)
         host, port = parts.hostname, parts.port
     except (ValueError, AttributeError):
         raise ConfigurationError(f"{name} is not a URL") from None
+    if not text.isascii() or not text.isprintable() or " " in text:
+        raise ConfigurationError(f"{name} has characters that no URL may have: percent-encode them")
     if parts.scheme not in ("http", "https") or not host:
-        raise ConfigurationError(f"{name} must look like {DEFAULT_BASE_URL}")
+        shown = "" if "@" in text else f", not {text!r}"
+        raise ConfigurationError(f"{name} must look like {DEFAULT_BASE_URL}{shown}")
     if parts.username is not None or parts.query or parts.fragment:
         raise ConfigurationError(f"{name} must have no user, password, query or fragment")
     if parts.scheme == "http" and not allow_http and not is_loopback(host):
@@ -77,8 +81,10 @@ def check_api_key(key: object, source: str) -> Secret:
         ConfigurationError: it is empty, not a string, or has characters that no header may have.
     """
     text = key.strip() if isinstance(key, str) else ""
-    if not text or not text.isascii() or not text.isprintable():
-        raise ConfigurationError(f"the API key from {source} must be a non-empty string of printable ASCII characters")
+    if not text or not text.isascii() or not text.isprintable() or " " in text:
+        raise ConfigurationError(
+            f"the API key from {source} must be a non-empty string of printable ASCII characters without spaces"
+        )
     return Secret(text)
 
 
@@ -96,6 +102,8 @@ def find_api_key(environment: Mapping[str, str], credentials: Path) -> Secret:
         raise ConfigurationError(_HOW_TO_GET_A_KEY) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{credentials} cannot be read ({type(error).__name__})") from None
+    if text.startswith("INFRAI_API_KEY="):
+        raise ConfigurationError(f'{credentials} must hold {{"api_key": "..."}} or the bare key, no assignment')
     if not text.startswith("{"):
         return check_api_key(text, str(credentials))
     try:
@@ -105,13 +113,31 @@ def find_api_key(environment: Mapping[str, str], credentials: Path) -> Secret:
 
 
 def credentials_file() -> Path:
-    """Return where the credentials file is."""
-    return Path.home() / ".infrai" / "credentials"
+    """Return where the credentials file is; a path that cannot exist where there is no home directory."""
+    return Path(os.path.expanduser("~/.infrai/credentials"))
+
+
+def prepare_credentials(path: Path) -> None:
+    """See to it that the credentials file can be written, before there is a key that could be lost.
+
+    Raises:
+        ConfigurationError: it cannot.
+    """
+    try:
+        if not path.is_absolute():
+            raise PermissionError("there is no home directory")
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not os.access(path.parent, os.W_OK):
+            raise PermissionError("no right to write there")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigurationError(
+            f"{path} cannot be written ({reason}): pass write_credentials=False and keep the key yourself"
+        ) from None
 
 
 def write_credentials(path: Path, api_key: str) -> None:
     """Write the credentials file, readable by its owner alone (D15); one that was there is kept as ``.previous``."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 from contextvars import ContextVar
@@ -27,11 +28,25 @@ class Sighting:
     opened: int = 0
     reused: int = 0
     fresh: bool = False
+    transport: asyncio.Transport | None = None
 
     def watch(self, *, connected: bool) -> None:
         """Have this task's next connection reported here; ``connected`` is what to believe until then."""
-        self.connected, self.fresh = connected, False
+        self.connected, self.fresh, self.transport = connected, False, None
         _sighting.set(self)
+
+    def see(self, connection: aiohttp.connector.Connection) -> None:
+        """Note a connection: from here on bytes may leave."""
+        self.connected, self.transport = True, connection.transport
+        if self.fresh:
+            self.opened += 1
+        else:
+            self.reused += 1
+
+    def abort(self) -> None:
+        """End the connection now: over TLS a polite close would outlive the session, waiting for the other side."""
+        if self.transport is not None:
+            self.transport.abort()
 
 
 class _Socket(socket.socket):
@@ -55,15 +70,11 @@ class Connector(aiohttp.TCPConnector):
         super().__init__(limit=0, ssl=True if context is None else context, socket_factory=_make_socket)
 
     async def connect(self, *args: Any, **kwargs: Any) -> aiohttp.connector.Connection:
-        """Return a connection, and note whether it is a new one: from here on bytes may leave."""
+        """Return a connection, and report it to whoever watches."""
         connection = await super().connect(*args, **kwargs)
         sighting = _sighting.get(None)
         if sighting is not None:
-            sighting.connected = True
-            if sighting.fresh:
-                sighting.opened += 1
-            else:
-                sighting.reused += 1
+            sighting.see(connection)
         return connection
 
 
@@ -75,20 +86,35 @@ def environment_proxy(origin: str) -> str | None:
     parts = urlsplit(origin)
     if parts.hostname is None or proxy_bypass(parts.hostname):
         return None
-    return getproxies().get(parts.scheme)
+    proxy = getproxies().get(parts.scheme)
+    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
 
 
 def as_transport_error(error: aiohttp.ClientError | OSError) -> tuple[TransportError, bool]:
-    """Return aiohttp's error as ours, and whether it is certain that nothing was sent."""
-    if isinstance(error, aiohttp.ClientHttpProxyError):
-        # Not chained: its text holds the proxy's URL, which may hold a password.
-        return ConnectError(f"the proxy refused the connection (HTTP {error.status})"), True
-    if isinstance(error, aiohttp.ClientResponseError):
-        # Not chained: it holds the request's headers, and so the key.
-        return TransportError(f"the answer is not HTTP: {error.message}"), False
-    kind: type[TransportError] = TransportError
-    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-        kind = ConnectError
-    mapped = kind(str(error) or type(error).__name__)
-    mapped.__cause__ = error
-    return mapped, kind is ConnectError
+    """Return aiohttp's error as ours, and whether it is certain that nothing was sent.
+
+    Those whose text or fields may hold a secret (a proxy's URL, the request's headers) are not chained.
+    """
+    match error:
+        case aiohttp.ClientHttpProxyError():
+            return ConnectError(f"the proxy refused the connection (HTTP {error.status})"), True
+        case aiohttp.ClientProxyConnectionError():
+            return ConnectError(f"cannot connect to the proxy: {error.os_error}"), True
+        case aiohttp.InvalidURL():
+            return ConnectError("the address of the service or of its proxy is no URL that can be connected to"), True
+        case aiohttp.ClientResponseError():
+            return TransportError(f"the answer is not HTTP: {error.message}"), False
+        case aiohttp.ClientConnectorCertificateError():
+            reason: object = error.certificate_error
+        case aiohttp.ClientConnectorError():
+            reason = error.os_error
+        case aiohttp.ConnectionTimeoutError():
+            return _chained(ConnectError(str(error)), error), True
+        case _:
+            return _chained(TransportError(str(error) or type(error).__name__), error), False
+    return _chained(ConnectError(f"cannot connect to {error.host}:{error.port}: {reason}"), error), True
+
+
+def _chained(mapped: TransportError, cause: Exception) -> TransportError:
+    mapped.__cause__ = cause
+    return mapped

@@ -88,6 +88,7 @@ class Core:
             self.pool.learned,
             left=lambda: deadline - time.monotonic(),
             chance=random.random,
+            spend=self.pool.spend,
             idempotency_key=_key_for(row, idempotency_key),
             key_in_body=idempotency_key is not None,
         )

@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar, Union, get_args, get_origin
 import attrs
 from cattrs import Converter
 
-from infrai_async._answer import Envelope, kind_of
+from infrai_async._answer import Envelope, exact, kind_of
 from infrai_async.capabilities import Capability
 from infrai_async.errors import DecodeError
 from infrai_async.models import (
@@ -181,15 +181,9 @@ def _number(value: Any, _: Any) -> float:
     raise _Mismatch("a number", value)
 
 
-@functools.lru_cache(maxsize=1024, typed=True)
-def _exact(value: float) -> Decimal:
-    # The shortest decimal form is the number that the service wrote; prices repeat, hence the cache.
-    return Decimal(repr(value))
-
-
 def _money(value: Any, _: Any) -> Decimal:
     if value.__class__ is float or value.__class__ is int:
-        return _exact(value)
+        return exact(value)
     raise _Mismatch("a number", value)
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, TypeAlias, TypeVar
 
 import attrs
 
-from infrai_async._answer import Answer, Broken, Envelope, open_envelope, refusal, request_id
+from infrai_async._answer import Answer, Broken, Envelope, cost_of, open_envelope, refusal, request_id
 from infrai_async._request import Request, build
 from infrai_async._retry import RetryPolicy, Verdict, judge_broken, judge_refusal, retry_after_seconds
 from infrai_async.capabilities import Capability
@@ -21,6 +22,7 @@ from infrai_async.errors import (
     Attempt,
     AuthenticationError,
     ClientClosedError,
+    ConfigurationError,
     DecodeError,
     InfraiError,
     Outcome,
@@ -35,9 +37,10 @@ T = TypeVar("T")
 
 @attrs.frozen
 class Send:
-    """Send it, as soon as there is a place and the gate is open."""
+    """Send it, as soon as there is a place and the gate is open; ``again`` says that it repeats one that failed."""
 
     request: Request
+    again: bool = False
 
 
 @attrs.frozen
@@ -106,7 +109,8 @@ class Failure:
 class Call:
     """One call: what it was asked, and what it knows of itself while it runs.
 
-    ``left`` gives the seconds that its time has left, ``chance`` a number between 0 and 1.
+    ``left`` gives the seconds that its time has left, ``chance`` a number between 0 and 1; ``spend`` takes what an
+    answer says it cost.
     """
 
     row: Capability[Any]
@@ -115,6 +119,7 @@ class Call:
     learned: Learned
     left: Callable[[], float]
     chance: Callable[[], float]
+    spend: Callable[[Decimal], None]
     idempotency_key: str | None = None
     key_in_body: bool = False
     generation: int = 0
@@ -177,8 +182,12 @@ def run(call: Call, decode: Decoder[T]) -> Flow[T]:
     call.generation = call.learned.generation
     request = call.request()
     error: InfraiError | None = None
+    again = False
     while True:
-        result = yield Send(request)
+        try:
+            result = yield Send(request, again)
+        except ConfigurationError as unusable:
+            raise call.fail(unusable, "not_sent") from unusable.__cause__
         if isinstance(result, Answer):
             outcome = _read(call, result, decode)
             if not isinstance(outcome, Failure):
@@ -190,7 +199,7 @@ def run(call: Call, decode: Decoder[T]) -> Flow[T]:
             assert isinstance(result, Refused | Expired | Closed)  # noqa: S101 - nothing else answers a Send
             raise _unsent(call, result, error)
         if call.move(outcome):
-            request = call.request()
+            request, again = call.request(), False
             continue
         error = outcome.error
         if call.settle(outcome):
@@ -198,27 +207,36 @@ def run(call: Call, decode: Decoder[T]) -> Flow[T]:
         if outcome.verdict.hold is not None:
             yield Hold(outcome.verdict.hold)
         if (yield from _renewed(call, error)):
+            again = False
             continue
         pause = call.pause(outcome)
         if pause is None:
             raise error
         held = outcome.verdict.hold is not None  # then the gate makes it wait, and it draws on no quota
-        if not held and not (yield Pause(pause, call.row.id, call.tries[-1][1])):
+        if not held and (yield Pause(pause, call.row.id, call.tries[-1][1])) is not True:
             raise error
+        again = True
 
 
 def _renewed(call: Call, error: InfraiError) -> Generator[Step, Result, bool]:
     """After a 401 ask once for another key, which also serves the calls to come; send again where that is allowed."""
-    if not isinstance(error, AuthenticationError) or call.renewed:
+    if not isinstance(error, AuthenticationError) or call.renewed or call.row.public:
         return False
     call.renewed = True
-    return bool((yield Renew())) and call.policy.max_attempts > 1
+    try:
+        another = yield Renew()
+    except ConfigurationError as failed:
+        error.__cause__ = failed
+        return False
+    return another is True and call.policy.max_attempts > 1
 
 
 def _read(call: Call, answer: Answer, decode: Decoder[T]) -> T | Failure:
     envelope: Envelope | None = None
     try:
         envelope = open_envelope(answer)
+        if (cost := cost_of(envelope)) is not None:
+            call.spend(cost)
         if envelope.error is None:
             value = decode(call.row, envelope)
             call.note_route(unrouted=False)

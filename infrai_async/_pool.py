@@ -1,13 +1,14 @@
 """The session pool: the only place that does I/O for a call.
 
 A pool belongs to one client and serves any number of event loops, one after another or at once: each loop gets a
-session of its own (``_Home``), while places, gate, quota and figures are the client's. It knows nothing of
+session of its own (``_home``), while places, gate, quota and figures are the client's. It knows nothing of
 capabilities; it drives a flow and tells it what came of each step.
 """
 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import inspect
 import io
@@ -16,10 +17,10 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from decimal import Decimal
 from ssl import SSLContext
-from typing import Final, TypeVar, cast
+from typing import Final, TypeAlias, TypeVar, cast
 
 import aiohttp
 import attrs
@@ -29,21 +30,23 @@ from yarl import URL
 
 from infrai_async._answer import LARGEST_ANSWER, Answer, Broken
 from infrai_async._config import Secret, check_api_key, credentials_file, find_api_key
-from infrai_async._connect import CONNECT_SECONDS, Connector, Sighting, as_transport_error, environment_proxy
-from infrai_async._flow import Closed, Expired, Flow, Hold, Learned, Pause, Refused, Renew, Result, Send
+from infrai_async._connect import CONNECT_SECONDS, as_transport_error, environment_proxy
+from infrai_async._flow import Closed, Flow, Hold, Learned, Pause, Refused, Renew, Result, Send
+from infrai_async._home import Home, Ticket
 from infrai_async._places import Places
 from infrai_async._request import Request
 from infrai_async._throttle import Gate, RetryQuota
-from infrai_async.errors import ClientClosedError, ConfigurationError, TimeoutError, TransportError
+from infrai_async.errors import ConfigurationError, InfraiError
 
 T = TypeVar("T")
-KeySource = str | Callable[[], str | Awaitable[str]] | None
+KeySource: TypeAlias = str | Callable[[], str | Awaitable[str]] | None
 
 _LARGEST_INLINE: Final = 2**20  # bytes; aiohttp warns of larger ones that are passed as bytes
 _SHORTEST_SECRET: Final = 8
-_LAST_WORDS: Final = 1.0  # seconds for cancelled calls to end
+_ELSEWHERE: Final = 2.0  # seconds beyond the grace for another loop to close its part
 _IDEMPOTENCY_KEY: Final = istr("Idempotency-Key")
 _JSON: Final = "application/json"
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)  # the call's own timer does the rest
 _log: Final = logging.getLogger("infrai_async")
 _pools: Final[weakref.WeakSet[Pool]] = weakref.WeakSet()
 _left_behind: Final[list[object]] = []
@@ -55,9 +58,10 @@ class Stats:
 
     Attributes:
         calls: calls begun. ``succeeded`` and ``failed`` are those that have ended.
-        attempts: how often something was sent; ``retries`` those after a call's first.
+        attempts: how often something was sent.
+        retries: those of them that repeat one that failed.
         in_flight: calls that hold a place now; ``waiting`` those that wait for one.
-        throttled_seconds: how long the service has kept the pool waiting (429, 503).
+        throttled_seconds: how long the service has kept the pool waiting so far (429, 503).
         connections_opened: connections made; ``connections_reused`` attempts that needed none. Both stay zero for a
             borrowed session, whose connections are not ours to watch.
         cost_usd: the sum of what the answers said they cost.
@@ -105,18 +109,19 @@ class HeaderSet:
     """The headers of one view of a client, put together once for each key."""
 
     def __init__(self, given: Mapping[str, str]) -> None:
-        self.given = given
-        self._key: str | None = None
-        self._made: dict[tuple[bool, bool], CIMultiDict[str]] = {}
+        self._given = given
+        self._made: tuple[str | None, dict[tuple[bool, bool], CIMultiDict[str]]] = (None, {})
 
     def of(self, request: Request, key: str | None) -> CIMultiDict[str]:
         """Return the headers of one request; aiohttp copies them, so that most calls can share them."""
-        if key is not None and key is not self._key:
-            self._key, self._made = key, {}
+        known_for, made = self._made
+        if key is not None and key is not known_for:
+            made = {}
+            self._made = (key, made)
         shape = (key is not None, request.body is not None)
-        headers = self._made.get(shape)
+        headers = made.get(shape)
         if headers is None:
-            headers = self._made[shape] = self._build(key, with_body=shape[1])
+            headers = made[shape] = self._build(key, with_body=shape[1])
         if request.idempotency_key is None:
             return headers
         headers = headers.copy()
@@ -124,148 +129,14 @@ class HeaderSet:
         return headers
 
     def _build(self, key: str | None, *, with_body: bool) -> CIMultiDict[str]:
-        headers: CIMultiDict[str] = CIMultiDict(self.given)
+        headers: CIMultiDict[str] = CIMultiDict(self._given)
         for name in (hdrs.AUTHORIZATION, hdrs.CONTENT_TYPE, _IDEMPOTENCY_KEY):
-            headers.pop(name, None)  # ours, also where this request has none (DESIGN.md section 1)
+            headers.popall(name, None)  # ours, also where this request has none (DESIGN.md section 1)
         if key is not None:
             headers[hdrs.AUTHORIZATION] = Secret(f"Bearer {key}")
         if with_body:
             headers[hdrs.CONTENT_TYPE] = _JSON
         return headers
-
-
-@attrs.define(eq=False)
-class _Ticket(Sighting):
-    """One call while it runs: who runs it, until when, and what it waits for."""
-
-    task: asyncio.Task[object] = attrs.field(kw_only=True)
-    cancelling: int = attrs.field(kw_only=True)
-    deadline: float = attrs.field(kw_only=True)
-    waits: str = ""
-    sending: bool = False
-    begun: float = 0.0
-    started_at: float = 0.0
-    sent_at: float = 0.0
-    attempts: int = 0
-    ended_by: str = ""
-    key: Secret | None = None
-
-    def end(self, why: str) -> None:
-        """Cancel the call for a reason of the pool's own."""
-        if not self.ended_by:
-            self.ended_by = why
-            self.task.cancel()
-
-    def interrupted(self) -> Result:
-        """Say what a cancellation means: the pool's own reason, or ``None`` for somebody else's."""
-        if not self.ended_by or self.task.uncancel() > self.cancelling:
-            return None
-        if not self.sending:
-            return Closed() if self.ended_by == "closed" else Expired(self.waits)
-        if self.ended_by == "closed":
-            return self.broken(TransportError("the client was closed before the answer came"))
-        return self.broken(TimeoutError("the call's time ran out before the answer came"))
-
-    def broken(self, error: TransportError, *, sent: bool | None = None) -> Broken:
-        """Describe an attempt that got no complete answer."""
-        left_us = self.connected if sent is None else sent
-        return Broken(error, left_us, self.started_at, time.monotonic() - self.sent_at, self.sent_at - self.begun)
-
-
-class _Home:
-    """What a pool has in one event loop: the session and the calls that run."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, settings: PoolSettings) -> None:
-        self.loop = loop
-        self.calls: set[_Ticket] = set()
-        self.borrowed = settings.session is not None
-        self.session = settings.session or _new_session(settings)
-        self._timer: asyncio.TimerHandle | None = None
-        self._next_deadline = float("inf")
-        self._idle: asyncio.Future[None] | None = None
-        self.key_lock = asyncio.Lock()
-        self._keeper = None if self.borrowed else _keep(self.session)
-        if self._keeper is not None:
-            # Its first step makes the loop know it, so that ``shutdown_asyncgens`` (``asyncio.run`` calls it) closes
-            # the session of a client that nobody closed.
-            _step(self._keeper.__anext__())
-
-    def enter(self, ticket: _Ticket) -> None:
-        """Watch over a call: one timer serves the deadlines of all."""
-        self.calls.add(ticket)
-        if ticket.deadline < self._next_deadline:
-            self._arm(ticket.deadline)
-
-    def leave(self, ticket: _Ticket) -> None:
-        """Let a call go."""
-        self.calls.discard(ticket)
-        if self._idle is not None and not self.calls and not self._idle.done():
-            self._idle.set_result(None)
-
-    def _arm(self, deadline: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._next_deadline = deadline
-        self._timer = self.loop.call_later(max(0.0, deadline - time.monotonic()), self._expire)
-
-    def _expire(self) -> None:
-        now = time.monotonic()
-        self._timer, self._next_deadline = None, float("inf")
-        for ticket in self.calls:
-            if ticket.deadline <= now:
-                ticket.end("expired")
-        later = min((ticket.deadline for ticket in self.calls if ticket.deadline > now), default=float("inf"))
-        if later < float("inf"):
-            self._arm(later)
-
-    async def close(self, grace: float) -> None:
-        """Give running calls ``grace`` seconds, end the rest, and close the session if it is ours."""
-        await self._drain(grace)
-        for ticket in tuple(self.calls):
-            ticket.end("closed")
-        await self._drain(_LAST_WORDS)
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._keeper is not None:
-            await self._keeper.aclose()
-            await self.session.close()
-
-    def abandon(self) -> None:
-        """Forget the session of a loop that was closed without ending its asynchronous generators."""
-        if not self.borrowed:
-            _step(self.session.close())
-
-    async def _drain(self, seconds: float) -> None:
-        if self.calls:
-            self._idle = self.loop.create_future()
-            await asyncio.wait([self._idle], timeout=seconds)
-            self._idle = None
-
-
-def _new_session(settings: PoolSettings) -> aiohttp.ClientSession:
-    session = aiohttp.ClientSession(
-        connector=Connector(settings.ssl),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
-        proxy=settings.proxy or (environment_proxy(settings.origin) if settings.trust_env else None),
-    )
-    # aiohttp would send GET, PUT and DELETE again on a reused connection that broke, unseen by the attempts that we
-    # report and by the rules of what may be sent again. Its own test client switches that off the same way.
-    session._retry_connection = False
-    return session
-
-
-def _step(awaitable: Awaitable[object]) -> None:
-    """Take the one step of an awaitable that does not suspend."""
-    with contextlib.suppress(StopIteration):
-        awaitable.__await__().__next__()
-
-
-async def _keep(session: aiohttp.ClientSession) -> AsyncGenerator[None]:
-    try:
-        yield
-    finally:
-        await session.close()
 
 
 class Pool:
@@ -274,15 +145,16 @@ class Pool:
     def __init__(self, settings: PoolSettings) -> None:
         self.settings = settings
         self.learned = Learned()
-        self.places = Places(settings.max_concurrency)
-        self.gate = Gate()
-        self.quota = RetryQuota()
         self.closed = False
+        self._gate = Gate()
+        self._quota = RetryQuota()
+        self._places = Places(settings.max_concurrency)
         self._origin = URL(settings.origin, encoded=True)
-        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
-        self._homes: dict[asyncio.AbstractEventLoop, _Home] = {}
+        self._prefix = self._origin.raw_path.rstrip("/")
+        self._homes: dict[asyncio.AbstractEventLoop, Home] = {}
         self._lender: asyncio.AbstractEventLoop | None = None
         self._key: Secret | None = None
+        self._keys_asked = 0
         self._counters = _Counters()
         self._lock = threading.Lock()
         _pools.add(self)
@@ -291,79 +163,95 @@ class Pool:
 
     async def run(self, flow: Flow[T], deadline: float, headers: HeaderSet, *, public: bool) -> T:
         """Drive a flow to its end; ``deadline`` is by ``time.monotonic``."""
-        home = self._homes.get(asyncio.get_running_loop())
-        if home is None or home.session.closed:
-            home = self._open_home()
+        step = next(flow)
+        try:
+            home = self._home()
+        except ConfigurationError as error:
+            flow.throw(error)
+            raise
+        if home is None:
+            flow.send(Closed())
+            raise AssertionError("a flow ends when the client is closed")
         task = cast("asyncio.Task[object]", asyncio.current_task())
-        ticket = _Ticket(task=task, cancelling=task.cancelling(), deadline=deadline)
+        ticket = Ticket(task=task, cancelling=task.cancelling(), deadline=deadline, begun=time.monotonic())
         home.enter(ticket)
-        value: T | None = None
+        self._count_call()
         done = False
         try:
-            step = next(flow)
             while True:
                 try:
                     if isinstance(step, Send):
-                        result = await self._attempt(home, ticket, step.request, headers, public=public)
+                        result = await self._attempt(home, ticket, step, headers, public=public)
+                        ticket.begun = time.monotonic()
                     else:
-                        result = await self._other(home, ticket, step)
+                        result = await self._do(home, ticket, step)
                 except asyncio.CancelledError:
                     result = ticket.interrupted()
                     if result is None:
                         raise
+                except InfraiError as error:
+                    step = flow.throw(error)
+                    continue
                 ticket.sending = False
                 step = flow.send(result)
         except StopIteration as stop:
-            value, done = stop.value, True
+            done = True
             return stop.value  # type: ignore[no-any-return]
         finally:
             home.leave(ticket)
-            self._account(ticket, value, done=done)
+            self._account(ticket, done=done)
 
-    async def _other(self, home: _Home, ticket: _Ticket, step: object) -> Result:
+    async def _do(self, home: Home, ticket: Ticket, step: Pause | Hold | Renew) -> Result:
         match step:
+            case Hold(seconds):
+                now = time.monotonic()
+                with self._lock:
+                    self._gate.close(now + seconds, now)
+                return None
+            case Renew():
+                ticket.waits = "for another API key"
+                stale = ticket.key
+                return callable(self.settings.api_key) and await self._find_key(home, ticket) != stale
             case Pause(seconds, capability, reason):
-                if self.closed or not self.quota.take():
-                    return False
+                with self._lock:
+                    if self.closed or not self._quota.take():
+                        return False
                 _log.info("%s: sending again in %.3f s after %s", capability, seconds, reason)
                 ticket.waits = "between attempts"
                 await asyncio.sleep(seconds)
                 return True
-            case Hold(seconds):
-                now = time.monotonic()
-                self.gate.close(now + seconds, now)
-            case Renew():
-                stale = ticket.key
-                return callable(self.settings.api_key) and await self._find_key(home, stale=stale) != stale
-        return None
 
-    async def _attempt(
-        self, home: _Home, ticket: _Ticket, request: Request, headers: HeaderSet, *, public: bool
-    ) -> Result:
-        ticket.begun = time.monotonic()
-        if (delay := self.gate.opens_at - ticket.begun) > 0 and self.gate.opens_at > ticket.deadline:
+    async def _attempt(self, home: Home, ticket: Ticket, step: Send, headers: HeaderSet, *, public: bool) -> Result:
+        gate = self._gate
+        if (delay := gate.opens_at - time.monotonic()) > 0 and gate.opens_at > ticket.deadline:
             return Refused(delay)
+        places = self._places
         ticket.waits = "for a place in the pool"
-        if not self.places.take_now() and not await self.places.take():
+        if not places.take_now() and not await places.take():
             return Closed()
         try:
-            ticket.waits = "for the service's pause to end"
-            while (delay := self.gate.opens_at - time.monotonic()) > 0:
-                if self.gate.opens_at > ticket.deadline:
+            while (delay := gate.opens_at - time.monotonic()) > 0:
+                if gate.opens_at > ticket.deadline:
                     return Refused(delay)
-                await asyncio.sleep(delay)
-            key = ticket.key = None if public else self._key or await self._find_key(home, stale=None)
-            ticket.waits = "for its answer"
+                ticket.waits = "for the service's pause to end"
+                await home.wait_for_gate()
+            key = None if public else self._key
+            if key is None and not public:
+                ticket.waits = "for the API key"
+                key = await self._find_key(home, ticket)
+            ticket.key, ticket.keys_asked = key, self._keys_asked
             ticket.sending = True
-            ticket.attempts += 1
-            return await self._send(home, ticket, request, headers.of(request, key))
+            ticket.retries += step.again
+            return await self._send(home, ticket, step.request, headers.of(step.request, key))
         finally:
-            self.places.release()
+            places.release()
 
-    async def _send(self, home: _Home, ticket: _Ticket, request: Request, headers: CIMultiDict[str]) -> Answer | Broken:
+    async def _send(self, home: Home, ticket: Ticket, request: Request, headers: CIMultiDict[str]) -> Answer | Broken:
         ticket.started_at, ticket.sent_at = time.time(), time.monotonic()
+        ticket.attempts += 1
         ticket.watch(connected=home.borrowed)
         response: aiohttp.ClientResponse | None = None
+        body: bytes | None = None
         try:
             response = await home.session.request(
                 request.method,
@@ -372,26 +260,25 @@ class Pool:
                 headers=headers,
                 allow_redirects=False,
                 raise_for_status=False,
-                timeout=self._timeout,
+                timeout=_TIMEOUT,
             )
             body = await _read(response)
         except (aiohttp.ClientError, OSError) as error:
-            if response is not None:
-                response.close()
             transport, not_sent = as_transport_error(error)
-            return ticket.broken(transport, sent=False if not_sent else None)
-        except BaseException:
-            if response is not None:
-                response.close()
-            raise
-        if body is None:
-            response.close()
-        elif response.status >= 400:
-            body = _without(ticket.key, body)
+            return ticket.broken(transport, not_sent=not_sent)
+        except RuntimeError:
+            if not home.session.closed:
+                raise
+            raise ConfigurationError("session was closed by its owner") from None
+        finally:
+            if body is None:
+                ticket.abort()
+                if response is not None:
+                    response.close()
         return Answer(
             response.status,
             response.headers,
-            body or b"",
+            _without(ticket.key, body or b""),
             started_at=ticket.started_at,
             seconds=time.monotonic() - ticket.sent_at,
             waited=ticket.sent_at - ticket.begun,
@@ -401,42 +288,53 @@ class Pool:
     def _url(self, target: str) -> URL:
         if "?" in target:
             return URL(f"{self.settings.origin}{target}", encoded=True)
-        return self._origin.with_path(self._origin.raw_path.rstrip("/") + target, encoded=True)
+        return self._origin.with_path(self._prefix + target, encoded=True)
 
-    def _account(self, ticket: _Ticket, value: object, *, done: bool) -> None:
-        cost = getattr(getattr(value, "metadata", None), "cost_usd", None)
+    # --- figures ---
+
+    def _count_call(self) -> None:
+        with self._lock:
+            self._counters.calls += 1
+
+    def _account(self, ticket: Ticket, *, done: bool) -> None:
         counters = self._counters
         with self._lock:
-            counters.calls += 1
             counters.attempts += ticket.attempts
-            counters.retries += max(0, ticket.attempts - 1)
+            counters.retries += ticket.retries
             counters.connections_opened += ticket.opened
             counters.connections_reused += ticket.reused
             if done:
                 counters.succeeded += 1
-                self.quota.earn()
-                if cost is not None:
-                    counters.cost_usd += cost
+                self._quota.earn()
             else:
                 counters.failed += 1
+
+    def spend(self, cost: Decimal) -> None:
+        """Note what an answer said it cost."""
+        with self._lock:
+            self._counters.cost_usd += cost
 
     def stats(self) -> Stats:
         """Return the figures as they are now."""
         with self._lock:
             counted = attrs.asdict(self._counters)
+            still_to_wait = max(0.0, self._gate.opens_at - time.monotonic())
+            throttled = max(0.0, self._gate.held_seconds - still_to_wait)
         return Stats(
             **counted,
-            in_flight=self.places.taken,
-            waiting=self.places.waiting,
-            throttled_seconds=self.gate.held_seconds,
+            in_flight=self._places.taken,
+            waiting=self._places.waiting,
+            throttled_seconds=throttled,
         )
 
     # --- the key ---
 
-    async def _find_key(self, home: _Home, *, stale: Secret | None) -> Secret:
+    async def _find_key(self, home: Home, ticket: Ticket) -> Secret:
+        """Return the key, asking for it at most once for all calls that miss it or whose key was refused."""
         async with home.key_lock:
-            if self._key is None or self._key == stale:
+            if self._key is None or ticket.keys_asked == self._keys_asked:
                 self._key = await self._ask_for_key()
+                self._keys_asked += 1
             return self._key
 
     async def _ask_for_key(self) -> Secret:
@@ -445,25 +343,40 @@ class Pool:
             return find_api_key(os.environ, credentials_file())
         if isinstance(source, str):
             return check_api_key(source, "api_key")
-        given = source()
-        return check_api_key(await given if inspect.isawaitable(given) else given, "the api_key function")
+        try:
+            given = source()
+            return check_api_key(await given if inspect.isawaitable(given) else given, "the api_key function")
+        except ConfigurationError:
+            raise
+        except Exception as error:
+            raise ConfigurationError(f"the api_key function failed ({type(error).__name__})") from error
 
     # --- loops ---
 
-    def _open_home(self) -> _Home:
+    def _home(self) -> Home | None:
         loop = asyncio.get_running_loop()
-        if self.closed:
-            raise ClientClosedError("the client is closed")
+        home = self._homes.get(loop)
+        if home is not None and not self.closed and not home.session.closed:
+            return home
         with self._lock:
-            if self.settings.session is not None:
-                self._check_borrowed(loop, self.settings.session)
+            if self.closed:
+                return None
+            session = self.settings.session
+            if session is not None:
+                self._check_borrowed(loop, session)
             for other in [known for known in self._homes if known.is_closed()]:
                 self._homes.pop(other).abandon()
-            home = self._homes[loop] = _Home(loop, self.settings)
+            home = self._homes[loop] = Home(loop, self._gate, session, self._proxy(), self.settings.ssl)
         return home
 
+    def _proxy(self) -> str | URL | None:
+        settings = self.settings
+        return settings.proxy or (environment_proxy(settings.origin) if settings.trust_env else None)
+
     def _check_borrowed(self, loop: asyncio.AbstractEventLoop, session: aiohttp.ClientSession) -> None:
-        if self._lender not in (None, loop):
+        # aiohttp has no public way left to ask a session for its loop; without the attribute the first user's counts.
+        owner = self._lender or getattr(session, "_loop", loop)
+        if owner is not loop:
             raise ConfigurationError("session belongs to another event loop: lend one of this loop, or pass none")
         if session.closed:
             raise ConfigurationError("session is closed")
@@ -473,31 +386,45 @@ class Pool:
 
     async def close(self, grace: float) -> None:
         """Refuse new calls, give running ones ``grace`` seconds, and leave nothing behind in any loop."""
-        self.closed = True
-        self.places.close()
         with self._lock:
-            homes, self._homes = self._homes, {}
+            self.closed = True
+            homes = dict(self._homes)
+        self._places.close()
         here = asyncio.get_running_loop()
-        elsewhere = [
-            asyncio.wrap_future(asyncio.run_coroutine_threadsafe(home.close(grace), loop))
-            for loop, home in homes.items()
-            if loop is not here and loop.is_running()
-        ]
+        elsewhere = [_close_elsewhere(home, grace) for loop, home in homes.items() if loop is not here]
         if here in homes:
             await homes[here].close(grace)
-        if elsewhere:  # a loop may stop meanwhile and never answer; it then ends its generators itself
-            await asyncio.wait(elsewhere, timeout=grace + _LAST_WORDS)
+        running = [asyncio.wrap_future(future) for future in elsewhere if future is not None]
+        if running:  # a loop may stop meanwhile and never answer; it then ends its generators itself
+            done, _ = await asyncio.wait(running, timeout=grace + _ELSEWHERE)
+            for future in done:
+                future.cancelled() or future.exception()
 
     def after_fork(self) -> None:
         """Begin afresh in a forked child: what the parent has stays the parent's."""
-        _left_behind.append((self._homes, self.places))  # kept alive: collecting them would close or warn
-        self._homes, self._lock = {}, threading.Lock()
-        self.places = Places(self.settings.max_concurrency)
+        _left_behind.append((self._homes, self._places))  # kept alive: collecting them would close or warn
+        self._homes, self._lock, self._lender = {}, threading.Lock(), None
+        self._places = Places(self.settings.max_concurrency)
+
+
+def _close_elsewhere(home: Home, grace: float) -> concurrent.futures.Future[None] | None:
+    """Close another loop's part there; if that loop does not run now, it does so when it runs again."""
+    with contextlib.suppress(RuntimeError):  # it may be closed at any moment
+        if home.loop.is_running():
+            return asyncio.run_coroutine_threadsafe(home.close(grace), home.loop)
+        if not home.loop.is_closed():
+            home.loop.call_soon_threadsafe(home.begin_closing, grace)
+            return None
+    home.abandon()
+    return None
 
 
 def _without(key: str | None, body: bytes) -> bytes:
-    """Mask the key where a service repeats it in its refusal; one too short to be a secret stays."""
-    return body if key is None or len(key) < _SHORTEST_SECRET else body.replace(key.encode(), b"***")
+    """Mask the key where a service repeats it; one too short to be a secret stays."""
+    if key is None or len(key) < _SHORTEST_SECRET:
+        return body
+    secret = key.encode()
+    return body.replace(secret, b"***") if secret in body else body
 
 
 def _body(body: bytes | None) -> bytes | io.BytesIO | None:

@@ -20,7 +20,7 @@ from urllib.parse import quote
 import attrs
 
 from infrai_async.errors import InvalidArgument
-from infrai_async.models import FlagRule, RolloutConfig, Variant
+from infrai_async.models import FlagRule, Model, RolloutConfig, Variant
 
 if TYPE_CHECKING:
     from infrai_async.capabilities import Capability, Param, Route
@@ -91,7 +91,7 @@ def build(
             continue
         plain = _checked(row, param, value)
         if param.needs:
-            _check_company(row, param, value, arguments)
+            _check_needs(row, param, value, arguments)
         if param.where == "path":
             path[param.name] = _segment(row, param, str(plain))
         elif param.where == "query":
@@ -179,7 +179,7 @@ def _checked(row: Capability[Any], param: Param, value: object) -> JSON:
     return plain
 
 
-def _check_company(row: Capability[Any], param: Param, value: object, arguments: Mapping[str, object]) -> None:
+def _check_needs(row: Capability[Any], param: Param, value: object, arguments: Mapping[str, object]) -> None:
     other = param.needs.get(str(value))
     if other is not None and _given(row.params[other], arguments) is UNSET:
         raise InvalidArgument(f"{other} is required with {param.name}={value!r}", capability=row.id)
@@ -214,6 +214,8 @@ def _plain(value: object) -> JSON:
             if value.tzinfo is None:
                 raise _NotPlain("has no time zone: pass an aware datetime, such as datetime.now(timezone.utc)")
             return value.isoformat().replace("+00:00", "Z")
+        case Model():
+            raise _NotPlain(f"is a {type(value).__name__}: pass the field that is meant, such as its id")
         case FlagRule() | RolloutConfig() | Variant():
             return _plain(value.to_dict())
         case Mapping():

@@ -37,7 +37,7 @@ def _at_least_one(instance: object, attribute: attrs.Attribute[Any], value: obje
 class RetryPolicy:
     """How often a call is sent, and how long it pauses in between.
 
-    The n-th pause is drawn evenly between zero and ``min(maximum, initial * 2**n)`` ("full jitter"), and is never
+    The n-th pause is drawn evenly between zero and ``min(maximum, initial * 2**(n-1))`` ("full jitter"), and is never
     shorter than a ``Retry-After`` says. A pause that does not fit in the call's ``timeout`` raises the error in hand.
 
     Args:

@@ -31,6 +31,7 @@ from typing import Any, Final, Literal, TypeAlias
 import attrs
 
 Outcome: TypeAlias = Literal["not_sent", "rejected", "maybe_applied"]
+_LONGEST_LINE: Final = 1000
 
 
 @attrs.frozen(kw_only=True)
@@ -54,6 +55,14 @@ class Attempt:
     request_id: str | None = None
 
 
+def one_line(text: str) -> str:
+    """Return ``text`` fit for a log: one line of bounded length, without control characters."""
+    line = " ".join(text.split())
+    if not line.isprintable():
+        line = "".join(char for char in line if char.isprintable())
+    return line if len(line) <= _LONGEST_LINE else line[: _LONGEST_LINE - 1] + "…"
+
+
 class InfraiError(Exception):
     """The base of everything that this package raises on purpose.
 
@@ -75,8 +84,9 @@ class InfraiError(Exception):
         idempotency_key: str | None = None,
         capability: str | None = None,
     ) -> None:
-        super().__init__(message)
-        self.message = message
+        line = one_line(message)
+        super().__init__(line)
+        self.message = line
         self.outcome: Outcome = outcome
         self.attempts = attempts
         self.idempotency_key = idempotency_key
@@ -88,6 +98,9 @@ class InfraiError(Exception):
 
     def __str__(self) -> str:
         return f"{self.capability}: {self.message}" if self.capability else self.message
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
 
 
 def _rebuild(cls: type[InfraiError], args: tuple[object, ...]) -> InfraiError:
@@ -164,12 +177,12 @@ class APIError(InfraiError):
     ) -> None:
         super().__init__(message, **context)
         self.status = status
-        self.code = code
-        self.hint = hint
+        self.code = one_line(code) if code else code
+        self.hint = one_line(hint) if hint else hint
         self.request_id = request_id
         self.retryable = retryable
-        if hint:
-            self.add_note(f"hint: {hint}")
+        if self.hint:
+            self.add_note(f"hint: {self.hint}")
 
     def __str__(self) -> str:
         code = f"{self.code} ({self.status})" if self.code else f"HTTP {self.status}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Literal
 
-from infrai_async._config import credentials_file
+from infrai_async._config import credentials_file, prepare_credentials
 from infrai_async._config import write_credentials as _write
 from infrai_async._core import Core
 from infrai_async.capabilities import ACCOUNT_ACTIVATE, ACCOUNT_BALANCE, ACCOUNT_TOPUP
@@ -77,10 +77,13 @@ class Account:
             idempotency_key: a fresh one by default.
 
         Raises:
+            ConfigurationError: the credentials file cannot be written; nothing was sent.
             NotFoundError: the service does not offer it.
             InfraiError: whatever else the call may raise.
         """
         arguments: dict[str, object] = {"region": region, "device_kind": device_kind}
+        if write_credentials:
+            prepare_credentials(credentials_file())
         try:
             activation = await self._core.call(ACCOUNT_ACTIVATE, arguments, idempotency_key)
         except APIError as error:

@@ -81,9 +81,9 @@ class Objects:
 
     async def presign(
         self,
-        *,
         bucket: str,
         key: str,
+        *,
         method: Literal["GET", "PUT"] = "PUT",
         expires_seconds: float | timedelta | None = None,
         content_type: str | None = None,
@@ -125,7 +125,7 @@ class Objects:
         }
         return await self._core.call(OBJECT_PRESIGN, arguments, idempotency_key)
 
-    async def delete(self, *, bucket: str, key: str, idempotency_key: str | None = None) -> Ack:
+    async def delete(self, bucket: str, key: str, *, idempotency_key: str | None = None) -> Ack:
         """Delete an object (``storage.object.delete``).
 
         Args:

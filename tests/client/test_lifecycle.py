@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import gc
 import os
 import pickle
+import random
 import ssl
 import subprocess
 import sys
@@ -13,13 +15,22 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
 
 import aiohttp
 import pytest
 import trustme
 from support.oracle import SMALL, Oracle, answer
 
-from infrai_async import AsyncInfrai, ClientClosedError, ConfigurationError, ConnectError, TransportError
+from infrai_async import (
+    AsyncInfrai,
+    ClientClosedError,
+    ConfigurationError,
+    ConnectError,
+    InvalidArgument,
+    TransportError,
+)
 
 
 @pytest.fixture
@@ -397,3 +408,201 @@ def test_the_key_shows_nowhere(oracle: Oracle) -> None:
 
     for text in asyncio.run(main()):
         assert "verysecret" not in text
+
+
+# --- leaving nothing behind, when things go wrong ------------------------------------------------------------------
+
+TLS_TIMEOUT = """
+import asyncio, gc, ssl, sys
+from infrai_async import AsyncInfrai, TimeoutError
+context = ssl.create_default_context(cafile=sys.argv[2])
+async def main():
+    async with AsyncInfrai("k", base_url=sys.argv[1], ssl=context, timeout=0.3) as client:
+        try:
+            await client.db.project.get("slow")
+        except TimeoutError as error:
+            print(error.outcome)
+        task = asyncio.create_task(client.db.project.get("slow"))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        await asyncio.wait([task])
+asyncio.run(main())
+gc.collect()
+"""
+
+
+def test_over_tls_too_a_call_that_ran_out_of_time_leaves_no_socket(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(server)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    with Oracle(lambda seen: answer(SMALL, delay=5), tls=server) as oracle:
+        command = [sys.executable, "-X", "dev", "-W", "error", "-c", TLS_TIMEOUT, oracle.url, str(tmp_path / "ca.pem")]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("maybe_applied\n", "")
+
+
+def test_whoever_closes_again_waits_too_and_a_shorter_grace_shortens_it(oracle: Oracle) -> None:
+    async def main() -> None:
+        client = AsyncInfrai("k", base_url=oracle.url)
+        call = asyncio.create_task(client.db.project.get("slow"))
+        await asyncio.sleep(0.05)
+        with pytest.raises(builtins.TimeoutError):
+            async with asyncio.timeout(0.1):
+                await client.aclose(grace=30)
+        began = time.monotonic()
+        first, second = asyncio.create_task(client.aclose()), asyncio.create_task(client.aclose(timedelta(0)))
+        await asyncio.gather(first, second)
+        assert time.monotonic() - began < 2
+        with pytest.raises(TransportError):
+            await call
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(main())
+
+
+CLOSED_BY_MANY = """
+import asyncio, sys, threading
+from infrai_async import AsyncInfrai
+async def use(client):
+    await client.db.project.get("p")
+    await asyncio.sleep(0.05)
+    await client.aclose(0.2)
+for _ in range(5):
+    client = AsyncInfrai("k", base_url=sys.argv[1])
+    threads = [threading.Thread(target=lambda: asyncio.run(use(client))) for _ in range(4)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+"""
+
+
+def test_a_client_that_many_threads_close_at_once_says_nothing(oracle: Oracle) -> None:
+    command = [sys.executable, "-X", "dev", "-W", "error", "-c", CLOSED_BY_MANY, oracle.url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_loop_that_stood_still_closes_its_part_when_it_runs_again(oracle: Oracle) -> None:
+    client = AsyncInfrai("k", base_url=oracle.url)
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(one(client))
+    asyncio.run(client.aclose())
+    loop.run_until_complete(asyncio.sleep(0.05))
+    loop.close()
+    del client
+    gc.collect()
+
+
+def test_a_client_that_is_dropped_in_a_running_loop_closes_its_connections(oracle: Oracle) -> None:
+    async def main() -> None:
+        for _ in range(5):
+            await one(AsyncInfrai("k", base_url=oracle.url, timeout=3600))
+        gc.collect()
+        for _ in range(100):
+            await asyncio.sleep(0.01)
+            if len(oracle._writers) == 0:
+                break
+        assert len(oracle._writers) == 0
+
+    asyncio.run(main())
+
+
+def test_a_view_used_as_a_context_manager_leaves_the_client_open(oracle: Oracle) -> None:
+    async def main() -> None:
+        async with AsyncInfrai("k", base_url=oracle.url) as client:
+            async with client.with_options(timeout=5) as view:
+                await one(view)
+            await one(client)
+
+    asyncio.run(main())
+
+
+def test_ten_thousand_cancelled_calls_lose_no_place(oracle: Oracle) -> None:
+    async def main() -> None:
+        chance = random.Random(1)
+        async with AsyncInfrai("k", base_url=oracle.url, max_concurrency=5) as client:
+            for _ in range(100):
+                tasks = [asyncio.create_task(one(client)) for _ in range(100)]
+                await asyncio.sleep(chance.random() / 500)
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(tasks)
+            assert client.stats.in_flight == client.stats.waiting == 0
+            assert await asyncio.gather(*(one(client) for _ in range(5))) == ["p1"] * 5
+            stats = client.stats
+            assert stats.calls == stats.succeeded + stats.failed
+
+    asyncio.run(main())
+
+
+def test_the_same_header_in_several_spellings_overrides_nothing(oracle: Oracle) -> None:
+    given = {"authorization": "A", "Authorization": "B", "idempotency-key": "1", "Idempotency-Key": "2"}
+
+    async def main() -> None:
+        async with AsyncInfrai("k", base_url=oracle.url, headers=given) as client:
+            await one(client)
+            await client.discovery.get("x")
+
+    asyncio.run(main())
+    assert oracle.seen[0].headers["authorization"] == "Bearer k"
+    assert "idempotency-key" not in oracle.seen[0].headers
+    assert "authorization" not in oracle.seen[1].headers
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"api_key": 5},
+        {"ssl": "x"},
+        {"session": "x"},
+        {"proxy": 5},
+        {"proxy": "user:passw0rd@proxy:3128"},
+        {"proxy": "socks5://proxy"},
+        {"headers": "abc"},
+        {"headers": {"Content-Length": "3"}},
+        {"headers": {"A:B": "c"}},
+        {"headers": {"": "c"}},
+        {"base_url": "https://a b.c"},
+        {"base_url": "https://h/a b"},
+    ],
+)
+def test_a_setting_of_the_wrong_kind_is_refused_when_the_client_is_built(options: dict[str, object]) -> None:
+    with pytest.raises((InvalidArgument, ConfigurationError), match=next(iter(options))) as caught:
+        AsyncInfrai(**options)  # type: ignore[arg-type]
+    assert "passw0rd" not in str(caught.value)
+
+
+def test_a_key_that_could_not_be_kept_is_not_asked_for(oracle: Oracle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/dev/null")
+
+    async def main() -> None:
+        async with AsyncInfrai(base_url=oracle.url) as client:
+            with pytest.raises(ConfigurationError, match="write_credentials=False"):
+                await client.account.activate()
+            with pytest.raises(ConfigurationError, match="INFRAI_API_KEY"):
+                await one(client)
+
+    asyncio.run(main())
+    assert oracle.seen == []
+
+
+def test_the_public_modules_are_attributes_before_anything_is_loaded() -> None:
+    program = (
+        "import infrai_async; print(infrai_async.errors.NotFoundError.__name__, infrai_async.models.Page.__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("NotFoundError Page\n", "")
+
+
+def test_a_session_that_the_loop_closed_under_the_client_is_replaced(oracle: Oracle) -> None:
+    async def main() -> None:
+        async with AsyncInfrai("k", base_url=oracle.url) as client:
+            await one(client)
+            await asyncio.get_running_loop().shutdown_asyncgens()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ResourceWarning)  # of a generator begun after that, which asyncio notes
+                assert await one(client) == "p1"
+
+    asyncio.run(main())
+    assert [seen.connection for seen in oracle.seen] == [1, 2]

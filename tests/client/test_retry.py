@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 import builtins
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
 
+import aiohttp
 import pytest
 from support.oracle import SMALL, Oracle, Reply, Seen, answer, refuse
 
 from infrai_async import (
     AsyncInfrai,
     AuthenticationError,
+    BadRequestError,
+    ClientClosedError,
+    ConfigurationError,
     ConnectError,
     DecodeError,
     InsufficientCreditError,
+    InvalidArgument,
     RateLimitError,
     RetryPolicy,
     ServerError,
@@ -309,12 +313,215 @@ async def test_a_refusal_that_repeats_the_key_does_not_show_it() -> None:
     assert caught.value.hint == "*** is unknown"
 
 
-async def test_a_session_that_was_closed_under_the_client_is_replaced() -> None:
-    with Oracle(in_turn(WARM)) as oracle:
+# --- time, keys and figures, where they meet -----------------------------------------------------------------------
+
+
+async def test_time_that_runs_out_while_another_key_is_fetched_ends_the_call() -> None:
+    asked = 0
+
+    async def give() -> str:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0 if asked == 1 else 5)
+        return f"key-number-{asked}"
+
+    with Oracle(in_turn(refuse(401, "UNAUTHORIZED"), answer(SMALL))) as oracle:
+        async with AsyncInfrai(give, base_url=oracle.url, timeout=0.3) as client:
+            began = time.monotonic()
+            with pytest.raises((AuthenticationError, TimeoutError)):
+                await client.db.project.create(name="x")
+            assert time.monotonic() - began < 2
+    assert len(oracle.seen) == 1
+
+
+async def test_time_that_runs_out_during_a_pause_ends_the_call() -> None:
+    policy = RetryPolicy(initial=0.4, maximum=0.4)
+    with Oracle(in_turn(refuse(500, "X", retryable=True, headers={"Retry-After": "0.3"}), answer(SMALL))) as oracle:
+        async with client_of(oracle, retry=policy, timeout=0.5) as client:
+            call = asyncio.create_task(client.db.project.get("p"))
+            while not oracle.seen:
+                await asyncio.sleep(0.005)
+            await asyncio.sleep(0.05)
+            time.sleep(0.6)  # the loop is blocked past the deadline and the pause: both fire at once
+            with pytest.raises((ServerError, TimeoutError)):
+                await call
+    assert len(oracle.seen) == 1
+
+
+async def test_a_slow_key_function_is_named_when_time_runs_out() -> None:
+    async def give() -> str:
+        await asyncio.sleep(5)
+        return "never"
+
+    async with AsyncInfrai(give, base_url="http://127.0.0.1:9", timeout=0.1) as client:
+        with pytest.raises(TimeoutError, match="waited for the API key"):
+            await client.db.project.get("p")
+
+
+async def test_a_key_function_that_fails_is_an_error_of_the_call() -> None:
+    answers = iter(["old"])
+
+    def give() -> str:
+        return next(answers)
+
+    with Oracle(in_turn(refuse(401, "UNAUTHORIZED"))) as oracle:
+        async with AsyncInfrai(give, base_url=oracle.url) as client:
+            with pytest.raises(AuthenticationError) as refused:
+                await client.db.project.get("p")
+    assert isinstance(refused.value.__cause__, ConfigurationError)
+    assert isinstance(refused.value.__cause__.__cause__, StopIteration)
+    async with AsyncInfrai(give, base_url="http://127.0.0.1:9") as client:
+        with pytest.raises(ConfigurationError, match=r"^db\.project\.get: the api_key function failed"):
+            await client.db.project.get("p")
+
+
+async def test_many_refused_calls_ask_for_another_key_once() -> None:
+    asked = 0
+
+    async def give() -> str:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0.05)
+        return "the-same-key"
+
+    with Oracle(lambda seen: refuse(401, "UNAUTHORIZED")) as oracle:
+        async with AsyncInfrai(give, base_url=oracle.url) as client:
+            calls = [client.db.project.get("p") for _ in range(20)]
+            results = await asyncio.gather(*calls, return_exceptions=True)
+    assert {type(result) for result in results} == {AuthenticationError}
+    assert asked <= 3
+
+
+async def test_a_public_call_asks_for_no_key() -> None:
+    def give() -> str:
+        raise AssertionError("nobody needs a key here")
+
+    with Oracle(in_turn(refuse(401, "UNAUTHORIZED"))) as oracle:
+        async with AsyncInfrai(give, base_url=oracle.url) as client:
+            with pytest.raises(AuthenticationError):
+                await client.discovery.list()
+    assert len(oracle.seen) == 1
+
+
+async def test_calls_leave_the_gate_in_the_order_in_which_they_came() -> None:
+    gate = refuse(429, "RATE_LIMITED", headers={"Retry-After": "0.5"})
+    with Oracle(in_turn(gate, answer(SMALL))) as oracle:
+        async with client_of(oracle, max_concurrency=64, retry=RetryPolicy.none()) as client:
+            with pytest.raises(RateLimitError):
+                await client.db.project.get("first")
+            calls = []
+            for number in range(40):
+                calls.append(asyncio.create_task(client.db.project.get(f"{number:02}")))
+                await asyncio.sleep(0.002)
+            entered: list[str] = []
+            pool = client._core.pool
+            send = pool._send
+
+            async def note(home: Any, ticket: Any, request: Any, headers: Any) -> Any:
+                entered.append(request.target.rpartition("/")[2])
+                return await send(home, ticket, request, headers)
+
+            pool._send = note  # type: ignore[method-assign] # to see the order of leaving; the sending is the real one
+            await asyncio.gather(*calls)
+    assert entered == [f"{number:02}" for number in range(40)]
+
+
+async def test_figures_count_what_is_under_way_and_nothing_that_is_no_retry() -> None:
+    with Oracle(lambda seen: answer(SMALL, delay=0.3)) as oracle:
+        async with client_of(oracle) as client:
+            calls = [asyncio.create_task(client.db.project.get("p")) for _ in range(3)]
+            await asyncio.sleep(0.1)
+            assert (client.stats.calls, client.stats.in_flight, client.stats.succeeded) == (3, 3, 0)
+            await asyncio.gather(*calls)
+            with pytest.raises(InvalidArgument):
+                await client.db.project.get("")
+            assert (client.stats.calls, client.stats.succeeded, client.stats.failed) == (3, 3, 0)
+
+    def only_current(seen: Seen) -> Reply:
+        return Reply(status=404) if "/buckets" in seen.path else answer({"items": []})
+
+    with Oracle(only_current) as oracle:
+        async with client_of(oracle, retry=RetryPolicy.none()) as client:
+            assert await client.storage.bucket.list().collect() == []
+            assert (client.stats.attempts, client.stats.retries) == (2, 0)
+
+    with Oracle(in_turn(refuse(500), answer(SMALL))) as oracle:
         async with client_of(oracle) as client:
             await client.db.project.get("p")
-            await asyncio.get_running_loop().shutdown_asyncgens()
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ResourceWarning)  # of a generator begun after that, which asyncio notes
-                assert (await client.db.project.get("p")).id == "p1"
-    assert [seen.connection for seen in oracle.seen] == [1, 2]
+            assert (client.stats.attempts, client.stats.retries) == (2, 1)
+
+
+async def test_what_an_answer_cost_counts_also_when_it_cannot_be_read() -> None:
+    with Oracle(in_turn(answer({"id": 5}))) as oracle:
+        async with client_of(oracle) as client:
+            with pytest.raises(DecodeError):
+                await client.db.project.create(name="x")
+            assert str(client.stats.cost_usd) == "0.001"
+
+
+async def test_throttled_seconds_grow_with_the_time_that_has_passed() -> None:
+    with Oracle(in_turn(refuse(429, "RATE_LIMITED", headers={"Retry-After": "1000"}))) as oracle:
+        async with client_of(oracle, retry=RetryPolicy.none()) as client:
+            with pytest.raises(RateLimitError):
+                await client.db.project.get("p")
+            assert client.stats.throttled_seconds < 10
+
+
+async def test_an_attempt_says_how_long_its_call_waited_before_it() -> None:
+    bad = refuse(500, "X", headers={"Retry-After": "0.2"})
+    with Oracle(in_turn(bad, bad, refuse(400))) as oracle:
+        async with client_of(oracle) as client:
+            with pytest.raises(BadRequestError) as caught:
+                await client.db.project.get("p")
+    first, second, third = caught.value.attempts
+    assert first.waited < 0.1
+    assert 0.19 < second.waited < 2
+    assert 0.19 < third.waited < 2
+
+
+async def test_errors_say_which_call_they_belong_to_also_when_nothing_could_be_sent() -> None:
+    client = AsyncInfrai("k", base_url="http://127.0.0.1:9")
+    await client.aclose()
+    with pytest.raises(ClientClosedError) as closed:
+        await client.db.project.create(name="x", idempotency_key="mine")
+    keyless = AsyncInfrai(base_url="http://127.0.0.1:9")
+    with pytest.raises(ConfigurationError) as missing:
+        await keyless.db.project.create(name="x", idempotency_key="mine")
+    for error in (closed.value, missing.value):
+        assert (error.capability, error.idempotency_key, error.outcome) == ("db.project.create", "mine", "not_sent")
+
+
+async def test_an_error_is_one_line_whatever_the_service_says() -> None:
+    reply = refuse(400, "CODE\n", message="line one\nline two\x1b[31m", hint="do\r\nthis")
+    with Oracle(in_turn(reply)) as oracle:
+        async with client_of(oracle) as client:
+            with pytest.raises(BadRequestError) as caught:
+                await client.db.project.get("p")
+    assert str(caught.value) == "db.project.get: CODE (400): line one line two[31m"
+    assert caught.value.__notes__ == ["hint: do this"]
+
+
+async def test_a_session_that_its_owner_closes_during_a_pause_is_named() -> None:
+    with Oracle(in_turn(refuse(500, "X", headers={"Retry-After": "0.3"}))) as oracle:
+        async with aiohttp.ClientSession() as session:
+            client = client_of(oracle, session=session)
+            call = asyncio.create_task(client.db.project.get("p"))
+            while not oracle.seen:
+                await asyncio.sleep(0.005)
+            await asyncio.sleep(0.05)
+        with pytest.raises(ConfigurationError, match=r"db\.project\.get: session was closed") as caught:
+            await call
+    assert len(caught.value.attempts) == 1
+    await client.aclose()
+
+
+async def test_the_generic_call_takes_every_documented_parameter() -> None:
+    with Oracle(in_turn(WARM)) as oracle:
+        async with client_of(oracle) as client:
+            await client.call("db.project.create", {"name": "x", "idempotency_key": "mine"})
+            with pytest.raises(InvalidArgument, match="idempotency_key"):
+                await client.call("db.project.get", {"id": "p"}, idempotency_key="mine")
+            with pytest.raises(InvalidArgument, match=r"did you mean 'db\.project\.list'"):
+                await client.call("db.project.lst")
+    assert oracle.seen[0].headers["idempotency-key"] == "mine"
+    assert oracle.seen[0].json["idempotency_key"] == "mine"

@@ -35,7 +35,7 @@ REQUEST = aiohttp.RequestInfo(
         (aiohttp.ConnectionTimeoutError("slow to connect"), ConnectError, True),
         (aiohttp.ClientResponseError(REQUEST, (), status=400, message="bad line"), TransportError, False),
         (aiohttp.ClientHttpProxyError(REQUEST, (), status=407), ConnectError, True),
-        (aiohttp.InvalidURL("x"), TransportError, False),
+        (aiohttp.InvalidURL("http://user:topsecret@x"), ConnectError, True),
         (ConnectionResetError(104, "reset"), TransportError, False),
         (OSError(), TransportError, False),
     ],

@@ -15,6 +15,7 @@ from infrai_async._config import (
     credentials_file,
     find_api_key,
     is_loopback,
+    prepare_credentials,
     write_credentials,
 )
 from infrai_async.errors import ConfigurationError
@@ -123,7 +124,11 @@ def test_a_base_url_carries_no_credentials(url: str) -> None:
     ],
 )
 def test_a_base_url_is_http_and_names_a_host(url: str) -> None:
-    assert refusal(url) == "base_url must look like https://api.infrai.cc"
+    assert refusal(url) == f"base_url must look like https://api.infrai.cc, not {url.strip()!r}"
+
+
+def test_a_base_url_with_a_password_is_not_shown() -> None:
+    assert refusal("ftp://user:hunter2@api.infrai.cc") == "base_url must look like https://api.infrai.cc"
 
 
 @pytest.mark.parametrize("url", ["https://api.infrai.cc:port", "https://api.infrai.cc:99999", "https://[::1", 5, ["x"]])
@@ -132,7 +137,8 @@ def test_what_is_no_url_is_refused(url: Any) -> None:
 
 
 def test_a_wrong_environment_variable_is_named() -> None:
-    assert refusal(None, {"INFRAI_BASE_URL": "nonsense"}) == "INFRAI_BASE_URL must look like https://api.infrai.cc"
+    message = "INFRAI_BASE_URL must look like https://api.infrai.cc, not 'nonsense'"
+    assert refusal(None, {"INFRAI_BASE_URL": "nonsense"}) == message
 
 
 @pytest.mark.parametrize(
@@ -159,7 +165,8 @@ def test_a_key_is_taken_without_the_space_around_it(text: str) -> None:
 def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(key: object) -> None:
     with pytest.raises(ConfigurationError) as caught:
         check_api_key(key, "api_key")
-    assert str(caught.value) == "the API key from api_key must be a non-empty string of printable ASCII characters"
+    message = "the API key from api_key must be a non-empty string of printable ASCII characters without spaces"
+    assert str(caught.value) == message
 
 
 def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
@@ -261,9 +268,25 @@ def test_a_secret_is_the_string_that_it_is() -> None:
 
 def test_written_credentials_are_their_owners_alone(tmp_path: Path) -> None:
     file = tmp_path / ".infrai" / "credentials"
+    prepare_credentials(file)
     write_credentials(file, KEY)
     assert file.stat().st_mode & 0o777 == 0o600
     assert file.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_file_that_could_not_be_written_is_refused_before_there_is_a_key(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file" / "credentials", Path("~/.infrai/credentials")):
+        with pytest.raises(ConfigurationError, match="write_credentials=False"):
+            prepare_credentials(path)
+
+
+def test_an_assignment_in_the_credentials_file_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "credentials"
+    file.write_text(f"INFRAI_API_KEY={KEY}")
+    with pytest.raises(ConfigurationError, match="no assignment") as caught:
+        find_api_key({}, file)
+    assert KEY not in str(caught.value)
 
 
 def test_written_credentials_are_read_again(tmp_path: Path) -> None:

@@ -217,8 +217,15 @@ def test_any_other_status_is_an_api_error(status: int) -> None:
 
 @given(st.text())
 def test_any_message_survives_a_round(message: str) -> None:
-    twin = copy.deepcopy(TimeoutError(message))
-    assert (twin.message, twin.args) == (message, (message,))
+    error = TimeoutError(message)
+    twin = copy.deepcopy(error)
+    assert (twin.message, twin.args) == (error.message, error.args)
+
+
+@given(st.text())
+def test_any_message_is_one_printable_line(message: str) -> None:
+    assert APIError(message, status=400, code=message, hint=message).message.isprintable()
+    assert len(str(APIError("x" * 5000, status=400))) < 1100
 
 
 def test_an_attempt_is_a_value() -> None:

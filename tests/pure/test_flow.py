@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,9 @@ def answer(status: int = 200, data: object = None, *, after: object = None, **er
     return Answer(status, headers, json.dumps(document).encode(), started_at=1767323045.0, seconds=0.25, waited=0.5)
 
 
+spent: list[Decimal] = []  # what the last call's answers said they cost
+
+
 def call(
     row: str = "db.project.get",
     arguments: dict[str, object] | None = None,
@@ -80,6 +84,7 @@ def call(
 ) -> Call:
     """A call whose time left is read from ``left``, the last of which holds on."""
     remaining = list(left)
+    spent.clear()
     return Call(
         CAPABILITIES[row],
         {"id": "p"} if arguments is None else arguments,
@@ -87,6 +92,7 @@ def call(
         learned if learned is not None else Learned(),
         left=lambda: remaining.pop(0) if len(remaining) > 1 else remaining[0],
         chance=lambda: chance,
+        spend=spent.append,
         idempotency_key=KEY,
         key_in_body=key_in_body,
     )
@@ -677,3 +683,31 @@ def test_steps_show_no_body() -> None:
 def test_steps_are_frozen(step: Any) -> None:
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         step.seconds = 2
+
+
+# --- what came of a step that is no Send ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("result", [Expired("between attempts"), Closed(), False, None], ids=repr)
+def test_whatever_is_not_a_pause_that_was_made_ends_the_call(result: Result) -> None:
+    steps, error = drive(call(), answer(500, code="X"), result)
+    assert kinds(steps) == ["Send", "Pause"]
+    assert isinstance(error, ServerError)
+
+
+@pytest.mark.parametrize("result", [Expired("for another API key"), Closed(), False, None], ids=repr)
+def test_whatever_is_not_another_key_ends_the_call(result: Result) -> None:
+    steps, error = drive(call(), answer(401, code="UNAUTHORIZED"), result)
+    assert kinds(steps) == ["Send", "Renew"]
+    assert isinstance(error, AuthenticationError)
+
+
+def test_only_what_repeats_a_failure_is_sent_again() -> None:
+    steps, _ = drive(call(), answer(401, code="UNAUTHORIZED"), True, answer(500), True, answer(429, after=1))
+    assert [step.again for step in steps if isinstance(step, Send)] == [False, False, True, True]
+
+
+def test_what_answers_say_they_cost_is_passed_on_whatever_becomes_of_them() -> None:
+    costly = b'{"ok": true, "data": {"id": 5}, "metadata": {"cost_usd": 0.1}}'
+    drive(call(), Answer(200, {}, costly))
+    assert spent == [Decimal("0.1")]

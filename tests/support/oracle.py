@@ -57,7 +57,7 @@ def answer(data: object, *, status: int = 200, headers: Mapping[str, str] | None
 
 def refuse(status: int, code: str = "SOME_CODE", *, headers: Mapping[str, str] | None = None, **error: Any) -> Reply:
     """A refusal in an envelope."""
-    body = {"ok": False, "data": None, "error": {"code": code, "message": "no", **error}, "metadata": {}}
+    body = {"ok": False, "data": None, "error": {"code": code, "message": "no"} | error, "metadata": {}}
     return Reply(status=status, body=json.dumps(body).encode(), headers=headers or {})
 
 
