@@ -23,6 +23,7 @@ from infrai_async._throttle import Gate
 from infrai_async.errors import TimeoutError, TransportError
 
 _LAST_WORDS: Final = 1.0  # seconds for cancelled calls to end
+_MOMENT: Final = 0.05  # seconds
 _NEVER: Final = float("inf")
 
 
@@ -92,8 +93,10 @@ class Home:
         self._keeper = None if self.borrowed else _keep(self.session)
         if self._keeper is not None:
             # Its first step makes the loop know it, so that ``shutdown_asyncgens`` (``asyncio.run`` calls it) closes
-            # the session of a client that nobody closed.
+            # the session of a client that nobody closed. A client that is dropped while its loop runs is closed by
+            # the finalizer, which also keeps the session from being collected together with it, and complaining.
             _step(self._keeper.__anext__())
+            weakref.finalize(self, _let_go, loop, self.session, self._keeper).atexit = False
 
     # --- deadlines: one timer serves all calls ---
 
@@ -193,6 +196,22 @@ class Home:
         """Forget the session of a loop that was closed without ending its asynchronous generators."""
         if not self.borrowed:
             _step(self.session.close())
+
+
+def _let_go(loop: asyncio.AbstractEventLoop, session: aiohttp.ClientSession, keeper: AsyncGenerator[None]) -> None:
+    """Close the session of a dropped client a moment later: a loop that ends until then does so itself, and waits."""
+    if session.closed:
+        return
+    with contextlib.suppress(RuntimeError):  # the loop is closed
+        loop.call_soon_threadsafe(loop.call_later, _MOMENT, _finish, loop, keeper)
+
+
+def _finish(loop: asyncio.AbstractEventLoop, keeper: AsyncGenerator[None]) -> None:
+    loop.create_task(_end(keeper))
+
+
+async def _end(keeper: AsyncGenerator[None]) -> None:
+    await keeper.aclose()
 
 
 def _expire(home: weakref.ref[Home]) -> None:

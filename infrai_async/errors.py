@@ -57,9 +57,9 @@ class Attempt:
 
 def one_line(text: str) -> str:
     """Return ``text`` fit for a log: one line of bounded length, without control characters."""
+    if not text.isprintable():
+        text = "".join(char for char in text if char.isprintable() or char.isspace())
     line = " ".join(text.split())
-    if not line.isprintable():
-        line = "".join(char for char in line if char.isprintable())
     return line if len(line) <= _LONGEST_LINE else line[: _LONGEST_LINE - 1] + "…"
 
 
