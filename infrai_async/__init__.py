@@ -4,7 +4,8 @@
 
 One table says what there is (``capabilities``); pure modules build requests, read answers and decide on retries
 (``_request``, ``_answer``, ``_decode``, ``_retry``, ``_flow``); one module does the I/O of a call (``_pool``); the
-resources are typed one-line methods over it. ``local`` shares the table and nothing else.
+resources are typed one-line methods over it. ``local`` shares the table and nothing else. Where comments and docstrings
+name a rule (``D4``, ``CONTRACT.md 1.3``), it stands in ``docs/CONTRACT.md``.
 
 Names load when they are first used: importing the package alone loads next to nothing.
 """

@@ -131,7 +131,7 @@ class HeaderSet:
     def _build(self, key: str | None, *, with_body: bool) -> CIMultiDict[str]:
         headers: CIMultiDict[str] = CIMultiDict(self._given)
         for name in (hdrs.AUTHORIZATION, hdrs.CONTENT_TYPE, _IDEMPOTENCY_KEY):
-            headers.popall(name, None)  # ours, also where this request has none (DESIGN.md section 1)
+            headers.popall(name, None)  # ours, also where this request has none
         if key is not None:
             headers[hdrs.AUTHORIZATION] = Secret(f"Bearer {key}")
         if with_body:

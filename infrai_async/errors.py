@@ -258,7 +258,7 @@ _BY_CODE: Final[Mapping[str, type[APIError]]] = {
 
 
 def api_error_class(status: int, code: str | None) -> type[APIError]:
-    """Return the class of a refusal: by its status, or under a 2xx by its code (DESIGN.md section 6)."""
+    """Return the class of a refusal: by its status, or under a 2xx by its code."""
     if 200 <= status < 300:
         if code is not None and code.endswith("_NOT_FOUND"):
             return NotFoundError

@@ -13,7 +13,7 @@ import infrai_async
 from infrai_async import errors, models
 
 NAMES = infrai_async.__all__
-# What DESIGN.md promises of the parts that are there already.
+# The public names that users rely on.
 PROMISED = {
     "APIError",
     "Ack",

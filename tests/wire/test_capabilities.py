@@ -52,7 +52,7 @@ def sample(param: dict[str, Any]) -> Any:
 
 
 def public_arguments(row: dict[str, Any]) -> dict[str, Any]:
-    """Every parameter that the documentation names, by its public name (DESIGN.md section 2, D12, D20)."""
+    """Every parameter that the documentation names, by its public name (D12, D20)."""
     arguments = {}
     for param in row["params"]:
         name = param["name"]
