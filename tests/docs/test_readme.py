@@ -46,3 +46,14 @@ def test_every_name_in_the_readmes_table_of_errors_exists() -> None:
     named = set(re.findall(r"`(\w+(?:Error|Argument))`", README))
     assert len(named) > 10
     assert {name for name in named if not hasattr(infrai_async, name) and name != "ValueError"} == set()
+
+
+def test_every_rule_that_the_code_names_stands_in_the_contract() -> None:
+    contract = (ROOT / "docs" / "CONTRACT.md").read_text(encoding="utf-8")
+    named = set()
+    for path in (ROOT / "infrai_async").rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        named |= {f"| {rule} |" for rule in re.findall(r"\bD[1-9][0-9]?\b", text)}
+        named |= {f"## {section}" for section in re.findall(r"CONTRACT\.md ([12]\.[0-9]+)", text)}
+    assert len(named) > 20
+    assert {rule for rule in named if rule not in contract} == set()
