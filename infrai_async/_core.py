@@ -96,6 +96,13 @@ class Core:
         return self.pool.run(flow, deadline, options.headers, public=row.public)
 
 
+class Resource:
+    """A namespace of the client, which makes its calls through one core."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+
 def _key_for(row: Capability[Any], given: str | None) -> str | None:
     if given is not None:
         return check_key(row, given)

@@ -177,8 +177,8 @@ class APIError(InfraiError):
     ) -> None:
         super().__init__(message, **context)
         self.status = status
-        self.code = one_line(code) if code else code
-        self.hint = one_line(hint) if hint else hint
+        self.code: str | None = one_line(code) if code else code
+        self.hint: str | None = one_line(hint) if hint else hint
         self.request_id = request_id
         self.retryable = retryable
         if self.hint:

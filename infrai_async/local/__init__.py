@@ -7,6 +7,7 @@ It imports the capability table and the models, and nothing else of the package;
     _routes _parse _envelope _refusal _hosts   HTTP's plain parts, without I/O
     _execute    once, paid for, remembered              _rollout      what a flag evaluates to
     _store      the writer thread; _state: the tables   _postgres ... databases on a real server
+    _keeper     Postgres again when it died             _closing _lock   ends wholly; one gateway at a time
     _janitor    clears up in the background             _keyring      every secret, from one
 """
 
@@ -14,11 +15,11 @@ from __future__ import annotations
 
 try:
     from infrai_async.local._gateway import LocalGateway
-    from infrai_async.local._postgres import DirectoryInUse
-except ModuleNotFoundError as error:
+    from infrai_async.local._lock import DirectoryInUse
+except ModuleNotFoundError as _error:
     raise ModuleNotFoundError(
-        f"the local gateway needs {error.name}: pip install 'infrai-async[local]', or '.[local]' in a checkout",
-        name=error.name,
-    ) from error
+        f"the local gateway needs {_error.name}: pip install 'infrai-async[local]', or '.[local]' in a checkout",
+        name=_error.name,
+    ) from _error
 
 __all__ = ["DirectoryInUse", "LocalGateway"]

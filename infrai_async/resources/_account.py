@@ -7,17 +7,14 @@ from typing import Literal
 
 from infrai_async._config import credentials_file, prepare_credentials
 from infrai_async._config import write_credentials as _write
-from infrai_async._core import Core
+from infrai_async._core import Resource
 from infrai_async.capabilities import ACCOUNT_ACTIVATE, ACCOUNT_BALANCE, ACCOUNT_TOPUP
 from infrai_async.errors import APIError
 from infrai_async.models import Activation, Balance, TopupRecord
 
 
-class Account:
+class Account(Resource):
     """The account behind the key."""
-
-    def __init__(self, core: Core) -> None:
-        self._core = core
 
     async def balance(self) -> Balance:
         """Read what is left in the wallet (``account.balance``).

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import cached_property
 
-from infrai_async._core import Core
+from infrai_async._core import Resource
 from infrai_async._cursor import Cursor
 from infrai_async.capabilities import (
     CACHE_PURGE,
@@ -20,11 +20,8 @@ from infrai_async.capabilities import (
 from infrai_async.models import Ack, CacheStats, Distribution, PurgeResult
 
 
-class Cdn:
+class Cdn(Resource):
     """Content delivery."""
-
-    def __init__(self, core: Core) -> None:
-        self._core = core
 
     @cached_property
     def distribution(self) -> Distributions:
@@ -37,11 +34,8 @@ class Cdn:
         return Cache(self._core)
 
 
-class Distributions:
+class Distributions(Resource):
     """``client.cdn.distribution``."""
-
-    def __init__(self, core: Core) -> None:
-        self._core = core
 
     async def create(
         self,
@@ -155,11 +149,8 @@ class Distributions:
         return self._core.cursor(DISTRIBUTION_LIST, {"limit": limit}, cursor=cursor, max_items=max_items)
 
 
-class Cache:
+class Cache(Resource):
     """``client.cdn.cache``."""
-
-    def __init__(self, core: Core) -> None:
-        self._core = core
 
     async def purge(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Literal
 
-from infrai_async._core import Core
+from infrai_async._core import Resource
 from infrai_async._cursor import Cursor
 from infrai_async.capabilities import (
     BRANCH_CREATE,
@@ -24,11 +24,8 @@ from infrai_async.capabilities import (
 from infrai_async.models import Ack, Branch, Project, Snapshot
 
 
-class Db:
+class Db(Resource):
     """Managed Postgres."""
-
-    def __init__(self, core: Core) -> None:
-        self._core = core
 
     @cached_property
     def project(self) -> Projects:
@@ -46,11 +43,8 @@ class Db:
         return Snapshots(self._core)
 
 
-class Projects:
+class Projects(Resource):
     """``client.db.project``."""
-
-    def __init__(self, core: Core) -> None:
-        self._core = core
 
     async def create(
         self,
@@ -133,11 +127,8 @@ class Projects:
         return self._core.cursor(PROJECT_LIST, {"limit": limit}, cursor=cursor, max_items=max_items)
 
 
-class Branches:
+class Branches(Resource):
     """``client.db.branch``."""
-
-    def __init__(self, core: Core) -> None:
-        self._core = core
 
     async def create(
         self,
@@ -219,11 +210,8 @@ class Branches:
         return self._core.cursor(BRANCH_LIST, arguments, cursor=cursor, max_items=max_items)
 
 
-class Snapshots:
+class Snapshots(Resource):
     """``client.db.snapshot``."""
-
-    def __init__(self, core: Core) -> None:
-        self._core = core
 
     async def create(
         self, *, project_id: str, label: str | None = None, idempotency_key: str | None = None

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from infrai_async._core import Core
+from infrai_async._core import Resource
 from infrai_async.capabilities import DISCOVERY_GET, DISCOVERY_LIST
 from infrai_async.models import CapabilityInfo, DiscoveryIndex
 
 
-class Discovery:
+class Discovery(Resource):
     """The service's own list of its capabilities."""
-
-    def __init__(self, core: Core) -> None:
-        self._core = core
 
     async def list(self) -> DiscoveryIndex:
         """Fetch the index (``discovery.list``): one document, not a cursor.

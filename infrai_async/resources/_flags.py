@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from infrai_async._core import Core
+from infrai_async._core import Resource
 from infrai_async._cursor import Cursor
 from infrai_async._request import UNSET, Unset
 from infrai_async.capabilities import (
@@ -33,11 +33,8 @@ from infrai_async.models import (
 )
 
 
-class Flags:
+class Flags(Resource):
     """Feature flags."""
-
-    def __init__(self, core: Core) -> None:
-        self._core = core
 
     async def is_enabled(
         self, key: str, *, user_id: str | None = None, context: Mapping[str, JSON] | None = None

@@ -6,17 +6,14 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Literal
 
-from infrai_async._core import Core
+from infrai_async._core import Resource
 from infrai_async._cursor import Cursor
 from infrai_async.capabilities import BUCKET_CREATE, BUCKET_LIST, OBJECT_DELETE, OBJECT_PRESIGN
 from infrai_async.models import Ack, Bucket, PresignedUrl
 
 
-class Storage:
+class Storage(Resource):
     """Object storage."""
-
-    def __init__(self, core: Core) -> None:
-        self._core = core
 
     @cached_property
     def bucket(self) -> Buckets:
@@ -29,11 +26,8 @@ class Storage:
         return Objects(self._core)
 
 
-class Buckets:
+class Buckets(Resource):
     """``client.storage.bucket``."""
-
-    def __init__(self, core: Core) -> None:
-        self._core = core
 
     async def create(
         self,
@@ -73,11 +67,8 @@ class Buckets:
         return self._core.cursor(BUCKET_LIST, {}, max_items=max_items)
 
 
-class Objects:
+class Objects(Resource):
     """``client.storage.object``."""
-
-    def __init__(self, core: Core) -> None:
-        self._core = core
 
     async def presign(
         self,
