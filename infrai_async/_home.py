@@ -116,9 +116,8 @@ class Home:
         if self._timer is not None:
             self._timer.cancel()
         self._next_deadline = deadline
-        # Weakly: a timer must not keep the session of a client that was dropped.
-        delay = max(0.0, deadline - time.monotonic())
-        self._timer = self.loop.call_later(delay, _expire, weakref.ref(self))
+        weakly: weakref.ref[Home] = weakref.ref(self)  # a timer must not keep the session of a dropped client
+        self._timer = self.loop.call_later(max(0.0, deadline - time.monotonic()), _expire, weakly)
 
     def expire(self) -> None:
         """End the calls whose time is up."""

@@ -270,20 +270,21 @@ class Pool:
             if not home.session.closed:
                 raise
             raise ConfigurationError("session was closed by its owner") from None
+        else:
+            return Answer(
+                response.status,
+                response.headers,
+                _without(ticket.key, body or b""),
+                started_at=ticket.started_at,
+                seconds=time.monotonic() - ticket.sent_at,
+                waited=ticket.sent_at - ticket.begun,
+                oversized=body is None,
+            )
         finally:
             if body is None:
                 ticket.abort()
                 if response is not None:
                     response.close()
-        return Answer(
-            response.status,
-            response.headers,
-            _without(ticket.key, body or b""),
-            started_at=ticket.started_at,
-            seconds=time.monotonic() - ticket.sent_at,
-            waited=ticket.sent_at - ticket.begun,
-            oversized=body is None,
-        )
 
     def _url(self, target: str) -> URL:
         if "?" in target:
@@ -398,7 +399,8 @@ class Pool:
         if running:  # a loop may stop meanwhile and never answer; it then ends its generators itself
             done, _ = await asyncio.wait(running, timeout=grace + _ELSEWHERE)
             for future in done:
-                future.cancelled() or future.exception()
+                if not future.cancelled():
+                    future.exception()  # asked for, so that nobody complains it was not
 
     def after_fork(self) -> None:
         """Begin afresh in a forked child: what the parent has stays the parent's."""
