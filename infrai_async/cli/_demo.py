@@ -48,37 +48,56 @@ async def _demo(typed: Namespace) -> Exit:
             await _play(typed, tally)
             ok = True
         except asyncio.CancelledError:
-            complain("interrupted")
+            if not tally.interrupted:  # else it was said before clearing up
+                complain("interrupted")
+            tally.interrupted = True
         except BrokenPipeError:
             raise  # nobody is left to be told
         except Exception as error:  # noqa: BLE001 - whatever did not work, the last line has to say so
             complain(error)
-    _report(tally, ok=ok)
+    _conclude(tally, ok=ok)
     return Exit.OK if ok else Exit.FAILED
-
-
-def _report(tally: Tally, *, ok: bool) -> None:
-    rows, summary = tally.by_region(), tally.summary(ok=ok)
-    if not on_terminal():
-        write_table(rows)
-        write_json(summary)
-        return
-    write_table([*rows, tally.total()])
-    outcome = "It all worked" if ok else "It did not all work"
-    figures = "{calls} calls, {seconds} s, {cost_usd} USD of the local wallet".format_map(summary)
-    print(f"{outcome}: {figures}.", flush=True)
 
 
 async def _play(typed: Namespace, tally: Tally) -> None:
     async with LocalGateway(postgres_dsn=typed.postgres_dsn, postgres_bin=typed.postgres_bin) as gateway:
-        note(f"a gateway of our own runs at {gateway.base_url}")
-        client = AsyncInfrai(gateway.api_key, base_url=gateway.base_url, max_concurrency=typed.concurrency)
-        async with client:
-            try:
-                await _Demo(client, typed, tally).play()
-            finally:
-                tally.stats = client.stats
-        note("clearing up")
+        try:
+            await _use(gateway, typed, tally)
+        except asyncio.CancelledError:
+            tally.interrupted = True
+            raise
+        finally:
+            tally.end()
+            _report(tally)
+            note("infrai-async: interrupted; clearing up" if tally.interrupted else "clearing up")
+
+
+async def _use(gateway: LocalGateway, typed: Namespace, tally: Tally) -> None:
+    note(f"a gateway of our own runs at {gateway.base_url}")
+    async with AsyncInfrai(gateway.api_key, base_url=gateway.base_url, max_concurrency=typed.concurrency) as client:
+        try:
+            await _Demo(client, typed, tally).play()
+        finally:
+            tally.stats = client.stats
+
+
+def _report(tally: Tally) -> None:
+    """Show the figures before clearing up, which takes a while; half a table would only confuse a human."""
+    if not on_terminal():
+        write_table(tally.by_region())
+    elif not tally.interrupted:
+        write_table([*tally.by_region(), tally.total()])
+
+
+def _conclude(tally: Tally, *, ok: bool) -> None:
+    """Say at the very end whether it all worked, clearing up included."""
+    summary = tally.summary(ok=ok)
+    if not on_terminal():
+        write_json(summary)
+    elif not tally.interrupted:
+        outcome = "It all worked" if ok else "It did not all work"
+        figures = "{calls} calls, {seconds} s, {cost_usd} USD of the local wallet".format_map(summary)
+        print(f"{outcome}: {figures}.", flush=True)
 
 
 class _Demo:

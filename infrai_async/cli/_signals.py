@@ -19,7 +19,8 @@ def leave_on_signals() -> None:
 def cancel_on_signals() -> Iterator[None]:
     """Cancel the current task at the first signal.
 
-    Later ones change nothing: a Postgres that was started has to be ended, however often Ctrl-C is pressed.
+    Later ones change nothing, to the end of the process: a Postgres that was started has to be ended, and then the
+    command's own exit code has to come out, however often Ctrl-C is pressed.
     """
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None  # noqa: S101 - this runs in a coroutine
@@ -35,8 +36,11 @@ def cancel_on_signals() -> Iterator[None]:
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
         for number in numbers:
-            loop.remove_signal_handler(number)
+            loop.remove_signal_handler(number)  # which puts back what kills
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
 
 
 def _signals() -> list[signal.Signals]:

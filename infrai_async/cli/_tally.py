@@ -19,6 +19,8 @@ class Tally:
         pages: how many were read for the lists.
         ready_at: by region, when its last project or branch was there, in seconds after the start.
         stats: the client's own figures.
+        ended: when the work was over, and clearing up began.
+        interrupted: whether a signal ended it.
     """
 
     begun: float = attrs.field(factory=time.monotonic)
@@ -29,10 +31,20 @@ class Tally:
     pages: int = 0
     ready_at: dict[str | None, float] = attrs.field(factory=dict)
     stats: Stats = attrs.field(factory=Stats)
+    ended: float | None = None
+    interrupted: bool = False
+
+    def end(self) -> None:
+        """Say that the work is over; what follows is clearing up."""
+        self.ended = time.monotonic()
 
     def seconds(self) -> float:
-        """Return how long it has taken so far."""
-        return round(time.monotonic() - self.begun, 2)
+        """Return how long the work has taken, so far or in the end."""
+        return round((self.ended or time.monotonic()) - self.begun, 2)
+
+    def cleanup_seconds(self) -> float:
+        """Return how long clearing up has taken so far."""
+        return 0.0 if self.ended is None else round(time.monotonic() - self.ended, 2)
 
     def add_project(self, project: Project) -> None:
         """Count a project that was created."""
@@ -62,7 +74,8 @@ class Tally:
 
     def summary(self, *, ok: bool) -> dict[str, object]:
         """Return the figures of the whole."""
-        return {
+        ending: dict[str, object] = {"interrupted": True} if self.interrupted else {}
+        return ending | {
             "ok": ok,
             "projects": len(self.projects),
             "branches": len(self.branches),
@@ -72,6 +85,7 @@ class Tally:
             "pages": self.pages,
             "calls": self.stats.calls,
             "seconds": self.seconds(),
+            "cleanup_seconds": self.cleanup_seconds(),
             "cost_usd": float(self.stats.cost_usd),
         }
 

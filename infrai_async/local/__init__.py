@@ -3,7 +3,7 @@
 It imports the capability table and the models, and nothing else of the package; the client never imports it. Inside:
 
     _gateway    starts and closes everything            _service      what a service is; prices
-    _app        HTTP: one handler for every call        _db _storage _cdn _flags _wallet _discovery   the services
+    _app _server   HTTP: one handler for all calls      _db _storage _cdn _flags _wallet _discovery   the services
     _routes _parse _envelope _refusal _hosts   HTTP's plain parts, without I/O
     _execute    once, paid for, remembered              _rollout      what a flag evaluates to
     _store      the writer thread; _state: the tables   _postgres ... databases on a real server

@@ -2,7 +2,8 @@
 
 Postgres refuses root, and a user dropped to reaches neither a virtual environment nor a data directory below a home of
 mode 0700. So for root there is a ladder: `nobody`, with the programs copied and the cluster kept where it can reach
-them; else a user namespace, which needs no copy. Anybody else runs the server in place. A cluster that exists is run
+them; else a user namespace, which needs no copy. So does a user number that has no name, as containers are given:
+initdb refuses it. Anybody else runs the server in place. A cluster that exists is run
 by whoever owns it, so that `sudo` on a user's directory, or the other rung than last time, still opens it.
 """
 
@@ -68,7 +69,7 @@ class Account:
 def for_cluster(owner: int) -> Account:
     """Return the account that runs a cluster whose files belong to the user `owner`."""
     if owner == os.geteuid():
-        return _in_namespace() if owner == 0 else Account()
+        return _as_caller()
     try:
         return Account(owner, pwd.getpwuid(owner).pw_gid)
     except KeyError:
@@ -77,7 +78,15 @@ def for_cluster(owner: int) -> Account:
 
 def ladder() -> list[Account]:
     """Return the accounts to try for a new cluster, best first."""
-    return [Account()] if os.geteuid() else [*_nobody(), _in_namespace()]
+    return [_as_caller()] if os.geteuid() else [*_nobody(), _in_namespace()]
+
+
+def _as_caller() -> Account:
+    """Return the account that the caller's files need: for root, and a number without a name, that is a namespace."""
+    try:
+        return Account() if pwd.getpwuid(os.geteuid()).pw_uid else _in_namespace()
+    except KeyError:
+        return _in_namespace()
 
 
 def _nobody() -> Iterator[Account]:

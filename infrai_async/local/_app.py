@@ -6,12 +6,10 @@ parameters as the row says; then it is carried out, and the answer goes into its
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import Final
 
-from aiohttp import web
-from aiohttp.typedefs import Handler
+from aiohttp import HttpVersion11, web
 
 from infrai_async.capabilities import CAPABILITIES
 from infrai_async.local import _cdn, _db, _discovery, _flags, _storage, _wallet
@@ -19,8 +17,8 @@ from infrai_async.local._envelope import Metadata, encode, failure, headers_of, 
 from infrai_async.local._execute import Executor
 from infrai_async.local._hosts import HostGuard, is_edge
 from infrai_async.local._keyring import hash_key
-from infrai_async.local._parse import parse_body, parse_idempotency_key, parse_params, parse_query
-from infrai_async.local._refusal import Refusal, to_come
+from infrai_async.local._parse import parse_body, parse_idempotency_key, parse_params, parse_query, unknown_fields
+from infrai_async.local._refusal import Refusal, invalid, to_come
 from infrai_async.local._routes import Match, Router
 from infrai_async.local._service import Call, Parts
 from infrai_async.local._wallet import account_of
@@ -42,20 +40,12 @@ class Gateway:
         parts: what the services work with.
         executor: what carries a call out.
         guard: whose host names are ours.
-        postgres: done when Postgres is there, or cannot be had.
     """
 
-    def __init__(
-        self,
-        parts: Parts,
-        executor: Executor,
-        guard: HostGuard,
-        postgres: asyncio.Task[None],
-    ) -> None:
+    def __init__(self, parts: Parts, executor: Executor, guard: HostGuard) -> None:
         self._parts = parts
         self._executor = executor
         self._guard = guard
-        self._postgres = postgres
         self._router = Router(CAPABILITIES.values())
         self._accounts: dict[str, str] = {}
 
@@ -63,30 +53,23 @@ class Gateway:
         """Serve only the first or second generation of routes where there are two; ``None``: both."""
         self._router = Router(CAPABILITIES.values(), generation)
 
-    def app(self) -> web.Application:
-        """Return the application. It has no routes: aiohttp's router would not tell ``%2F`` from ``/``."""
-        return web.Application(middlewares=[self._instead_of_routes])
-
-    @web.middleware
-    async def _instead_of_routes(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        return await self.handle(request)
-
-    async def handle(self, request: web.Request) -> web.Response:
+    async def handle(self, request: web.BaseRequest) -> web.Response:
         """Answer a request, whatever it is."""
         metadata = Metadata()
         try:
             return await self._answer(request, metadata)
         except Refusal as refusal:
-            return _refused(refusal, metadata)
+            return refused(refusal, metadata)
         except web.HTTPRequestEntityTooLarge:
-            return _refused(Refusal(413, "VALIDATION_ERROR", "the body is larger than 1 MiB"), metadata)
+            return refused(Refusal(413, "VALIDATION_ERROR", "the body is larger than 1 MiB"), metadata)
         except web.RequestPayloadError:
-            return _refused(Refusal(400, "VALIDATION_ERROR", "the body came incomplete or garbled"), metadata)
+            return refused(Refusal(400, "VALIDATION_ERROR", "the body came incomplete or garbled"), metadata)
         except Exception:
             _logger.exception("request %s failed", metadata.request_id)
-            return _refused(Refusal(500, "INTERNAL_ERROR", "the local gateway failed; its log says how"), metadata)
+            return refused(Refusal(500, "INTERNAL_ERROR", "the local gateway failed; its log says how"), metadata)
 
-    async def _answer(self, request: web.Request, metadata: Metadata) -> web.Response:
+    async def _answer(self, request: web.BaseRequest, metadata: Metadata) -> web.Response:
+        await _let_body_come(request)
         path = request.rel_url.raw_path
         if is_edge(self._guard.check(request.headers.get("Host"))):
             raise to_come("the edge is")
@@ -97,14 +80,14 @@ class Gateway:
         account = "" if match.row.public else await self._authenticate(request)
         call = await self._read(request, match, account)
         if match.row.id.startswith("db."):
-            await asyncio.wait({self._postgres})
+            await self._parts.postgres_settled.wait()
             self._parts.check_postgres()
         outcome = await self._executor.execute(call)
         about = metadata.to_dict(outcome.nano)
         body = encode(outcome.data) if match.row.bare else success(outcome.data, about)
         return web.Response(body=body, content_type="application/json", charset="utf-8", headers=headers_of(about))
 
-    async def _authenticate(self, request: web.Request) -> str:
+    async def _authenticate(self, request: web.BaseRequest) -> str:
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
         key = key.strip()
         if scheme.lower() == "bearer" and key:
@@ -126,15 +109,29 @@ class Gateway:
             self._accounts[hash_key(key)] = account
         return account
 
-    async def _read(self, request: web.Request, match: Match, account: str) -> Call:
+    async def _read(self, request: web.BaseRequest, match: Match, account: str) -> Call:
         row = match.row
         body = parse_body(await request.read()) if row.mutates else {}
-        params = parse_params(match, parse_query(request.rel_url.raw_query_string), body)
         key = parse_idempotency_key(request.headers.get("Idempotency-Key"), body) if row.mutates else None
-        return Call(row=row, account=account, params=params, key=key, parts=self._parts)
+        params = parse_params(match, parse_query(request.rel_url.raw_query_string), body)
+        return Call(
+            row=row, account=account, params=params, unknown=unknown_fields(row, body), key=key, parts=self._parts
+        )
 
 
-def _refused(refusal: Refusal, metadata: Metadata) -> web.Response:
+async def _let_body_come(request: web.BaseRequest) -> None:
+    """Tell a client that asks first to send its body (RFC 9110, section 10.1.1)."""
+    expected = request.headers.get("Expect")
+    if expected is None or request.version < HttpVersion11:
+        return
+    if expected.lower() != "100-continue":
+        raise invalid("of Expect only '100-continue' can be met", Expect="'100-continue'")
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    request.writer.output_size = 0  # so that aiohttp does not take the answer for one that was begun
+
+
+def refused(refusal: Refusal, metadata: Metadata) -> web.Response:
+    """Return a refusal as it is sent."""
     about = metadata.to_dict()
     return web.Response(
         status=refusal.status,

@@ -9,9 +9,9 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from infrai_async.local._paging import list_page
-from infrai_async.local._refusal import invalid, not_found
-from infrai_async.local._service import Call, Data, Parts, check_name, iso, new_id, serves
-from infrai_async.local._state import DISTRIBUTIONS, TRAFFIC, add, arrive, find
+from infrai_async.local._refusal import invalid
+from infrai_async.local._service import Call, Data, Parts, check_name, existing, iso, new_id, serves
+from infrai_async.local._state import DISTRIBUTIONS, TRAFFIC, add, arrive
 
 _SETTINGS = (
     "origin",
@@ -66,11 +66,7 @@ def _settings(call: Call) -> Data:
 
 
 def _find(call: Call, connection: Connection) -> Data:
-    id = call.params["distribution_id"]
-    found = find(connection, DISTRIBUTIONS, call.account, id=id)
-    if found is None:
-        raise not_found("CDN_DISTRIBUTION", id)
-    return found
+    return existing(call, connection, DISTRIBUTIONS, "CDN_DISTRIBUTION", id=call.params["distribution_id"])
 
 
 @serves("cdn.distribution.create", present=_with_addresses)

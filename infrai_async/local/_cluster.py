@@ -9,7 +9,7 @@ The home is `<data directory>/postgres` itself, except where root drops to `nobo
 from __future__ import annotations
 
 import asyncio
-import fcntl
+import os
 import secrets
 import shutil
 import signal
@@ -21,6 +21,7 @@ from typing import IO, Self
 from infrai_async.local._account import Account, for_cluster, ladder, reachable
 from infrai_async.local._finder import Binaries, PostgresUnavailable, find
 from infrai_async.local._homes import home_of, new_home, private, remove_home, sweep
+from infrai_async.local._lock import Lock
 from infrai_async.local._orphans import stop_servers
 
 MAX_CONNECTIONS = 300
@@ -36,28 +37,6 @@ host sameuser all 127.0.0.1/32 scram-sha-256
 """
 
 
-class DirectoryInUse(PostgresUnavailable):
-    """Another gateway runs on the same data directory."""
-
-
-class Lock:
-    """The right to run a server for one data directory; ends with the process at the latest."""
-
-    def __init__(self, directory: Path) -> None:
-        self._file = (directory / "lock").open("a")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.close()
-            raise DirectoryInUse(
-                f"another gateway runs on {directory.parent}: stop it, or give this one --data-dir another"
-            ) from None
-
-    def release(self) -> None:
-        """Let another gateway have the directory; twice does no harm."""
-        self._file.close()
-
-
 class Cluster:
     """One server over one home directory. Whoever constructs it holds the directory's `Lock`."""
 
@@ -69,28 +48,40 @@ class Cluster:
         self._binaries = binaries
         self._account = account
         self._process: asyncio.subprocess.Process | None = None
+        self._mark: Lock | None = None
 
     @classmethod
-    async def start(cls, directory: Path, binaries: Path | None = None) -> Self:
+    async def start(cls, directory: Path, binaries: Path | None = None, *, temporary: bool = False) -> Self:
         """Start the server of a directory, making its cluster first if there is none.
 
         Args:
             directory: `<data directory>/postgres`; its `Lock` is the caller's.
             binaries: The directory with the server's programs; default: see `_finder`.
+            temporary: Whether all of it may be deleted once this process is gone.
 
         Raises:
             PostgresUnavailable: if there is no server to be found, or it does not start.
         """
         cluster = await asyncio.to_thread(cls._settle, directory, binaries)
-        await asyncio.to_thread(stop_servers, cluster.data)
-        if not cluster.data.exists():
-            await cluster._make()
         try:
-            await cluster._run()
+            if temporary and cluster.home != directory:
+                cluster._mark = Lock.as_temporary(cluster.home)
+            await cluster.restart()
         except BaseException:
             await cluster.stop()
             raise
         return cluster
+
+    async def restart(self) -> None:
+        """Start a server that does not run, or has died; what another gateway or the dead one left is ended first.
+
+        Raises:
+            PostgresUnavailable: if it does not start.
+        """
+        await asyncio.to_thread(stop_servers, self.data)
+        if not self.data.exists():
+            await self._make()
+        await self._run()
 
     @classmethod
     def _settle(cls, directory: Path, explicit: Path | None) -> Self:
@@ -103,7 +94,8 @@ class Cluster:
             if programs := reachable(found, account):
                 return cls(directory, new_home(directory, account), programs, account)
         raise PostgresUnavailable(
-            f"root may become neither nobody nor a user of a namespace to run {found.directory}: run as non-root"
+            f"user {os.geteuid()} may not become one that can run {found.directory} (root needs nobody or a user "
+            f"namespace, a user without a name a user namespace): run as an ordinary user"
         )
 
     @classmethod
@@ -155,18 +147,20 @@ class Cluster:
             raise PostgresUnavailable(f"initdb failed in {self.home}: {said.decode(errors='replace').strip()[-800:]}")
 
     async def _run(self) -> None:
-        (self.home / "hba").write_text(_HBA)
+        private(self.home / "hba", _HBA)
         (self.home / "hba").chmod(0o644)
         for port in (_last_port(self.home), 0, 0):
             self.port = _free_port(port)
             with self._log() as log:
                 if await self._started(log):
-                    (self.home / "port").write_text(str(self.port))
+                    private(self.home / "port", str(self.port))
                     return
         raise PostgresUnavailable(f"Postgres does not start, its log says why: tail {self.home / 'log'}")
 
     def _log(self) -> IO[bytes]:
-        log = (self.home / "log").open("ab")
+        path = self.home / "log"
+        path.touch(mode=0o600)
+        log = path.open("ab")
         if log.tell() > _LARGEST_LOG:
             log.truncate(0)
         return log
@@ -223,7 +217,12 @@ class Cluster:
         return [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
 
     async def stop(self) -> None:
-        """End the server: its clients are disconnected, nothing committed is lost; twice does no harm."""
+        """End the server for good: its clients are disconnected, nothing committed is lost; twice does no harm."""
+        await self.halt()
+        self._unmark()
+
+    async def halt(self) -> None:
+        """End the server; it may be started again."""
         # Writing out hundreds of new databases takes long on a slow disk; the log replays faster at the next start.
         await self._end(signal.SIGINT, signal.SIGQUIT, signal.SIGKILL)
 
@@ -231,6 +230,16 @@ class Cluster:
         """Stop the server and delete all that it held, for good; twice does no harm."""
         await self._end(signal.SIGQUIT, signal.SIGKILL)
         await asyncio.to_thread(remove_home, self._directory, self.home)
+        self._unmark()
+
+    async def died(self) -> None:
+        """Wait until the server has ended, whoever ended it."""
+        if self._process is not None:
+            await self._process.wait()
+
+    def _unmark(self) -> None:
+        if self._mark is not None:
+            self._mark.release()
 
     async def _end(self, *signals: signal.Signals) -> None:
         if self._process is not None:

@@ -9,8 +9,9 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Table
 
 from infrai_async.local._paging import list_page
+from infrai_async.local._postgres import GONE
 from infrai_async.local._refusal import Refusal, conflict, invalid, not_found
-from infrai_async.local._service import Call, Data, Effect, Parts, check_name, iso, new_id, serves
+from infrai_async.local._service import Call, Data, Effect, Parts, check_name, existing, iso, new_id, serves
 from infrai_async.local._state import BRANCHES, DATABASES, PROJECTS, SNAPSHOTS, add, arrive, find
 
 _INTERNAL = frozenset({"database", "source"})
@@ -71,18 +72,26 @@ def _plan(call: Call, connection: Connection, table: Table, **values: Any) -> Da
     return plan
 
 
-def _find(call: Call, connection: Connection, table: Table, thing: str, id: str) -> Data:
-    found = find(connection, table, call.account, id=id)
-    if found is None:
-        raise not_found(thing, id)
-    return found
-
-
-def _doom(connection: Connection, table: Table, condition: sa.ColumnElement[bool]) -> None:
-    """Delete rows and mark their databases: whoever drops them may be killed, the mark stays."""
-    names = sa.select(table.c.database).where(condition)
+def _doom(connection: Connection, table: Table, condition: sa.ColumnElement[bool]) -> list[str]:
+    """Delete rows and mark their databases, which are returned: whoever drops them may be killed, the mark stays."""
+    names = list(connection.scalars(table.delete().where(condition).returning(table.c.database)))
     connection.execute(DATABASES.update().where(DATABASES.c.name.in_(names)).values(doomed=True))
-    connection.execute(table.delete().where(condition))
+    return names
+
+
+async def _close(parts: Parts, plan: Data) -> None:
+    """Let nobody in after the answer; the databases themselves are dropped later, which takes longer."""
+    try:
+        await parts.check_postgres().close(plan["databases"])
+    except (*GONE, Refusal):
+        return  # nothing opens at a server that is away, and what is marked is closed before it is used again
+
+
+_DELETION = Effect(perform=_close, finish=lambda connection, plan: True, undo=lambda connection, plan: None)
+
+
+def _ok(_: Parts, __: Data) -> Data:
+    return {"ok": True}
 
 
 # --- projects ----------------------------------------------------------------------------------------------------
@@ -118,7 +127,7 @@ def create_project(call: Call, connection: Connection) -> Data:
 
 @serves("db.project.get", present=_with_uri)
 def get_project(call: Call, connection: Connection) -> Data:
-    return _find(call, connection, PROJECTS, "DB_PROJECT", call.params["id"])
+    return existing(call, connection, PROJECTS, "DB_PROJECT", id=call.params["id"])
 
 
 @serves("db.project.list", present=_items_with_uri)
@@ -126,13 +135,11 @@ def list_projects(call: Call, connection: Connection) -> Data:
     return list_page(call, connection, PROJECTS)
 
 
-@serves("db.project.delete")
+@serves("db.project.delete", effect=_DELETION, present=_ok)
 def delete_project(call: Call, connection: Connection) -> Data:
     id = get_project(call, connection)["id"]
-    for table in (BRANCHES, SNAPSHOTS):
-        _doom(connection, table, table.c.project_id == id)
-    _doom(connection, PROJECTS, PROJECTS.c.id == id)
-    return {"ok": True}
+    parts = [name for table in (BRANCHES, SNAPSHOTS) for name in _doom(connection, table, table.c.project_id == id)]
+    return {"databases": parts + _doom(connection, PROJECTS, PROJECTS.c.id == id)}
 
 
 # --- branches ----------------------------------------------------------------------------------------------------
@@ -140,7 +147,7 @@ def delete_project(call: Call, connection: Connection) -> Data:
 
 @serves("db.branch.create", effect=_effect(_copy, BRANCHES), present=_with_uri)
 def create_branch(call: Call, connection: Connection) -> Data:
-    project = _find(call, connection, PROJECTS, "DB_PROJECT", call.params["project_id"])
+    project = existing(call, connection, PROJECTS, "DB_PROJECT", id=call.params["project_id"])
     name = check_name("branch_name", call.params["branch_name"])
     taken = sa.select(BRANCHES.c.id).where(BRANCHES.c.project_id == project["id"], BRANCHES.c.branch_name == name)
     if name == _MAIN or connection.scalar(taken) is not None:
@@ -172,7 +179,7 @@ def _source(call: Call, connection: Connection, project: Data) -> str:
 
 @serves("db.branch.get", present=_with_uri)
 def get_branch(call: Call, connection: Connection) -> Data:
-    return _find(call, connection, BRANCHES, "DB_BRANCH", call.params["id"])
+    return existing(call, connection, BRANCHES, "DB_BRANCH", id=call.params["id"])
 
 
 @serves("db.branch.list", present=_items_with_uri)
@@ -180,10 +187,9 @@ def list_branches(call: Call, connection: Connection) -> Data:
     return list_page(call, connection, BRANCHES, **call.given("project_id"))
 
 
-@serves("db.branch.delete")
+@serves("db.branch.delete", effect=_DELETION, present=_ok)
 def delete_branch(call: Call, connection: Connection) -> Data:
-    _doom(connection, BRANCHES, BRANCHES.c.id == get_branch(call, connection)["id"])
-    return {"ok": True}
+    return {"databases": _doom(connection, BRANCHES, BRANCHES.c.id == get_branch(call, connection)["id"])}
 
 
 # --- snapshots ---------------------------------------------------------------------------------------------------
@@ -191,7 +197,7 @@ def delete_branch(call: Call, connection: Connection) -> Data:
 
 @serves("db.snapshot.create", effect=_effect(_freeze, SNAPSHOTS), present=_without_database)
 def create_snapshot(call: Call, connection: Connection) -> Data:
-    project = _find(call, connection, PROJECTS, "DB_PROJECT", call.params["project_id"])
+    project = existing(call, connection, PROJECTS, "DB_PROJECT", id=call.params["project_id"])
     label = call.params.get("label")
     plan = _plan(call, connection, SNAPSHOTS, id=new_id("snap"), project_id=project["id"], label=label)
     return plan | {"source": project["database"]}
@@ -199,7 +205,7 @@ def create_snapshot(call: Call, connection: Connection) -> Data:
 
 @serves("db.snapshot.get", present=_without_database)
 def get_snapshot(call: Call, connection: Connection) -> Data:
-    return _find(call, connection, SNAPSHOTS, "DB_SNAPSHOT", call.params["id"])
+    return existing(call, connection, SNAPSHOTS, "DB_SNAPSHOT", id=call.params["id"])
 
 
 @serves("db.snapshot.list", present=_items_without_database)
@@ -210,7 +216,7 @@ def list_snapshots(call: Call, connection: Connection) -> Data:
 @serves("db.snapshot.restore", effect=_effect(_copy, PROJECTS), present=_with_uri)
 def restore_snapshot(call: Call, connection: Connection) -> Data:
     snapshot = get_snapshot(call, connection)
-    origin = _find(call, connection, PROJECTS, "DB_PROJECT", snapshot["project_id"])
+    origin = existing(call, connection, PROJECTS, "DB_PROJECT", id=snapshot["project_id"])
     name = check_name("new_name", call.params.get("new_name", f"{origin['name'][:246]}-restored"))
     kept = {key: origin[key] for key in ("vendor", "region", "plan", "mode", "postgres_version", "status")}
     plan = _plan(call, connection, PROJECTS, id=new_id("prj"), name=name, **kept)

@@ -2,28 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Final
+
 from sqlalchemy import Connection
 
-from infrai_async.capabilities import CAPABILITIES, Param
+from infrai_async.capabilities import CAPABILITIES
 from infrai_async.local._envelope import VENDOR, dollars
 from infrai_async.local._refusal import not_found
 from infrai_async.local._routes import Row
+from infrai_async.local._schema import curl, of_param, of_request, of_response
 from infrai_async.local._service import Call, Data, iso, price_of, serves
 
-_SCHEMAS: dict[str, Data] = {
-    "json": {},
-    "strings": {"type": "array", "items": {"type": "string"}},
-    "objects": {"type": "array", "items": {"type": "object"}},
+_NOT_FOUND: Final = {
+    "db.project.": "DB_PROJECT_NOT_FOUND",
+    "db.branch.": "DB_BRANCH_NOT_FOUND",
+    "db.snapshot.": "DB_SNAPSHOT_NOT_FOUND",
+    "storage.": "STORAGE_BUCKET_NOT_FOUND",
+    "cdn.": "CDN_DISTRIBUTION_NOT_FOUND",
+    "flags.": "FLAG_NOT_FOUND",
+    "discovery.": "CAPABILITY_NOT_FOUND",
 }
-_COMMON_ERRORS = {
-    "VALIDATION_ERROR": 400,
-    "UNAUTHORIZED": 401,
-    "INSUFFICIENT_CREDIT": 402,
-    "IDEMPOTENCY_KEY_REUSED": 409,
-    "RATE_LIMITED": 429,
-    "INTERNAL_ERROR": 500,
-    "VENDOR_UNAVAILABLE": 503,
-}
+_EVALUATING: Final = frozenset({"flags.is_enabled", "flags.get_value"})
+
+
+def _errors(row: Row) -> Iterator[tuple[str, int]]:
+    """Return the codes, with their statuses, that a call of this capability can meet."""
+    if row.params or row.mutates:
+        yield "VALIDATION_ERROR", 400
+    if not row.public:
+        yield "UNAUTHORIZED", 401
+    if price_of(row):
+        yield "INSUFFICIENT_CREDIT", 402
+    if any(param.where == "path" for param in row.params.values()):
+        yield next(code for prefix, code in _NOT_FOUND.items() if row.id.startswith(prefix)), 404
+    if row.id.startswith("flags.") and "version" in row.params:
+        yield "FLAG_VERSION_CONFLICT", 409
+    if row.mutates:
+        yield "IDEMPOTENCY_KEY_REUSED", 409
+    yield "RATE_LIMITED", 429
+    yield "INTERNAL_ERROR", 500
+    if row.id.startswith("db.") or row.id in _EVALUATING:
+        yield "VENDOR_UNAVAILABLE", 503
 
 
 def _billing(call: Call, row: Row) -> Data:
@@ -50,29 +70,6 @@ def _summary(call: Call, row: Row) -> Data:
     }
 
 
-def _schema(param: Param) -> Data:
-    schema = dict(_SCHEMAS.get(param.kind, {"type": param.kind}))
-    if param.choices:
-        schema["enum"] = list(param.choices)
-    if param.bounds:
-        schema["minimum"], schema["maximum"] = param.bounds
-    return schema
-
-
-def _request_schema(row: Row) -> Data:
-    params = row.routes[0].params
-    return {
-        "type": "object",
-        "properties": {param.wire: _schema(param) for param in params},
-        "required": [param.wire for param in params if param.required],
-    }
-
-
-def _curl(call: Call, row: Row) -> str:
-    auth = "" if row.public else " -H 'Authorization: Bearer '\"$INFRAI_API_KEY\""
-    return f"curl -X {row.method} '{call.parts.base_url}{row.routes[0].path}'{auth}"
-
-
 @serves("discovery.list")
 def list_capabilities(call: Call, _: Connection) -> Data:
     rows = [_summary(call, row) for row in CAPABILITIES.values()]
@@ -84,23 +81,25 @@ def get_capability(call: Call, _: Connection) -> Data:
     row = CAPABILITIES.get(call.params["capability"])
     if row is None:
         raise not_found("CAPABILITY", call.params["capability"])
-    ready = _summary(call, row)["available"]
-    return _summary(call, row) | {
+    summary = _summary(call, row)
+    ready = summary["available"]
+    return summary | {
         "parameters": [
-            {"name": param.wire, "in": param.where, "required": param.required} | _schema(param)
+            {"name": param.wire, "in": param.where, "required": param.required} | of_param(param)
             for param in row.routes[0].params
         ],
         "paths": [route.path for route in row.routes],
-        "request": _request_schema(row),
-        "response": {"type": row.returns.__name__, "paged": row.paged, "enveloped": not row.bare},
+        "request": of_request(row),
+        "response": of_response(row),
+        "enveloped": not row.bare,
         "errors": [
             {"code": code, "status": status, "retryable": status == 429 or status >= 500}
-            for code, status in _COMMON_ERRORS.items()
+            for code, status in _errors(row)
         ],
-        "examples": {"curl": _curl(call, row)},
+        "examples": {"curl": curl(row, call.parts.base_url)},
         "vendors_ready": [VENDOR] if ready else [],
         "vendors_pending": [] if ready else [VENDOR],
         "default_vendor": VENDOR,
         "key_status": "none" if row.public else "required",
-        "idempotent": row.mutates,
+        "idempotent": row.resendable,
     }

@@ -4,7 +4,9 @@ A call without an effect is one transaction: look the key up, take the price, do
 with an effect is two: the first also records the plan as ``running``; then the effect; the second makes the result
 visible and the operation ``done``. What a crash leaves ``running`` is carried on at the next start, from the plan.
 
-A refusal undoes its transaction, the price and the key's record included: the same key may be tried again.
+A refusal by the first transaction undoes it, the price and the key's record included: the same key may be tried again.
+What refuses an effect is final or passing: the key remembers a final refusal (4xx) as it does an answer; a passing one
+(5xx) it forgets. In both cases nothing is left and nothing is paid.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import attrs
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from infrai_async.local._postgres import GONE
 from infrai_async.local._refusal import Refusal, conflict, not_found
 from infrai_async.local._service import SERVICES, Call, Data, Effect, Parts, Service, price_of
 from infrai_async.local._state import ACCOUNTS, OPERATIONS
@@ -63,7 +66,7 @@ class Executor:
         step = await self._parts.store.run(partial(_begin, call, service))
         if isinstance(step, _Pending):
             step = Outcome(await asyncio.shield(self._work(step.id)), step.nano)
-        elif call.row.method == "DELETE":
+        if call.row.method == "DELETE":
             self._parts.wake()
         return attrs.evolve(step, data=service.present(self._parts, step.data))
 
@@ -96,17 +99,15 @@ class Executor:
         operation = await run(lambda connection: _load(connection, id))
         if operation is None:
             raise not_found("OPERATION", id)
-        if operation.state == "done":
-            return dict(operation.data)
+        if operation.state != "running":
+            return _answer_of(operation)
         try:
             await self._perform(operation)
-        except Refusal:
-            await run(partial(_undo, operation))
+            await run(partial(_finish, operation))
+        except Refusal as refusal:
+            await run(partial(_undo, operation, refusal))
             self._parts.wake()
             raise
-        if not await run(partial(_finish, operation)):
-            self._parts.wake()
-            raise conflict("CONFLICT", "what this was to be a part of was deleted meanwhile")
         return dict(operation.data)
 
     async def _perform(self, operation: sa.Row[Any]) -> None:
@@ -116,6 +117,8 @@ class Executor:
             raise
         except LookupError:
             raise conflict("CONFLICT", "what this was to be copied from was deleted meanwhile") from None
+        except GONE as error:
+            raise Refusal(503, "VENDOR_UNAVAILABLE", "Postgres is away; it is started again") from error
         except Exception as error:
             _logger.exception("%s failed", operation.capability)
             raise Refusal(502, "VENDOR_ERROR", f"Postgres could not do it ({type(error).__name__})") from error
@@ -123,7 +126,7 @@ class Executor:
 
 def sweep(connection: Connection, now: float) -> None:
     """Forget the keys whose time is over."""
-    old = (OPERATIONS.c.state == "done") & (OPERATIONS.c.started < now - REMEMBERED)
+    old = (OPERATIONS.c.state != "running") & (OPERATIONS.c.started < now - REMEMBERED)
     connection.execute(OPERATIONS.delete().where(old))
 
 
@@ -132,29 +135,51 @@ def _begin(call: Call, service: Service, connection: Connection) -> Outcome | _P
     before = _load(connection, id) if call.key is not None else None
     if before is not None and not _is_over(before, call):
         return _again(call, before)
+    data = service.run(call, connection)  # before the price: what is refused anyway is not refused for money
     nano = price_of(call.row)
     if nano:
         _spend(call, connection, nano)
-    data = service.run(call, connection)
     if call.row.mutates and (call.key is not None or service.effect is not None):
-        _remember(call, connection, id, "running" if service.effect else "done", data)
+        _remember(call, connection, id, "running" if service.effect else "done", nano, data)
     return _Pending(id, nano) if service.effect else Outcome(data, nano)
 
 
 def _again(call: Call, before: sa.Row[Any]) -> Outcome | _Pending:
     if before.fingerprint != _fingerprint(call):
         raise conflict("IDEMPOTENCY_KEY_REUSED", "this idempotency key was used for another request of this capability")
-    return Outcome(dict(before.data), 0) if before.state == "done" else _Pending(before.id, 0)
+    return _Pending(before.id, 0) if before.state == "running" else Outcome(_answer_of(before), 0)
+
+
+def _answer_of(operation: sa.Row[Any]) -> Data:
+    """Return the answer that an operation came to; its refusal is raised again."""
+    if operation.state == "refused":
+        raise Refusal(**operation.data)
+    return dict(operation.data)
 
 
 def _operation_id(call: Call) -> str:
+    """Return what one key stands for: one path of one capability (CONTRACT.md 1.7), in either generation of it."""
     if call.key is None:
         return secrets.token_hex(32)
-    return _digest([call.account, call.row.id, call.key])
+    in_path = {param.name for route in call.row.routes for param in route.params if param.where == "path"}
+    return _digest([call.account, call.row.id, call.given(*sorted(in_path)), call.key])
 
 
 def _fingerprint(call: Call) -> str:
-    return _digest(dict(call.params))
+    return _digest([_plain(dict(call.params)), _plain(dict(call.unknown))])
+
+
+def _plain(value: Any) -> Any:
+    """Write numbers one way: 5 and 5.0 are the same JSON number."""
+    match value:
+        case dict():
+            return {name: _plain(item) for name, item in value.items()}
+        case list():
+            return [_plain(item) for item in value]
+        case float() if value.is_integer():
+            return int(value)
+        case _:
+            return value
 
 
 def _digest(value: Any) -> str:
@@ -162,7 +187,7 @@ def _digest(value: Any) -> str:
 
 
 def _is_over(operation: sa.Row[Any], call: Call) -> bool:
-    return bool(operation.state == "done" and operation.started < call.now.timestamp() - REMEMBERED)
+    return bool(operation.state != "running" and operation.started < call.now.timestamp() - REMEMBERED)
 
 
 def _spend(call: Call, connection: Connection, nano: int) -> None:
@@ -173,7 +198,7 @@ def _spend(call: Call, connection: Connection, nano: int) -> None:
             "INSUFFICIENT_CREDIT",
             "the wallet cannot pay for this call",
             hint="POST /v1/account/topup and open the checkout_url of its answer",
-            extra={"checkout_url": f"{call.parts.base_url}/checkout/{call.account}"},
+            extra={"checkout_url": call.parts.checkout_url(call.account)},
         )
 
 
@@ -181,7 +206,7 @@ def _load(connection: Connection, id: str) -> sa.Row[Any] | None:
     return connection.execute(sa.select(OPERATIONS).where(OPERATIONS.c.id == id)).one_or_none()
 
 
-def _remember(call: Call, connection: Connection, id: str, state: str, data: Data) -> None:
+def _remember(call: Call, connection: Connection, id: str, state: str, nano: int, data: Data) -> None:
     connection.execute(OPERATIONS.delete().where(OPERATIONS.c.id == id))  # one whose 24 hours are over
     connection.execute(
         OPERATIONS.insert().values(
@@ -190,7 +215,7 @@ def _remember(call: Call, connection: Connection, id: str, state: str, data: Dat
             capability=call.row.id,
             fingerprint=_fingerprint(call),
             state=state,
-            nano=price_of(call.row),
+            nano=nano,
             data=data,
             started=int(call.now.timestamp()),
         )
@@ -204,17 +229,22 @@ def _effect_of(operation: sa.Row[Any]) -> Effect:
     return effect
 
 
-def _finish(operation: sa.Row[Any], connection: Connection) -> bool:
+def _finish(operation: sa.Row[Any], connection: Connection) -> None:
     if not _effect_of(operation).finish(connection, operation.data):
-        _undo(operation, connection)
-        return False
-    connection.execute(OPERATIONS.update().where(OPERATIONS.c.id == operation.id).values(state="done"))
-    return True
+        raise conflict("CONFLICT", "what this was to be a part of was deleted meanwhile")
+    connection.execute(_record(operation, state="done"))
 
 
-def _undo(operation: sa.Row[Any], connection: Connection) -> None:
-    """Take an operation back whose effect could not be: its rows, its price, its key."""
+def _undo(operation: sa.Row[Any], refusal: Refusal, connection: Connection) -> None:
+    """Take an operation back whose effect could not be: its rows and its price; its key keeps a final refusal."""
     _effect_of(operation).undo(connection, operation.data)
     refund = ACCOUNTS.update().where(ACCOUNTS.c.id == operation.account_id)
     connection.execute(refund.values(nano=ACCOUNTS.c.nano + operation.nano))
-    connection.execute(OPERATIONS.delete().where(OPERATIONS.c.id == operation.id))
+    if refusal.retryable:
+        connection.execute(OPERATIONS.delete().where(OPERATIONS.c.id == operation.id))
+    else:
+        connection.execute(_record(operation, state="refused", data=refusal.to_record()))
+
+
+def _record(operation: sa.Row[Any], **values: Any) -> sa.Update:
+    return OPERATIONS.update().where(OPERATIONS.c.id == operation.id).values(**values)

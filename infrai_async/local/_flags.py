@@ -10,10 +10,11 @@ from sqlalchemy import Connection
 
 from infrai_async.capabilities import FLAG_ROLLOUT
 from infrai_async.local._paging import list_page
-from infrai_async.local._refusal import conflict, invalid, not_found
+from infrai_async.local._refusal import Refusal, conflict, invalid
 from infrai_async.local._rollout import Verdict, check_variants, evaluate
-from infrai_async.local._service import Call, Data, Parts, check_name, iso, new_id, serves
+from infrai_async.local._service import Call, Data, Parts, check_name, existing, iso, new_id, serves
 from infrai_async.local._state import FLAGS, add, arrive, document, find
+from infrai_async.models import JSON
 
 _ROLLOUT = ("percentage", "salt", "sticky_unit", "variants")
 _DEFINITION = ("description", "type", "default_value", "rules", "rollout", "tags", "enabled")
@@ -29,10 +30,7 @@ def _flags(parts: Parts, page: Data) -> Data:
 
 
 def _find(call: Call, connection: Connection) -> Data:
-    flag = find(connection, FLAGS, call.account, key=call.params["key"])
-    if flag is None:
-        raise not_found("FLAG", call.params["key"])
-    return flag
+    return existing(call, connection, FLAGS, "FLAG", key=call.params["key"])
 
 
 # --- definitions -------------------------------------------------------------------------------------------------
@@ -79,8 +77,8 @@ def _type_of(value: object) -> str:
 def _defined(call: Call, flag: Data) -> Data:
     """Return the flag with what the caller says of it."""
     given = call.given(*_DEFINITION)
-    if given.get("rollout"):
-        given["rollout"] = _checked_rollout(given["rollout"])
+    if "rollout" in given:  # an empty one takes away the one that was
+        given["rollout"] = _checked_rollout(given["rollout"]) if given["rollout"] else None
     if any(not isinstance(value, str) for value in given.get("tags", {}).values()):
         raise invalid("tags are texts", tags="an object of strings")
     flag = flag | given
@@ -92,7 +90,7 @@ def _defined(call: Call, flag: Data) -> Data:
 
 def _checked_rollout(rollout: Mapping[str, Any]) -> Data:
     """Hold a roll-out given with the flag to what ``flags.rollout`` takes."""
-    whole: Data = {"sticky_unit": "user_id"} | {
+    whole: Data = {"sticky_unit": "user_id", "variants": []} | {
         name: rollout[name] for name in _ROLLOUT if rollout.get(name) is not None
     }
     for name in _ROLLOUT:
@@ -100,7 +98,7 @@ def _checked_rollout(rollout: Mapping[str, Any]) -> Data:
         wanted = param.mismatch(whole[name]) if name in whole else "given" if param.required else None
         if wanted is not None:
             raise invalid(f"rollout.{name} has to be {wanted}", **{f"rollout.{name}": wanted})
-    check_variants(whole.get("variants", []))
+    check_variants(whole["variants"])
     return whole
 
 
@@ -167,34 +165,44 @@ def is_enabled(call: Call, connection: Connection) -> Data:
 
 @serves("flags.get_value")
 def get_value(call: Call, connection: Connection) -> Data:
-    key = call.params["key"]
-    flag = find(connection, FLAGS, call.account, key=key)
-    if flag is None:
-        return _fallback(call, key)
-    verdict = _evaluate(call, flag)
-    value = {"key": key, "value": verdict.value, "reason": verdict.reason} | {
-        name: flag[name] for name in ("default_value", "enabled", "version")
-    }
+    flag: Data | None = None
+    try:
+        flag = _find(call, connection)
+        verdict = _evaluate(call, flag)
+    except Refusal:
+        if "default" not in call.params:
+            raise
+        return _fallback(call, flag)
+    value = {"key": flag["key"], "value": verdict.value, "reason": verdict.reason} | _about(flag)
     return value if verdict.variant is None else value | {"variant": verdict.variant}
 
 
-def _fallback(call: Call, key: str) -> Data:
-    """Answer for a flag that is not there with the caller's default, if there is one (C14)."""
-    if "default" not in call.params:
-        raise not_found("FLAG", key)
+def _fallback(call: Call, flag: Data | None) -> Data:
+    """Answer for a flag that is not there, or cannot be evaluated, with the caller's default (C14)."""
     default = call.params["default"]
-    return {
-        "key": key,
-        "value": default,
-        "default_value": default,
-        "enabled": False,
-        "reason": "default",
-        "version": None,
-    }
+    about = _about(flag) if flag else {"default_value": default, "enabled": False, "version": None}
+    return {"key": call.params["key"], "value": default, "reason": "default"} | about
+
+
+def _about(flag: Data) -> Data:
+    return {name: flag[name] for name in ("default_value", "enabled", "version")}
 
 
 @serves("flags.get_all")
 def get_all(call: Call, connection: Connection) -> Data:
+    """Evaluate every flag; one that cannot be evaluated has its default value, as a disabled one has.
+
+    One such flag must not take all others from a program that starts by reading them; and leaving it out would look as
+    if it were not there. ``get_value`` and ``is_enabled`` are asked about one flag, and say why.
+    """
     query = sa.select(FLAGS).where(FLAGS.c.account_id == call.account, ~FLAGS.c.archived).order_by(FLAGS.c.seq)
     flags = [document(row) for row in connection.execute(query)]
-    return {flag["key"]: _evaluate(call, flag).value for flag in flags}
+    return {flag["key"]: _value_of(call, flag) for flag in flags}
+
+
+def _value_of(call: Call, flag: Data) -> JSON:
+    try:
+        return _evaluate(call, flag).value
+    except Refusal:
+        value: JSON = flag["default_value"]
+        return value

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import shutil
 import tempfile
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
@@ -18,18 +16,21 @@ from typing import Final, Literal, Self
 from aiohttp import web
 
 from infrai_async.local._app import Gateway
-from infrai_async.local._cluster import Lock
+from infrai_async.local._closing import to_the_end
 from infrai_async.local._envelope import NANO
 from infrai_async.local._execute import Executor
+from infrai_async.local._homes import PREFIX, private, remove
 from infrai_async.local._hosts import HostGuard
 from infrai_async.local._janitor import Janitor
+from infrai_async.local._keeper import Keeper
 from infrai_async.local._keyring import FIRST_ACCOUNT, Keyring
-from infrai_async.local._postgres import Postgres, PostgresUnavailable
+from infrai_async.local._lock import Lock
+from infrai_async.local._postgres import Postgres
+from infrai_async.local._server import Server
 from infrai_async.local._service import Parts, iso
 from infrai_async.local._store import Store
 from infrai_async.local._wallet import open_account
 
-_logger = logging.getLogger(__name__)
 _GRACE: Final = 5.0
 """Seconds that requests under way, and then drops of databases, get when the gateway closes."""
 _NOT_STARTED: Final = "the gateway is not started: use it in 'async with', or call start()"
@@ -83,6 +84,7 @@ class LocalGateway:
         self._parts: Parts | None = None
         self._gateway: Gateway | None = None
         self._closing = AsyncExitStack()
+        self._one_at_a_time = asyncio.Lock()
 
     def __repr__(self) -> str:
         return f"<LocalGateway {self._parts.base_url if self._parts else 'not started'}>"
@@ -132,20 +134,30 @@ class LocalGateway:
         """
         if self._parts is not None:
             raise RuntimeError("the gateway runs already")
-        async with AsyncExitStack() as undo:
+        undo = AsyncExitStack()
+        try:
             await self._start(undo)
-            self._closing = undo.pop_all()
+        except BaseException:
+            await to_the_end(undo.aclose())
+            raise
+        self._closing = undo
 
     async def aclose(self) -> None:
-        """Stop: requests under way are finished, then Postgres ends, then the state. Twice does no harm."""
+        """Stop: requests under way are finished, then Postgres ends, then the state. Twice does no harm.
+
+        All of it is done also when this is cancelled meanwhile: else a server would stay behind.
+        """
         self._parts = self._gateway = None
-        await self._closing.aclose()
+        await to_the_end(self._close())
+
+    async def _close(self) -> None:
+        async with self._one_at_a_time:
+            await self._closing.aclose()
 
     async def _start(self, undo: AsyncExitStack) -> None:
         directory = self._directory(undo)
         state = directory / "state"
-        state.mkdir(mode=0o700, exist_ok=True)
-        undo.callback(Lock(state).release)
+        undo.callback(_taken(state).release)
         store = Store(state / "state.db")
         undo.push_async_callback(store.aclose)
         await store.open()
@@ -154,33 +166,33 @@ class LocalGateway:
         janitor = Janitor(parts)
         parts.wake = janitor.wake
         executor = Executor(parts)
-        postgres = asyncio.create_task(self._start_postgres(directory, parts, janitor, executor))
-        undo.push_async_callback(self._stop_postgres, parts)
+        keeper = Keeper(parts, partial(self._start_postgres, directory), partial(_make_whole, janitor, executor))
+        undo.push_async_callback(self._stop_postgres, parts, keeper)
         undo.push_async_callback(janitor.aclose, _GRACE if self._data_dir else 0)
         undo.push_async_callback(executor.drain)
-        undo.push_async_callback(asyncio.wait, {postgres})  # half-started it cannot be stopped cleanly
+        undo.push_async_callback(keeper.aclose)
         janitor.start()
-        self._gateway = Gateway(parts, executor, self._guard, postgres)
+        self._gateway = Gateway(parts, executor, self._guard)
         await self._listen(state, parts, self._gateway, undo)
         self._parts = parts
 
     def _directory(self, undo: AsyncExitStack) -> Path:
         if self._data_dir is not None:
-            self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             return self._data_dir
-        temporary = Path(tempfile.mkdtemp(prefix="infrai-gateway-"))
-        undo.push_async_callback(asyncio.to_thread, shutil.rmtree, temporary, ignore_errors=True)
+        temporary = Path(tempfile.mkdtemp(prefix=PREFIX))
+        undo.callback(Lock.as_temporary(temporary).release)
+        undo.push_async_callback(asyncio.to_thread, remove, temporary)
         return temporary
 
     async def _listen(self, state: Path, parts: Parts, gateway: Gateway, undo: AsyncExitStack) -> None:
-        runner = web.AppRunner(gateway.app(), access_log=None, shutdown_timeout=_GRACE)
+        runner = web.ServerRunner(Server(gateway.handle), shutdown_timeout=_GRACE)
         undo.push_async_callback(runner.cleanup)
         await runner.setup()
         await self._bind(runner, state / "port")
         host = _WILDCARDS.get(self._host, f"[{self._host}]" if ":" in self._host else self._host)
         parts.base_url = f"http://{host}:{runner.addresses[0][1]}"
 
-    async def _bind(self, runner: web.AppRunner, last: Path) -> None:
+    async def _bind(self, runner: web.ServerRunner, last: Path) -> None:
         """Listen where we are told to, else where this directory's gateway was last, else on any free port."""
         wanted = self._port or _number_in(last)
         try:
@@ -189,25 +201,16 @@ class LocalGateway:
             if self._port or not wanted:
                 raise
             await web.TCPSite(runner, self._host, 0).start()
-        await asyncio.to_thread(last.write_text, str(runner.addresses[0][1]))
+        await asyncio.to_thread(private, last, str(runner.addresses[0][1]))
 
     # --- Postgres ------------------------------------------------------------------------------------------------
 
-    async def _start_postgres(self, directory: Path, parts: Parts, janitor: Janitor, executor: Executor) -> None:
-        """Have Postgres, and make whole what a crash left half-made; without one, remember why."""
-        try:
-            parts.postgres = await Postgres.start(directory, dsn=self._dsn, binaries=self._binaries)
-            await janitor.reconcile(parts.postgres)
-            await executor.resume()
-            janitor.wake()
-        except PostgresUnavailable as error:
-            parts.postgres_missing = str(error)
-        except Exception as error:
-            _logger.exception("Postgres did not start")
-            parts.postgres_missing = f"Postgres did not start ({type(error).__name__}): the gateway's log says why"
+    async def _start_postgres(self, directory: Path) -> Postgres:
+        temporary = self._data_dir is None
+        return await Postgres.start(directory, dsn=self._dsn, binaries=self._binaries, temporary=temporary)
 
-    async def _stop_postgres(self, parts: Parts) -> None:
-        postgres, parts.postgres = parts.postgres, None
+    async def _stop_postgres(self, parts: Parts, keeper: Keeper) -> None:
+        postgres, parts.postgres = keeper.postgres, None
         if postgres is None:
             return
         temporary = self._data_dir is None
@@ -217,6 +220,23 @@ class LocalGateway:
                     await postgres.drop(name)
         finally:
             await postgres.aclose(remove=temporary)
+
+
+def _taken(state: Path) -> Lock:
+    """Make a data directory's place for the state, and take it for this gateway alone."""
+    try:
+        state.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        state.mkdir(mode=0o700, exist_ok=True)
+        return Lock.on(state)
+    except OSError as error:
+        told = f"the data directory cannot be used ({error.strerror}): give another --data-dir"
+        raise OSError(error.errno, told, error.filename) from None
+
+
+async def _make_whole(janitor: Janitor, executor: Executor, postgres: Postgres) -> None:
+    await janitor.reconcile(postgres)
+    await executor.resume()
+    janitor.wake()
 
 
 def _number_in(file: Path) -> int:

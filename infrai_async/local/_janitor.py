@@ -24,6 +24,8 @@ from infrai_async.local._state import DATABASES
 _HOUR: Final = 3600.0
 _PAUSE: Final = 1.0
 """Seconds until a drop that failed is tried again."""
+_AT_ONCE: Final = 3
+"""Drops at a time; fewer than Postgres makes databases at a time, so that whoever wants a new one need not wait."""
 _logger = logging.getLogger(__name__)
 
 
@@ -45,9 +47,13 @@ class Janitor:
         self._wake.set()
 
     async def reconcile(self, postgres: Postgres) -> None:
-        """Mark databases that are ours but that the state does not know, as when an older state was put back."""
+        """Mark databases that are ours but that the state does not know, as when an older state was put back.
+
+        What is marked is closed before anybody is let in: a crash may have come between a deletion and its closing.
+        """
         there = await postgres.databases()
         await self._parts.store.run(partial(_mark_unknown, there))
+        await postgres.close(await self._parts.store.run(_marked))
 
     async def aclose(self, grace: float) -> None:
         """End, once everything marked was tried one last time; after ``grace`` seconds in any case."""
@@ -61,18 +67,31 @@ class Janitor:
     async def _run(self) -> None:
         while True:
             self._wake.clear()
-            await self._parts.store.run(lambda connection: sweep(connection, time.time()))
-            done = await self._drop_marked()
+            done = await self._clear_up()
             if self._closing:
                 return
             await _wait(self._wake, _HOUR if done else _PAUSE)
+
+    async def _clear_up(self) -> bool:
+        """Do what there is to do, and return whether all of it is done; no failure ends the janitor."""
+        try:
+            await self._parts.store.run(lambda connection: sweep(connection, time.time()))
+            return await self._drop_marked()
+        except Exception:
+            _logger.exception("clearing up failed; it is tried again")
+            return False
 
     async def _drop_marked(self) -> bool:
         postgres = self._parts.postgres
         if postgres is None:
             return True
-        results = [await self._drop(postgres, name) for name in await self._parts.store.run(_marked)]
-        return all(results)
+        turns = asyncio.Semaphore(_AT_ONCE)
+
+        async def drop(name: str) -> bool:
+            async with turns:
+                return await self._drop(postgres, name)
+
+        return all(await asyncio.gather(*map(drop, await self._parts.store.run(_marked))))
 
     async def _drop(self, postgres: Postgres, name: str) -> bool:
         try:

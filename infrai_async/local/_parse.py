@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NoReturn, cast
 from urllib.parse import parse_qsl
 
-from infrai_async.capabilities import FLAG_ROLLOUT, Kind, Param
+from infrai_async.capabilities import FLAG_ROLLOUT, FLAG_SET, Kind, Param
 from infrai_async.local._refusal import Refusal, invalid
 from infrai_async.local._routes import Match, Row
 from infrai_async.models import JSON
@@ -55,9 +55,8 @@ def parse_params(match: Match, query: Mapping[str, str], body: Mapping[str, JSON
     Raises:
         Refusal: a parameter is missing, has the wrong type, or comes twice and differs.
     """
-    row, waived = match.row, frozenset[str]()
-    if row.id == FLAG_ROLLOUT.id:
-        body, waived = _flatten_rollout(body)
+    row = match.row
+    body, waived = _normalized(row, body)
     _check_repeated(match, body)
     params: dict[str, Any] = {param.name: match.values[param.wire] for param in match.route.params if _in_path(param)}
     for name, param in row.params.items():
@@ -69,6 +68,13 @@ def parse_params(match: Match, query: Mapping[str, str], body: Mapping[str, JSON
         elif param.required and name not in waived:
             raise invalid(f"{param.wire} is required", **{param.wire: "required"})
     return params
+
+
+def unknown_fields(row: Row, body: Mapping[str, JSON]) -> dict[str, JSON]:
+    """Return what a body says beyond the parameters of its row, in any generation, and the idempotency key."""
+    known = {name for route in row.routes for param in route.params for name in (param.wire, *param.also)}
+    body, _ = _normalized(row, body)
+    return {name: value for name, value in body.items() if name not in known | {"idempotency_key"}}
 
 
 def parse_idempotency_key(header: str | None, body: Mapping[str, JSON]) -> str | None:
@@ -100,12 +106,15 @@ def _check_storable(value: object) -> None:
     json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
 
 
-def _flatten_rollout(body: Mapping[str, JSON]) -> tuple[Mapping[str, JSON], frozenset[str]]:
-    """Read the documentation's nested example too, which has no version (D6)."""
+def _normalized(row: Row, body: Mapping[str, JSON]) -> tuple[Mapping[str, JSON], frozenset[str]]:
+    """Return a body as its row would have it, and which required parameters it need not have."""
     nested = body.get("rollout")
-    if not isinstance(nested, dict) or "percentage" in body:
-        return body, frozenset()
-    return {**nested, **body}, frozenset({"version"})
+    if row.id == FLAG_ROLLOUT.id and isinstance(nested, dict) and "percentage" not in body:
+        # The documentation's nested example, which has no version (D6).
+        return {**nested, **{name: value for name, value in body.items() if name != "rollout"}}, frozenset({"version"})
+    if row.id == FLAG_SET.id and "rollout" in body:
+        return {**body, "rollout": nested or {}}, frozenset()  # null is what the flag answers when it has none
+    return body, frozenset()
 
 
 def _check_repeated(match: Match, body: Mapping[str, JSON]) -> None:

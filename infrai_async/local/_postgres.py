@@ -14,8 +14,8 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
@@ -23,13 +23,24 @@ from weakref import WeakValueDictionary
 
 import asyncpg
 
-from infrai_async.local._cluster import Cluster, DirectoryInUse, Lock
+from infrai_async.local._cluster import Cluster
 from infrai_async.local._finder import OLDEST, PostgresUnavailable
 from infrai_async.local._homes import private
+from infrai_async.local._lock import DirectoryInUse, Lock
 from infrai_async.local._ownership import hand_over, quoted
 from infrai_async.local._scram import verifier
 
-__all__ = ["DirectoryInUse", "Postgres", "PostgresUnavailable"]
+__all__ = ["GONE", "DirectoryInUse", "Postgres", "PostgresUnavailable"]
+
+GONE = (
+    OSError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+)
+"""What is raised while the server is away: it was stopped, or has died, or is not up yet."""
 
 _NAME = re.compile(r"ifr_[a-z0-9_]{1,59}")
 
@@ -83,13 +94,16 @@ class Postgres:
         self.version = ""
 
     @classmethod
-    async def start(cls, data_dir: Path, *, dsn: str | None = None, binaries: Path | None = None) -> Postgres:
+    async def start(
+        cls, data_dir: Path, *, dsn: str | None = None, binaries: Path | None = None, temporary: bool = False
+    ) -> Postgres:
         """Have a server: the one `dsn` names, or one of our own, found, made and started.
 
         Args:
             data_dir: The gateway's data directory; the same one gives the same databases again.
             dsn: `postgresql://...` of a server of version 15 or newer, for a role with CREATEDB and CREATEROLE.
             binaries: The directory with `postgres` and `initdb`; default: extra `local`'s, else an installed one.
+            temporary: Whether the data directory may be deleted, with all in it, once this process is gone.
 
         Raises:
             PostgresUnavailable: if there is none, saying what mends it.
@@ -98,11 +112,11 @@ class Postgres:
         directory = (data_dir / "postgres").absolute()
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         async with AsyncExitStack() as undo:
-            lock = Lock(directory)
+            lock = Lock.on(directory)
             undo.callback(lock.release)
             cluster = None
             if dsn is None:
-                cluster = await Cluster.start(directory, binaries)
+                cluster = await Cluster.start(directory, binaries, temporary=temporary)
                 undo.push_async_callback(cluster.stop)
                 dsn = cluster.dsn()
             pool = await _connected(dsn)
@@ -111,6 +125,26 @@ class Postgres:
             await self._prepare()
             undo.pop_all()
         return self
+
+    async def died(self) -> None:
+        """Wait until our server has ended; for ever where it is not ours."""
+        await (self._cluster.died() if self._cluster else asyncio.Event().wait())
+
+    async def revive(self) -> None:
+        """Start our server again after it died.
+
+        Raises:
+            PostgresUnavailable: if it does not start.
+        """
+        if self._cluster is not None:
+            self._pool.terminate()
+            try:
+                await self._cluster.restart()
+                self._dsn = self._cluster.dsn()
+                self._pool = await _connected(self._dsn)
+            except BaseException:
+                await self._cluster.halt()  # half-alive it would never be seen to have died
+                raise
 
     async def _prepare(self) -> None:
         (about,) = await self._pool.fetch(_ABOUT_SERVER)
@@ -152,6 +186,13 @@ class Postgres:
             await self._copy(source, name, None)
             await self._pool.execute(f"alter database {quoted(name)} allow_connections false")
 
+    async def close(self, names: Iterable[str]) -> None:
+        """Let nobody into these databases any more, and disconnect those who are in; what is gone already is closed."""
+        for name in names:
+            with suppress(asyncpg.UndefinedObjectError):
+                await self._pool.execute(f"alter role {quoted(name)} nologin")
+            await self._evict(name)
+
     async def drop(self, name: str) -> None:
         """Delete a database and its role; those connected to it are disconnected."""
         async with self._exclusively(name):
@@ -169,7 +210,11 @@ class Postgres:
         return frozenset(row[0] for row in await self._pool.fetch(_MARKED, self._mark))
 
     def uri(self, name: str, password: str) -> str:
-        """Return the address under which a client opens a database."""
+        """Return the address under which a client opens a database.
+
+        The password is the one that the role was given. A tenant owns its role and may change it; then this address
+        does not open, and is not mended: that would let whoever only reads an address undo what its owner did.
+        """
         server = urlsplit(self._dsn)
         address = server.netloc.rpartition("@")[2]
         query = "" if self._cluster else _without_names(server.query)

@@ -54,6 +54,17 @@ class Refusal(Exception):
             error["details"] = dict(self.details)
         return error | self.extra
 
+    def to_record(self) -> dict[str, JSON]:
+        """Return what makes the same refusal again."""
+        return {
+            "status": self.status,
+            "code": self.code,
+            "message": self.message,
+            "hint": self.hint,
+            "details": None if self.details is None else dict(self.details),
+            "retryable": self.retryable,
+        }
+
 
 def invalid(message: str, **fields: str) -> Refusal:
     """Return a 400 that names the fields and what each should have been."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
@@ -9,13 +10,14 @@ from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
 
 import attrs
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Table
 
 from infrai_async.local._envelope import NANO
 from infrai_async.local._keyring import Keyring
 from infrai_async.local._postgres import Postgres
-from infrai_async.local._refusal import Refusal, invalid
+from infrai_async.local._refusal import Refusal, invalid, not_found
 from infrai_async.local._routes import Row
+from infrai_async.local._state import find
 from infrai_async.local._store import Store
 
 Data: TypeAlias = dict[str, Any]
@@ -30,7 +32,8 @@ class Parts:
         keyring: derives every secret.
         credit: what a new account starts with, in nano-dollars.
         base_url: the gateway's address.
-        postgres: the server; there before any ``db`` call runs.
+        postgres: the server; there before any ``db`` call runs, and away while one that died is started again.
+        postgres_settled: there is nothing to wait for: it is there, or it cannot be had.
         postgres_missing: why none can be had, if so.
         wake: says that there is something to clear up.
     """
@@ -40,28 +43,39 @@ class Parts:
     credit: int
     base_url: str = ""
     postgres: Postgres | None = None
+    postgres_settled: asyncio.Event = attrs.field(factory=asyncio.Event)
     postgres_missing: str | None = None
     wake: Callable[[], None] = lambda: None
+
+    def checkout_url(self, id: str) -> str:
+        """Return the address of the page on which something is paid."""
+        return f"{self.base_url}/checkout/{id}"
 
     def check_postgres(self) -> Postgres:
         """Return the Postgres server.
 
         Raises:
-            Refusal: 503, there is none.
+            Refusal: 503, there is none; trying again helps where it is only being started again.
         """
         if self.postgres is None:
-            missing = "the local gateway has no Postgres to work with"
-            raise Refusal(503, "VENDOR_UNAVAILABLE", missing, hint=self.postgres_missing, retryable=False)
+            missing, hint = "the local gateway has no Postgres to work with", self.postgres_missing
+            raise Refusal(503, "VENDOR_UNAVAILABLE", missing, hint=hint, retryable=hint is None)
         return self.postgres
 
 
 @attrs.frozen(kw_only=True)
 class Call:
-    """One authenticated, well-formed call. ``account`` is the empty string for those that need no key."""
+    """One authenticated, well-formed call.
+
+    Attributes:
+        account: the empty string for those that need no key.
+        unknown: what the body says beyond the row's parameters; it only tells one request from another.
+    """
 
     row: Row
     account: str
     params: Mapping[str, Any]
+    unknown: Mapping[str, Any]
     key: str | None
     parts: Parts
     now: datetime = attrs.field(factory=lambda: datetime.now(UTC))
@@ -142,6 +156,18 @@ def check_name(field: str, value: str) -> str:
     if not re.fullmatch(r"[^\0]{1,255}", value, re.DOTALL):
         raise invalid(f"{field} has to have 1 to 255 characters, none of them NUL", **{field: "1 to 255 characters"})
     return value
+
+
+def existing(call: Call, connection: Connection, table: Table, thing: str, **where: str) -> Data:
+    """Return the one resource of the caller's account that is named by a column's value.
+
+    Raises:
+        Refusal: 404, there is none.
+    """
+    found = find(connection, table, call.account, **where)
+    if found is None:
+        raise not_found(thing, *where.values())
+    return found
 
 
 _PRICES: Final = {

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from infrai_async.local._refusal import conflict, invalid, not_found
-from infrai_async.local._service import Call, Data, Parts, check_name, iso, new_id, serves
+from infrai_async.local._service import Call, Data, Parts, check_name, existing, iso, new_id, serves
 from infrai_async.local._state import BUCKETS, add, arrive, document, find
 
 _LIFETIME: Final = 900
@@ -48,10 +48,7 @@ def list_buckets(call: Call, connection: Connection) -> Data:
 
 
 def _find_bucket(call: Call, connection: Connection) -> Data:
-    bucket = find(connection, BUCKETS, call.account, bucket=call.params["bucket"])
-    if bucket is None:
-        raise not_found("STORAGE_BUCKET", call.params["bucket"])
-    return bucket
+    return existing(call, connection, BUCKETS, "STORAGE_BUCKET", bucket=call.params["bucket"])
 
 
 def _check_key(key: str) -> str:

@@ -8,6 +8,7 @@ Nothing here but ``_connect`` knows SQLite, so a Postgres behind the same ``run`
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import queue
 import threading
@@ -18,6 +19,7 @@ from typing import Any, Final, Generic, TypeVar
 import attrs
 import sqlalchemy as sa
 from sqlalchemy import Connection, event
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from infrai_async.local import _state
@@ -45,9 +47,13 @@ class Store:
         """Start the writer and create the tables.
 
         Raises:
-            sqlalchemy.exc.SQLAlchemyError: the file is no state of a gateway.
+            OSError: the file is no state of a gateway, or cannot be written.
         """
-        engine = await asyncio.to_thread(_connect, self._path)
+        try:
+            engine = await asyncio.to_thread(_connect, self._path)
+        except DBAPIError as error:
+            told = f"the gateway's state cannot be used ({error.orig}): give another --data-dir, or move this file away"
+            raise OSError(errno.EIO, told, str(self._path)) from None
         self._thread = threading.Thread(target=self._work, args=(engine,), name="infrai-gateway-state", daemon=True)
         self._thread.start()
 

@@ -29,16 +29,11 @@ def account_of(connection: Connection, api_key: str) -> str | None:
     return connection.scalar(sa.select(ACCOUNTS.c.id).where(ACCOUNTS.c.key_hash == hash_key(api_key)))
 
 
-def checkout_url(parts: Parts, id: str) -> str:
-    """Return the address of the page on which something is paid."""
-    return f"{parts.base_url}/checkout/{id}"
-
-
 def _with_key(parts: Parts, data: Data) -> Data:
     account = data["account_id"]
     return data | {
         "primary_api_key": parts.keyring.api_key(account),
-        "checkout_url": checkout_url(parts, account),
+        "checkout_url": parts.checkout_url(account),
     }
 
 
@@ -59,7 +54,7 @@ def balance(call: Call, connection: Connection) -> Data:
 
 
 def _with_checkout(parts: Parts, data: Data) -> Data:
-    url = checkout_url(parts, data["topup_id"])
+    url = parts.checkout_url(data["topup_id"])
     return data | {"checkout_url": url, "next_action_url": url}
 
 

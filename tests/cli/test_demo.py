@@ -65,6 +65,8 @@ def check_figures(written: Records, *, projects: int, branches: int) -> None:
     calls = projects + branches + summary["pages"] + about_flags + two_balances + bucket_url_distribution
     assert summary["calls"] == calls
     assert 0 < summary["seconds"] < 60
+    assert 0 < summary["cleanup_seconds"] < 60
+    assert "interrupted" not in summary
     for name in ("projects", "branches"):
         assert sum(record[name] for record in written.regions) == summary[name]
     cost = summary["cost_usd"]
@@ -97,7 +99,7 @@ def test_on_a_terminal_there_are_bars_and_a_table(
     ):
         assert re.search(row, shown.shown), row
     assert '"step"' not in shown.shown
-    assert "It all worked: " in shown.shown
+    assert shown.shown.index("us-east-1") < shown.shown.index("clearing up") < shown.shown.index("It all worked: ")
     check_silence(shown.shown)
 
 
@@ -108,7 +110,9 @@ def test_ctrl_c_on_a_terminal_clears_up(terminal: Callable[..., Terminal], tempo
     shown.wait_for("^C")
     shown.press_ctrl_c()
     assert shown.wait() == 1
-    assert "interrupted" in shown.shown
+    assert "interrupted; clearing up" in shown.shown
+    assert "cost_usd" not in shown.shown
+    assert "It did not all work" not in shown.shown
     assert "Traceback" not in shown.shown
     assert list(temporary.iterdir()) == []
 
@@ -120,10 +124,32 @@ def test_sigterm_clears_up_and_is_no_success(start: Start, temporary: Path) -> N
     process.send_signal(signal.SIGTERM)
     stdout, stderr = process.communicate(timeout=30)
     assert process.returncode == 1
-    assert Records(stdout).summary["ok"] is False
-    assert "infrai-async: interrupted\n" in stderr
+    assert (Records(stdout).summary["ok"], Records(stdout).summary["interrupted"]) == (False, True)
+    assert "infrai-async: interrupted; clearing up\n" in stderr
     assert "Traceback" not in stderr
     assert list(temporary.iterdir()) == []
+
+
+def test_what_cannot_be_cleared_up_is_not_ok(start: Start, temporary: Path) -> None:
+    process = start("demo", "--projects", "1", "--branches", "1")
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("creating projects"):
+            break
+    (directory,) = temporary.glob("infrai-gateway-*")
+    in_the_way = directory / "mount"
+    in_the_way.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "none", str(in_the_way)])
+    if mounted.returncode:
+        pytest.skip("nothing may be mounted here, and what else cannot be deleted by its owner?")
+    try:
+        stdout, stderr = process.communicate(timeout=30)
+    finally:
+        subprocess.run(["umount", str(in_the_way)], check=True)
+    assert process.returncode == 1
+    summary = Records(stdout).summary
+    assert (summary["ok"], summary["projects"], summary["branches"]) == (False, 1, 1)
+    assert in_the_way.name in stderr
 
 
 def test_without_a_postgres_it_is_not_ok_and_says_what_mends_it(infrai: Run, temporary: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -66,6 +67,17 @@ def test_it_serves_until_a_signal_and_keeps_its_key(start: Start, tmp_path: Path
     assert len(keys) == 1
 
 
+def test_no_signal_after_the_first_changes_how_it_ends(start: Start, tmp_path: Path) -> None:
+    process = start("local", "--data-dir", str(tmp_path / "data"), "--postgres-bin", str(tmp_path))
+    first_line(process)
+    deadline = time.monotonic() + 20
+    while process.poll() is None and time.monotonic() < deadline:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            process.send_signal(number)
+        time.sleep(0.001)
+    assert process.wait(1) == 0
+
+
 def test_what_the_screen_says_works_as_it_stands(terminal: Callable[..., Terminal]) -> None:
     shown = terminal(*STRICT, "-m", "infrai_async.cli", "local")
     screen = shown.wait_for("Postgres is ready.").replace("\r\n", "\n")
@@ -114,6 +126,18 @@ def test_what_is_taken_is_said_in_one_line(start: Start, infrai: Run, tmp_path: 
         done = infrai("local", *options)
         assert (done.returncode, done.stdout) == (1, "")
         assert taken in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_a_data_directory_that_cannot_be_used_is_said_in_one_line(infrai: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "broken" / "state").mkdir(parents=True)
+    (tmp_path / "broken" / "state" / "state.db").write_text("this is no database, whatever its name says" * 99)
+    for directory in ("file", "broken"):
+        done = infrai("local", "--data-dir", str(tmp_path / directory), "--postgres-bin", str(tmp_path))
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "--data-dir" in done.stderr
+        assert str(tmp_path / directory) in done.stderr
         assert done.stderr.count("\n") == 1
 
 

@@ -18,7 +18,7 @@ import asyncpg
 import pytest
 
 from infrai_async.local import _cluster
-from infrai_async.local._account import Account, _in_namespace
+from infrai_async.local._account import Account, _in_namespace, reachable
 from infrai_async.local._cluster import Cluster
 from infrai_async.local._finder import Binaries, find
 from infrai_async.local._homes import home_of
@@ -41,6 +41,45 @@ async def main():
     await postgres.create("ifr_kept", "secret")
     print(postgres.uri("ifr_kept", "secret"), flush=True)
     await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+TEMPORARY = """
+import asyncio, os, sys, tempfile
+from pathlib import Path
+from infrai_async.local import LocalGateway
+from infrai_async.local._homes import PREFIX
+
+tempfile.tempdir = sys.argv[1]
+
+async def main():
+    async with LocalGateway() as gateway:
+        await gateway._parts.postgres_settled.wait()
+        print(next(Path(tempfile.gettempdir()).glob(f'{PREFIX}*')), flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+# Becomes a number that has no name, then starts a server: with a Python that everybody can reach.
+NAMELESS = """
+import asyncio, concurrent.futures.thread, os, shutil, sys
+from pathlib import Path
+from infrai_async.local import _cluster
+
+os.setgroups([])
+os.setgid(54321)
+os.setuid(54321)
+sys.executable = shutil.which("python3", path="/usr/bin:/usr/local/bin")
+
+async def main():
+    directory = Path(sys.argv[1])
+    directory.mkdir()
+    for _ in range(2):
+        cluster = await _cluster.Cluster.start(directory, Path(sys.argv[2]))
+        await cluster.stop()
 
 asyncio.run(main())
 """
@@ -297,12 +336,63 @@ async def test_a_cluster_that_has_vanished_is_told_and_not_made_anew(directory: 
         aside.rename(home)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root keeps clusters outside of data directories")
-async def test_the_cluster_of_a_temporary_directory_that_is_gone_is_swept(directory: Path) -> None:
-    gone = Path(tempfile.mkdtemp(prefix="infrai-test-"))
-    async with running(gone) as postgres:
+async def test_a_data_directory_that_was_moved_finds_its_databases(directory: Path, tmp_path: Path) -> None:
+    before, after = tmp_path / "before", tmp_path / "after"
+    async with running(before) as postgres:
+        await postgres.create(NAME, PASSWORD)
         home = cluster_of(postgres).home
-    shutil.rmtree(gone)
-    assert home.exists()
+    before.rename(after)
     async with running(directory):
+        pass  # whoever starts next clears up what it takes for temporary
+    async with running(after) as postgres:
+        assert await postgres.databases() == {NAME}
+        if cluster_of(postgres).home == home:
+            assert (home / "owner").read_text() == str(after / "postgres")
+    await (await Postgres.start(after)).aclose(remove=True)
+
+
+async def test_what_a_killed_temporary_gateway_left_is_swept(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(directory))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", TEMPORARY, str(directory), stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    temporary = Path((await asyncio.wait_for(process.stdout.readline(), 20)).decode().strip())
+    server, home = postmaster(temporary), home_of(temporary / "postgres")
+    async with running(directory):
+        assert is_alive(server), "it was swept while it ran"
+    process.kill()
+    await process.wait()
+    assert is_alive(server)
+    async with running(directory):
+        assert not is_alive(server)
         assert not home.exists()
+        assert not temporary.exists()
+
+
+async def test_nobody_else_may_read_what_the_home_holds_whatever_the_umask(directory: Path) -> None:
+    before = os.umask(0)
+    try:
+        async with running(directory) as postgres:
+            files = [path for path in cluster_of(postgres).home.iterdir() if path.is_file()]
+            modes = {path.name: path.stat().st_mode & 0o077 for path in files}
+    finally:
+        os.umask(before)
+    assert {name for name, mode in modes.items() if mode} == {"hba"}, "which the server's account has to read"
+    assert modes["hba"] == 0o044
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a number without a name")
+async def test_a_user_without_a_name_runs_it_in_a_namespace(tmp_path: Path) -> None:
+    programs = reachable(find(), Account(65534, 65534))
+    assert programs is not None
+    place = Path(tempfile.mkdtemp(prefix="infrai-test-"))
+    try:
+        place.chmod(0o777)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", NAMELESS, str(place / "postgres"), str(programs.directory), stderr=subprocess.PIPE
+        )
+        _, said = await asyncio.wait_for(process.communicate(), 30)
+        assert process.returncode == 0, said.decode()
+    finally:
+        shutil.rmtree(place)

@@ -154,7 +154,9 @@ async def test_work_whose_source_is_gone_is_taken_back_at_the_start(tmp_path: Pa
         assert (await api.get("/v1/db/branch/list")).data["items"] == []
         refund = Decimal("0.001") - Decimal("0.00001")
         assert Decimal(repr(await api.balance())) == Decimal(repr(balance)) + refund
-        assert (await api.post("/v1/db/branch/create", body, key="k")).code == "DB_PROJECT_NOT_FOUND"
+        # What was begun and finally refused stays so under its key; another key begins anew.
+        assert (await api.post("/v1/db/branch/create", body, key="k")).code == "CONFLICT"
+        assert (await api.post("/v1/db/branch/create", body, key="l")).code == "DB_PROJECT_NOT_FOUND"
     assert await _databases(tmp_path) == frozenset()
 
 

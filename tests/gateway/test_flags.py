@@ -146,7 +146,7 @@ async def test_a_roll_out_can_be_given_flat_or_nested(api: Any, nested: bool) ->
     rollout = {"percentage": 25, "salt": "v1", "sticky_unit": "user_id"}
     body = {"key": "k", "rollout": rollout} if nested else rollout | {"key": "k", "version": 1}
     flag = (await api.post("/v1/flags/rollout/k", body)).data
-    assert (flag["rollout"], flag["version"]) == (rollout, 2)
+    assert (flag["rollout"], flag["version"]) == (rollout | {"variants": []}, 2)
 
 
 @pytest.mark.parametrize(
@@ -224,12 +224,29 @@ def test_variants_share_by_weight_and_stick_when_the_percentage_grows() -> None:
 async def test_a_flag_with_rules_is_stored_and_evaluates_to_503_until_rules_come(api: Any) -> None:
     rules = [{"attribute": "plan", "operator": "eq", "value": "pro", "serve": True}]
     assert (await set_flag(api, rules=rules))["rules"] == rules
-    for path in ("is_enabled/k", "get_value/k?default=1", "get_all"):
+    for path in ("is_enabled/k", "get_value/k"):
         answer = await api.get(f"/v1/flags/{path}")
         assert (answer.status, answer.code) == (503, "VENDOR_UNAVAILABLE")
         assert "still to come" in answer.error["message"]
     await set_flag(api, enabled=False)
     assert (await value(api))["reason"] == "disabled"  # whose rules nobody asks
+
+
+async def test_a_flag_that_cannot_be_evaluated_is_its_default_among_all_and_the_callers_alone(api: Any) -> None:
+    await api.post("/v1/flags/set", {"key": "plain"})
+    await set_flag(api, default_value="mine", rules=[{"attribute": "plan", "operator": "eq", "value": "pro"}])
+    assert (await api.get("/v1/flags/get_all")).data == {"plain": True, "k": "mine"}
+    told = (await api.get("/v1/flags/get_value/k?default=yours")).data
+    assert (told["value"], told["reason"], told["default_value"]) == ("yours", "default", "mine")
+    assert (told["enabled"], told["version"]) == (True, 1)
+
+
+async def test_a_roll_out_always_has_variants_and_an_empty_one_or_null_takes_it_away(api: Any) -> None:
+    part = {"percentage": 5, "salt": "s"}
+    for nothing in ({}, None):
+        assert (await set_flag(api, rollout=part))["rollout"] == part | {"sticky_unit": "user_id", "variants": []}
+        assert (await set_flag(api, rollout=nothing))["rollout"] is None
+    assert (await set_flag(api, rollout=part))["rollout"] == (await set_flag(api, enabled=True))["rollout"]
 
 
 async def test_archived_flags_are_listed_on_request_only(without_postgres: Any, ask_as: Any) -> None:

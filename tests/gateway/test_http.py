@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 import uuid
 import zlib
@@ -164,6 +165,60 @@ async def test_raw_requests_are_answered_in_envelopes_too(gateway: LocalGateway)
     assert answer.startswith(b"HTTP/1.1 404")
     assert b'"code":"NOT_FOUND"' in answer
     assert b"HTTP/1.1 405" in answer
+
+
+GET, HOST = b"GET /v1/discovery HTTP/1.1\r\n", b"Host: localhost\r\n"
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 64 + b"\r\n\r\n",
+        b"G@T /v1/discovery HTTP/1.1\r\n" + HOST + b"\r\n",
+        b"GET /v1/discovery HTTP/9.9.9\r\n" + HOST + b"\r\n",
+        GET + HOST + b"Authorization: Bearer hush" + b"-hush" * 4000 + b"\r\n\r\n",
+        GET + HOST + b"no colon in this one\r\n\r\n",
+        GET + HOST + b"Content-Length: many\r\n\r\n",
+        GET + HOST + b"Expect: the-unexpected\r\n\r\n",
+        b"POST /v1/flags/set HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n",
+    ],
+    ids=["tls", "method", "version", "long", "colon", "length", "expect", "smuggled"],
+)
+async def test_what_is_no_request_is_400_in_an_envelope_and_no_traceback(
+    gateway: LocalGateway, caplog: pytest.LogCaptureFixture, request_: bytes
+) -> None:
+    answer = await exchange(gateway, request_)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 "))
+    document = json.loads(body)
+    assert (document["ok"], document["error"]["code"]) == (False, "VALIDATION_ERROR")
+    assert document["metadata"]["cost_usd"] == 0
+    assert b"hush" not in answer
+    assert caplog.records == []
+
+
+async def test_who_asks_before_sending_a_body_is_told_to_send_it(gateway: LocalGateway) -> None:
+    body = b'{"region":"auto"}'
+    about = b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body)
+    answer = await exchange(gateway, b"POST /v1/activate HTTP/1.1\r\n" + HOST + about, body)
+    assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n")
+
+
+async def exchange(gateway: LocalGateway, request: bytes, once_told: bytes = b"") -> bytes:
+    host, _, port = gateway.base_url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(request)
+    async with asyncio.timeout(5):
+        answer = await reader.readuntil(b"\r\n\r\n")
+        if once_told:
+            writer.write(once_told)
+            answer += await reader.readuntil(b"\r\n\r\n")
+        length = re.search(rb"Content-Length: (\d+)", answer)
+        assert length is not None, answer
+        answer += await reader.readexactly(int(length[1]))
+    writer.close()
+    await writer.wait_closed()
+    return answer
 
 
 @pytest.mark.parametrize("field", ["edge_url", "checkout_url", "url"])

@@ -62,8 +62,38 @@ async def test_the_same_key_for_another_request_is_409(api: Any) -> None:
 
 async def test_the_order_of_fields_makes_no_other_request(api: Any) -> None:
     first = await api.post("/v1/flags/set", raw=b'{"key": "a", "enabled": true}', key="k")
-    again = await api.post("/v1/flags/set", raw=b'{ "enabled":true,"key":"a","unknown":1}', key="k")
+    again = await api.post("/v1/flags/set", raw=b'{ "enabled":true,"key":"a"}', key="k")
     assert again.data == first.data
+
+
+async def test_what_the_body_says_beyond_the_parameters_makes_another_request(api: Any) -> None:
+    await api.post("/v1/flags/set", {"key": "a", "more": [1]}, key="k")
+    assert (await api.post("/v1/flags/set", {"key": "a", "more": [1.0]}, key="k")).cost == 0
+    assert (await api.post("/v1/flags/set", {"key": "a", "more": [2]}, key="k")).code == "IDEMPOTENCY_KEY_REUSED"
+
+
+async def test_numbers_are_compared_as_numbers(api: Any) -> None:
+    first = await api.post("/v1/flags/set", {"key": "a", "default_value": 5}, key="k")
+    again = await api.post("/v1/flags/set", {"key": "a", "default_value": 5.0}, key="k")
+    assert again.data == first.data
+    assert (await api.post("/v1/flags/set", {"key": "a", "default_value": True}, key="k")).status == 409
+
+
+async def test_a_key_counts_for_one_path(api: Any) -> None:
+    for key in ("a", "b"):
+        await api.post("/v1/flags/set", {"key": key})
+    toggled = [await api.post(f"/v1/flags/toggle/{key}", {"enabled": False, "version": 1}, key="k") for key in "ab"]
+    assert [answer.data["key"] for answer in toggled] == ["a", "b"]
+    deleted = [await api.delete(f"/v1/flags/delete/{key}", key="k") for key in "ab"]
+    assert [answer.data["key"] for answer in deleted] == ["a", "b"]
+
+
+async def test_both_generations_share_a_key_for_one_path(api: Any) -> None:
+    await api.post("/v1/storage/buckets", {"bucket": "b"})
+    paths = ("buckets/b/objects/x/presign", "object/presign/b/x", "object/presign/b/y")
+    first, again, another = [await api.post(f"/v1/storage/{path}", {}, key="k") for path in paths]
+    assert first.data == again.data != another.data
+    assert [answer.cost for answer in (first, again, another)] == [0.0001, 0, 0.0001]
 
 
 async def test_a_key_counts_for_one_capability_and_one_account(api: Any, other: Any) -> None:

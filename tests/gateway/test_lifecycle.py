@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import signal
 import stat
 import tempfile
 import threading
 from pathlib import Path
 from typing import Any
 
+import anyio
 import asyncpg
 import psutil
 import pytest
 
-from infrai_async.local import LocalGateway
-from infrai_async.local._cluster import DirectoryInUse
+from infrai_async.local import LocalGateway, _cluster, _keeper
+from infrai_async.local._homes import home_of
 from infrai_async.local._hosts import HostGuard, host_name
+from infrai_async.local._lock import DirectoryInUse
 from infrai_async.local._refusal import Refusal
 
 pytestmark = pytest.mark.anyio
@@ -68,6 +72,72 @@ async def test_closing_leaves_no_task_thread_process_or_directory() -> None:
     assert {thread.name for thread in set(threading.enumerate()) - threads if "asyncio" not in thread.name} == set()
     assert set(psutil.Process().children(recursive=True)) <= children
     assert set(_temporary()) <= places
+
+
+@pytest.mark.parametrize("seconds", [0.02, 0.1, 0.4])
+@pytest.mark.parametrize("kept", [True, False])
+async def test_cancelled_at_any_moment_it_still_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, kept: bool
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    children = set(psutil.Process().children(recursive=True))
+    with anyio.move_on_after(seconds) as scope:
+        async with LocalGateway(tmp_path / "data" if kept else None):
+            await anyio.sleep_forever()
+    assert scope.cancelled_caught
+    assert set(psutil.Process().children(recursive=True)) <= children
+    assert list(tmp_path.glob("infrai-gateway-*")) == []
+    async with LocalGateway(tmp_path / "data"):
+        pass  # neither lock is held any more
+
+
+async def test_a_close_that_is_cancelled_again_and_again_is_still_whole(tmp_path: Path, ask_as: Any) -> None:
+    children = set(psutil.Process().children(recursive=True))
+    gateway = LocalGateway(tmp_path)
+    await gateway.start()
+    await ask_as(gateway).project()
+    closing = asyncio.create_task(gateway.aclose())
+    for _ in range(5):
+        await asyncio.sleep(0.002)
+        closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert set(psutil.Process().children(recursive=True)) <= children
+
+
+async def test_a_postgres_that_dies_comes_back(tmp_path: Path, ask_as: Any) -> None:
+    async with LocalGateway(tmp_path) as gateway:
+        api = ask_as(gateway)
+        project = await api.project()
+        for number in (signal.SIGKILL, signal.SIGQUIT):
+            home = home_of(tmp_path / "postgres")
+            os.kill(int((home / "data" / "postmaster.pid").read_text().split()[0]), number)
+            key = number.name  # which a passing refusal does not use up
+            for _ in range(3):
+                answer = await api.post("/v1/db/project/create", {"name": "n"}, key=key)
+                refused = answer.status == 503 and answer.code == "VENDOR_UNAVAILABLE" and answer.error["retryable"]
+                assert answer.status == 200 or refused
+            assert answer.data["name"] == "n"
+            connection = await asyncpg.connect(project["connection_uri"])
+            assert await connection.fetchval("select 1") == 1
+            await connection.close()
+
+
+async def test_a_postgres_that_cannot_come_back_is_given_up_with_a_reason(
+    tmp_path: Path, ask_as: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_keeper, "_PAUSES", (0.0, 0.1))
+    async with LocalGateway(tmp_path) as gateway:
+        api = ask_as(gateway)
+        await api.project()
+        home = home_of(tmp_path / "postgres")
+        monkeypatch.setattr(_cluster, "MAX_CONNECTIONS", -1)
+        os.kill(int((home / "data" / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
+        async with asyncio.timeout(20):
+            while (answer := await api.get("/v1/db/project/list")).status == 200 or answer.error["retryable"]:
+                pass
+        assert "again and again" in answer.error["hint"]
+        assert (await api.post("/v1/flags/set", {"key": "k"})).status == 200
 
 
 def _temporary() -> list[Path]:

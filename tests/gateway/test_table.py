@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +134,65 @@ async def test_one_capability_is_described_in_detail(api: Any) -> None:
     }
     assert "salt" in detail["request"]["required"]
     assert {"code": "RATE_LIMITED", "status": 429, "retryable": True} in detail["errors"]
+
+
+async def test_answers_fit_the_schema_that_discovery_gives_of_them(api: Any) -> None:
+    for id, answer in (await answers(api)).items():
+        schema = (await api.with_key(None).get(f"/v1/discovery/{id}")).document["response"]
+        assert misfits(schema, answer) == [], id
+
+
+def misfits(schema: Any, value: Any) -> list[str]:
+    """Hold a value to as much of JSON Schema as discovery uses."""
+    if "anyOf" in schema:
+        tries = [misfits(one, value) for one in schema["anyOf"]]
+        return [] if [] in tries else tries[0]
+    wanted = [schema["type"]] if isinstance(schema.get("type"), str) else schema.get("type", [])
+    if wanted and not any(is_a(kind, value) for kind in wanted):
+        return [f"{value!r} is no {wanted}"]
+    if isinstance(value, list):
+        return [misfit for item in value for misfit in misfits(schema.get("items", {}), item)]
+    if not isinstance(value, dict):
+        return []
+    known = schema.get("properties", {})
+    found = [f"{name} is missing" for name in schema.get("required", ()) if name not in value]
+    return found + [
+        f"{name}: {misfit}" for name in known if name in value for misfit in misfits(known[name], value[name])
+    ]
+
+
+def is_a(kind: str, value: Any) -> bool:
+    types = {"object": dict, "array": list, "string": str, "boolean": bool, "null": type(None), "integer": int}
+    return isinstance(value, types.get(kind, int | float)) and (kind == "boolean" or not isinstance(value, bool))
+
+
+async def test_the_errors_and_the_idempotence_of_a_row_are_its_own(api: Any) -> None:
+    details = {id: (await api.with_key(None).get(f"/v1/discovery/{id}")).document for id in CAPABILITIES}
+    codes = {id: {error["code"] for error in detail["errors"]} for id, detail in details.items()}
+    assert "UNAUTHORIZED" not in codes["discovery.list"]
+    assert "INSUFFICIENT_CREDIT" not in codes["db.project.delete"]
+    assert "IDEMPOTENCY_KEY_REUSED" not in codes["flags.list"]
+    assert {"FLAG_NOT_FOUND", "FLAG_VERSION_CONFLICT"} <= codes["flags.toggle"]
+    assert "VENDOR_UNAVAILABLE" in codes["db.branch.get"] - codes["cdn.distribution.get"]
+    told = {id: detail["idempotent"] for id, detail in details.items()}
+    assert (told["flags.get"], told["flags.delete"], told["db.project.create"], told["flags.set"]) == (1, 1, 1, 0)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+async def test_every_example_runs_as_it_is(api: Any) -> None:
+    async def run(id: str) -> tuple[str, str]:
+        command = (await api.with_key(None).get(f"/v1/discovery/{id}")).document["examples"]["curl"]
+        process = await asyncio.create_subprocess_shell(
+            f"{command} --silent", env={"PATH": os.environ["PATH"], "INFRAI_API_KEY": api.api_key}, stdout=-1
+        )
+        said, _ = await process.communicate()
+        error = json.loads(said).get("error")
+        return id, "" if error is None else error["code"]
+
+    ended = dict([await run(id) for id in CAPABILITIES])
+    understood = ("", "FLAG_VERSION_CONFLICT")  # the examples before have changed the flag
+    assert {id: code for id, code in ended.items() if code not in understood and not code.endswith("_NOT_FOUND")} == {}
+    assert (ended["db.project.create"], ended["flags.set"], ended["db.branch.get"]) == ("", "", "DB_BRANCH_NOT_FOUND")
 
 
 async def test_an_unknown_capability_is_404(api: Any) -> None:

@@ -78,6 +78,16 @@ async def test_an_empty_wallet_is_402_with_a_checkout_url_and_nothing_is_done(
         assert (await api.delete("/v1/flags/delete/a")).status == 200  # what is free stays possible
 
 
+async def test_without_money_too_what_is_wrong_is_said_first(without_postgres: Any, ask_as: Any) -> None:
+    async with LocalGateway(**without_postgres, credit="0") as gateway:
+        api = ask_as(gateway)
+        assert (await api.get("/v1/flags/get/none")).status == 404
+        assert (await api.post("/v1/flags/set", {"key": "a", "rollout": {"percentage": 5}})).status == 400
+        assert (await api.post("/v1/flags/set", {"key": "a", "version": 3})).status == 409
+        assert (await api.post("/v1/flags/set", {"key": "a"})).status == 402
+        assert (await api.get("/v1/flags/get/a")).status == 404
+
+
 async def test_the_last_cent_can_be_spent_once(without_postgres: Any, ask_as: Any) -> None:
     async with LocalGateway(**without_postgres, credit="0.0005") as gateway:
         api = ask_as(gateway)

@@ -1,0 +1,68 @@
+"""One process at a time: files that are locked as long as their holder lives, also after a `kill -9`."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+
+class DirectoryInUse(Exception):
+    """Another gateway runs on the same data directory."""
+
+
+class Lock:
+    """A locked file; ends with the process at the latest.
+
+    Raises:
+        BlockingIOError: somebody else holds it.
+    """
+
+    def __init__(self, path: Path, *, make: bool = True) -> None:
+        flags = os.O_RDWR | os.O_CREAT if make else os.O_RDWR
+        self._file = open(os.open(path, flags, 0o600), "rb+", buffering=0)  # noqa: SIM115 - it is held
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            raise
+
+    @classmethod
+    def on(cls, directory: Path) -> Lock:
+        """Take a part of a data directory (`<data directory>/state` or `/postgres`) for this gateway.
+
+        Raises:
+            DirectoryInUse: another one has it.
+        """
+        try:
+            return cls(directory / "lock")
+        except BlockingIOError:
+            raise DirectoryInUse(
+                f"another gateway runs on {directory.parent}: stop it, or give this one --data-dir another"
+            ) from None
+
+    @classmethod
+    def as_temporary(cls, directory: Path) -> Lock:
+        """Mark a directory as temporary, and as in use for as long as the lock is held.
+
+        The mark appears locked: there is no moment at which a directory looks left behind that is not.
+        """
+        part = directory / f"{_TEMPORARY}.part"
+        lock = cls(part)
+        part.replace(directory / _TEMPORARY)
+        return lock
+
+    @classmethod
+    def of_left_behind(cls, directory: Path) -> Lock | None:
+        """Take a temporary directory whose gateway is gone; `None` for any other directory."""
+        try:
+            return cls(directory / _TEMPORARY, make=False)
+        except OSError:
+            return None
+
+    def release(self) -> None:
+        """Let another have it; twice does no harm."""
+        self._file.close()
+
+
+_TEMPORARY = "temporary"
