@@ -21,7 +21,7 @@ _NOT_FOUND: Final = {
     "storage.": "STORAGE_BUCKET_NOT_FOUND",
     "cdn.": "CDN_DISTRIBUTION_NOT_FOUND",
     "flags.": "FLAG_NOT_FOUND",
-    "discovery.": "CAPABILITY_NOT_FOUND",
+    "discovery.": "DISCOVERY_CAPABILITY_NOT_FOUND",
 }
 _EVALUATING: Final = frozenset({"flags.is_enabled", "flags.get_value"})
 
@@ -80,7 +80,7 @@ def list_capabilities(call: Call, _: Connection) -> Data:
 def get_capability(call: Call, _: Connection) -> Data:
     row = CAPABILITIES.get(call.params["capability"])
     if row is None:
-        raise not_found("CAPABILITY", call.params["capability"])
+        raise not_found("DISCOVERY_CAPABILITY", call.params["capability"])
     summary = _summary(call, row)
     ready = summary["available"]
     return summary | {

@@ -1,4 +1,4 @@
-"""How a call is carried out: once, paid for, and remembered (GATEWAY.md section 5).
+"""How a call is carried out: once, paid for, and remembered.
 
 A call without an effect is one transaction: look the key up, take the price, do the work, remember the answer. One
 with an effect is two: the first also records the plan as ``running``; then the effect; the second makes the result

@@ -197,4 +197,4 @@ async def test_every_example_runs_as_it_is(api: Any) -> None:
 
 async def test_an_unknown_capability_is_404(api: Any) -> None:
     answer = await api.with_key(None).get("/v1/discovery/no.such.thing")
-    assert (answer.status, answer.code) == (404, "CAPABILITY_NOT_FOUND")
+    assert (answer.status, answer.code) == (404, "DISCOVERY_CAPABILITY_NOT_FOUND")
