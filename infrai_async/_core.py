@@ -62,8 +62,7 @@ class Core:
     ) -> Cursor[T]:
         """Return a cursor over a listing; nothing is sent yet, but the arguments are checked."""
         at_most = check_max_items(max_items)
-        start = {**arguments, "cursor": cursor} if "cursor" in row.params else arguments
-        build(row, row.routes[0], start)
+        build(row, row.routes[0], {**arguments, "cursor": cursor})
         return Cursor(
             lambda position: self.page(row, {**arguments, "cursor": position}),
             capability=row.id,

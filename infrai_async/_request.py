@@ -20,7 +20,7 @@ from urllib.parse import quote
 import attrs
 
 from infrai_async.errors import InvalidArgument
-from infrai_async.models import FlagRule, Model, RolloutConfig, Variant
+from infrai_async.models import FlagRule, Model, RolloutConfig, Variant, to_plain
 
 if TYPE_CHECKING:
     from infrai_async.capabilities import Capability, Param, Route
@@ -206,14 +206,14 @@ def _plain(value: object) -> JSON:
         case float() | Decimal():
             if not math.isfinite(value):
                 raise _NotPlain("must be finite")
-            return int(value) if isinstance(value, Decimal) and value == int(value) else float(value)
+            return to_plain(value) if isinstance(value, Decimal) else float(value)
         case timedelta():
             length = value.total_seconds()
             return int(length) if length.is_integer() else length
         case datetime():
             if value.tzinfo is None:
                 raise _NotPlain("has no time zone: pass an aware datetime, such as datetime.now(timezone.utc)")
-            return value.isoformat().replace("+00:00", "Z")
+            return to_plain(value)
         case Model():
             raise _NotPlain(f"is a {type(value).__name__}: pass the field that is meant, such as its id")
         case FlagRule() | RolloutConfig() | Variant():

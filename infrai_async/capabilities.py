@@ -8,7 +8,7 @@ the row holds both, the seed's first.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Final, Generic, Literal, TypeAlias, TypeVar
 
 import attrs
@@ -56,8 +56,8 @@ class Param:
 
     Attributes:
         name: the public argument, which is also the wire's name unless ``wire`` says otherwise.
-        where: the part of the request that it travels in.
         kind: the JSON type that the wire carries.
+        where: the part of the request that it travels in.
         choices: the documented values, as the public argument spells them.
         bounds: the documented range, both ends included.
         wire: the wire's name where it differs (``from`` is no Python argument; D20).
@@ -68,8 +68,8 @@ class Param:
     """
 
     name: str = attrs.field(kw_only=False)
+    kind: Kind = attrs.field(default="string", kw_only=False)
     where: Literal["path", "query", "body"]
-    kind: Kind = "string"
     required: bool = False
     choices: tuple[str, ...] = ()
     bounds: tuple[float, float] | None = None
@@ -168,41 +168,9 @@ def _row(
     )
 
 
-def _path(name: str, *, also: tuple[str, ...] = ()) -> Param:
-    return Param(name, where="path", required=True, also=also)
-
-
-def _query(name: str, kind: Kind = "string", *, wire: str | None = None) -> Param:
-    return Param(name, where="query", kind=kind, wire=wire or name)
-
-
-def _body(
-    name: str,
-    kind: Kind = "string",
-    *,
-    required: bool = False,
-    choices: tuple[str, ...] = (),
-    bounds: tuple[float, float] | None = None,
-    wire: str | None = None,
-    also: tuple[str, ...] = (),
-    lower: bool = False,
-    default: str | None = None,
-    needs: Mapping[str, str] | None = None,
-) -> Param:
-    return Param(
-        name,
-        where="body",
-        kind=kind,
-        required=required,
-        choices=choices,
-        bounds=bounds,
-        wire=wire or name,
-        also=also,
-        lower=lower,
-        default=default,
-        needs=needs or {},
-    )
-
+_path: Final = partial(Param, where="path", required=True)
+_query: Final = partial(Param, where="query")
+_body: Final = partial(Param, where="body")
 
 _PAGING: Final = (_query("cursor"), _query("limit", "integer"))
 _WHO: Final = (_query("user_id"), _query("context", "object"))
