@@ -4,8 +4,9 @@
 
 One table says what there is (``capabilities``); pure modules build requests, read answers and decide on retries
 (``_request``, ``_answer``, ``_decode``, ``_retry``, ``_flow``); one module does the I/O of a call (``_pool``); the
-resources are typed one-line methods over it. ``local`` shares the table and nothing else. Where comments and docstrings
-name a rule (``D4``, ``CONTRACT.md 1.3``), it stands in ``docs/CONTRACT.md``.
+resources are typed one-line methods over it, and ``sync`` is the same for threads that wait. ``local`` shares the table
+and nothing else. Where comments and docstrings name a rule (``D4``, ``CONTRACT.md 1.3``), it stands in
+``docs/CONTRACT.md``.
 
 Names load when they are first used: importing the package alone loads next to nothing.
 """
@@ -72,8 +73,10 @@ if TYPE_CHECKING:
         TopupRecord,
         Variant,
     )
+    from infrai_async.sync import Infrai
 
-_HOMES = ("errors", "models", "capabilities", "_request", "_retry", "_cursor", "_pool", "_client")  # lightest first
+# lightest first
+_HOMES = ("errors", "models", "capabilities", "_request", "_retry", "_cursor", "_pool", "_client", "sync")
 
 __all__ = [
     "CAPABILITIES",
@@ -105,6 +108,7 @@ __all__ = [
     "FlagState",
     "FlagValue",
     "FlagValues",
+    "Infrai",
     "InfraiError",
     "InsufficientCreditError",
     "InvalidArgument",

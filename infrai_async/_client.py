@@ -214,7 +214,7 @@ class AsyncInfrai:
         Args:
             grace: seconds; zero ends them at once.
         """
-        await self._core.pool.close(0.0 if grace in (0, timedelta(0)) else seconds("grace", grace))
+        await self._core.pool.close(grace_seconds(grace))
 
     async def __aenter__(self) -> Self:
         return self
@@ -258,6 +258,15 @@ def _is_proxy(proxy: object) -> bool:
 
 def _time_limit(timeout: float | timedelta | None) -> float | None:
     return None if timeout is None else seconds("timeout", timeout)
+
+
+def grace_seconds(grace: float | timedelta) -> float:
+    """Return the grace of closing in seconds.
+
+    Raises:
+        InvalidArgument: it is no length of time.
+    """
+    return 0.0 if grace in (0, timedelta(0)) else seconds("grace", grace)
 
 
 def _policy(retry: object) -> RetryPolicy:

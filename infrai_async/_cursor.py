@@ -3,14 +3,42 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Awaitable, Callable
-from typing import Generic, Self, TypeAlias, TypeVar
+import operator
+from collections.abc import Awaitable, Callable, Iterator
+from itertools import islice
+from typing import Generic, Self, SupportsIndex, TypeAlias, TypeVar, overload
 
+from infrai_async._progress import Progress, reporting
 from infrai_async.errors import InvalidArgument, PaginationError
 from infrai_async.models import JSON, Model, Page
 
 T = TypeVar("T", bound=Model)
 Fetch: TypeAlias = Callable[[str | None], Awaitable[Page[T]]]
+
+
+class Items(builtins.list[T]):
+    """What ``collect`` returns: a list that a notebook shows as a table."""
+
+    __slots__ = ()
+
+    def take(self, items: Iterator[T], limit: int | None) -> bool:
+        """Take items up to ``limit`` in all, if any; true while more are wanted."""
+        self.extend(items if limit is None else islice(items, limit - len(self)))
+        return limit is None or len(self) < limit
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> Items[T]: ...
+    def __getitem__(self, index: SupportsIndex | slice) -> T | Items[T]:
+        if isinstance(index, slice):
+            return Items(super().__getitem__(index))
+        return super().__getitem__(index)
+
+    def _repr_html_(self) -> str:
+        from infrai_async._html import table
+
+        return table(self)
 
 
 class Cursor(Generic[T]):
@@ -29,7 +57,7 @@ class Cursor(Generic[T]):
         self._fetch = fetch
         self._capability = capability
         self._left = max_items
-        self._items: builtins.list[T] = []  # of the page in hand, last first
+        self._items: Iterator[T] = iter(())  # what is left of the page in hand
         self._resume = cursor
         self._next = cursor
         self._seen: set[int] = set()
@@ -46,23 +74,25 @@ class Cursor(Generic[T]):
         While a page's items are still being handed out it names that page, so that nothing is lost; ``None`` before
         the first page of a fresh listing, and after the last.
         """
-        return self._resume if self._items else self._next
+        return self._resume if operator.length_hint(self._items) else self._next
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> T:
-        if not self._items:
-            await self._load()
-        return self._items.pop()
-
-    async def _load(self) -> None:
-        """Have at least one item in hand, or raise ``StopAsyncIteration``."""
-        while not self._items:
-            page = await self._advance()
-            if page is None:
+        while True:
+            for item in self._items:
+                return item
+            if not await self._load():
                 raise StopAsyncIteration
-            self._items = [*reversed(page.items)]
+
+    async def _load(self) -> bool:
+        """Take the next page in hand; false at the end."""
+        page = await self._advance()
+        if page is None:
+            return False
+        self._items = iter(page.items)
+        return True
 
     async def _advance(self) -> Page[T] | None:
         if (self._started and self._next is None) or self._left == 0:
@@ -108,9 +138,7 @@ class Cursor(Generic[T]):
         return await self._next_page() or Page()
 
     async def _next_page(self) -> Page[T] | None:
-        if self._items:
-            rest = tuple(reversed(self._items))
-            self._items = []
+        if rest := tuple(self._items):
             return Page(items=rest, next_cursor=self._next, metadata=rest[0].metadata)
         return await self._advance()
 
@@ -118,29 +146,36 @@ class Cursor(Generic[T]):
         """Return an asynchronous iterator over pages: ``async for page in cursor.pages()``."""
         return Pages(self)
 
-    async def collect(self, *, max_items: int | None = None) -> builtins.list[T]:
-        """Return the items that are left as a list.
+    async def collect(self, *, max_items: int | None = None, progress: Progress = False) -> builtins.list[T]:
+        """Return the items that are left as a list; a notebook shows it as a table.
 
         Args:
             max_items: at most so many; the cursor then stands behind them.
+            progress: ``True`` for a bar, or a function that is called with ``(done, total)`` after each page; the
+                total is ``None`` until all is done, because the service does not say it.
 
         Raises:
-            InvalidArgument: ``max_items`` is negative or no whole number.
+            InvalidArgument: ``max_items`` is negative or no whole number, or ``progress`` is no function.
+            ConfigurationError: ``progress=True`` without tqdm.
             PaginationError: the service handed out a cursor for the second time.
             InfraiError: whatever the calls themselves may raise.
         """
         limit = check_max_items(max_items)
-        found: builtins.list[T] = []
-        while limit is None or len(found) < limit:
-            try:
-                found.append(await self.__anext__())
-            except StopAsyncIteration:
-                break
+        found: Items[T] = Items()
+        with reporting(progress, self._capability) as report:
+            while found.take(self._items, limit) and await self._load():
+                report(len(found), None)
+            report(len(found), len(found))
         return found
 
-    async def to_records(self) -> builtins.list[dict[str, JSON]]:
-        """Return the items that are left as plain dicts, as ``pandas.DataFrame(...)`` takes them."""
-        return [item.to_dict() for item in await self.collect()]
+    async def to_records(
+        self, *, max_items: int | None = None, progress: Progress = False
+    ) -> builtins.list[dict[str, JSON]]:
+        """Return the items that are left as plain dicts, as ``pandas.DataFrame(...)`` takes them.
+
+        Arguments and errors are those of ``collect``. Secrets stand in them in clear.
+        """
+        return [item.to_dict() for item in await self.collect(max_items=max_items, progress=progress)]
 
 
 class Pages(Generic[T]):

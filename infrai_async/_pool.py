@@ -355,9 +355,11 @@ class Pool:
     # --- loops ---
 
     def _home(self) -> Home | None:
+        if self.closed:
+            return None
         loop = asyncio.get_running_loop()
         home = self._homes.get(loop)
-        if home is not None and not self.closed and not home.session.closed:
+        if home is not None and not home.session.closed:
             return home
         with self._lock:
             if self.closed:
@@ -385,12 +387,17 @@ class Pool:
             raise ConfigurationError("session has credentials of its own (auth=), which exclude the API key's header")
         self._lender = loop
 
-    async def close(self, grace: float) -> None:
-        """Refuse new calls, give running ones ``grace`` seconds, and leave nothing behind in any loop."""
+    def refuse(self) -> None:
+        """Refuse every call from now on, also those that wait for a place; callable from any thread."""
         with self._lock:
             self.closed = True
-            homes = dict(self._homes)
         self._places.close()
+
+    async def close(self, grace: float) -> None:
+        """Refuse new calls, give running ones ``grace`` seconds, and leave nothing behind in any loop."""
+        self.refuse()
+        with self._lock:
+            homes = dict(self._homes)
         here = asyncio.get_running_loop()
         elsewhere = [_close_elsewhere(home, grace) for loop, home in homes.items() if loop is not here]
         if here in homes:

@@ -1,0 +1,57 @@
+"""How far something has come: a bar, or a function of the caller's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeAlias
+
+from infrai_async.errors import ConfigurationError, InvalidArgument
+
+Report: TypeAlias = Callable[[int, int | None], object]
+Progress: TypeAlias = bool | Report
+
+
+@contextmanager
+def reporting(progress: Progress, what: str) -> Iterator[Report]:
+    """Give a function to call with how much is done, and of how much in all where that is known.
+
+    Args:
+        progress: ``True`` for a bar (tqdm's, as it suits the notebook or the terminal), or a function that is called
+            with ``(done, total)``.
+        what: the bar's title.
+
+    Raises:
+        ConfigurationError: ``True``, and tqdm is not installed.
+        InvalidArgument: neither a truth value nor a function.
+    """
+    if progress is False:
+        yield _unseen
+    elif progress is True:
+        yield from _bar(what)
+    elif callable(progress):
+        yield progress
+    else:
+        raise InvalidArgument("progress must be True for a bar, or a function of (done, total)")
+
+
+def _unseen(done: int, total: int | None) -> None:
+    """Report to nobody."""
+
+
+def _bar(what: str) -> Iterator[Report]:
+    try:
+        from tqdm.auto import tqdm
+    except ImportError:
+        raise ConfigurationError(
+            "progress=True needs tqdm: pip install 'infrai-async[progress]', or pass a function of (done, total)"
+        ) from None
+    with tqdm(desc=what, unit="") as bar:
+
+        def report(done: int, total: int | None) -> None:
+            if total != bar.total:
+                bar.total = total
+                bar.refresh()
+            bar.update(done - bar.n)
+
+        yield report

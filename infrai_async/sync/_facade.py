@@ -1,0 +1,153 @@
+"""How a blocking class is declared: each method is a stub, and all else comes from the asynchronous method it names."""
+
+from __future__ import annotations
+
+import builtins
+import inspect
+from collections.abc import Callable, Coroutine, Iterator
+from functools import update_wrapper
+from itertools import chain
+from typing import Any, Concatenate, Generic, ParamSpec, TypeAlias, TypeVar, cast, get_args, get_type_hints
+
+from infrai_async import _cursor
+from infrai_async._cursor import Items, check_max_items
+from infrai_async._progress import Progress, reporting
+from infrai_async.models import JSON, Model, Page
+from infrai_async.sync._runner import Runner
+
+A = TypeVar("A")
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T", bound=Model)
+Stub: TypeAlias = Callable[[Any], None]
+
+
+class Facade(Generic[A]):
+    """Holds the asynchronous twin, and the runner of the loop in which the twin's methods run."""
+
+    def __init__(self, twin: A, runner: Runner) -> None:
+        self._twin = twin
+        self._runner = runner
+
+
+def blocking(
+    method: Callable[Concatenate[A, P], Coroutine[Any, Any, R]],
+) -> Callable[[Stub], Callable[Concatenate[Facade[A], P], R]]:
+    """Declare the blocking equivalent of a method: signature, types and docstring are those of ``method``."""
+
+    def call(self: Facade[A], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        __tracebackhide__ = True
+        return self._runner.run(method(self._twin, *args, **kwargs))
+
+    return lambda stub: _declared(stub, call, method)
+
+
+def paged(
+    method: Callable[Concatenate[A, P], _cursor.Cursor[T]],
+) -> Callable[[Stub], Callable[Concatenate[Facade[A], P], Cursor[T]]]:
+    """Declare the blocking equivalent of a listing: the same, but for the cursor, which is a blocking one."""
+
+    def call(self: Facade[A], /, *args: P.args, **kwargs: P.kwargs) -> Cursor[T]:
+        __tracebackhide__ = True
+        return Cursor(method(self._twin, *args, **kwargs), self._runner)
+
+    hints = get_type_hints(method)
+    returns = cast("Any", Cursor)[get_args(hints["return"])]
+
+    def declare(stub: Stub) -> Callable[Concatenate[Facade[A], P], Cursor[T]]:
+        declared = _declared(stub, call, method)
+        declared.__annotations__ = {**hints, "return": returns}
+        vars(declared)["__signature__"] = inspect.signature(method).replace(return_annotation=returns)
+        return declared
+
+    return declare
+
+
+def _declared(stub: Stub, call: Callable[P, R], method: Callable[..., object]) -> Callable[P, R]:
+    if stub.__name__ != method.__name__:
+        raise TypeError(f"{stub.__qualname__} borrows from {method.__qualname__}")
+    update_wrapper(call, method)
+    call.__module__ = stub.__module__
+    return call
+
+
+class Cursor(Facade[_cursor.Cursor[T]], Generic[T]):
+    """Every item of a listing, fetched page by page while it is read; each page is one way into the event loop.
+
+    A cursor is read once, as a file is: ``for``, ``next``, ``pages()``, ``page()`` and ``collect()`` all go on from
+    where it stands. Leaving a loop early leaves nothing running, and loses nothing either: ``next_cursor`` then still
+    names the page whose items were not all handed out.
+    """
+
+    def __repr__(self) -> str:
+        return repr(self._twin)
+
+    @property
+    def next_cursor(self) -> str | None:
+        """Where to resume: ``list(cursor=...)`` goes on there, in another process too.
+
+        While a page's items are still being handed out it names that page, so that nothing is lost; ``None`` before
+        the first page of a fresh listing, and after the last.
+        """
+        return self._twin.next_cursor
+
+    def __iter__(self) -> Iterator[T]:
+        return chain.from_iterable(self._batches())
+
+    def __next__(self) -> T:
+        for item in self:
+            return item
+        raise StopIteration
+
+    def _batches(self) -> Iterator[Iterator[T]]:
+        """Give what is in hand, page after page: the twin's own iterators, so that both stand at the same item."""
+        twin = self._twin
+        yield twin._items
+        while self._runner.run(twin._load()):
+            yield twin._items
+
+    def page(self) -> Page[T]:
+        """Return the next page; an empty one without a ``next_cursor`` at the end.
+
+        Items of a page that was begun by ``for`` come as a page of their own.
+
+        Raises:
+            PaginationError: the service handed out a cursor for the second time.
+            InfraiError: whatever the call itself may raise.
+        """
+        return self._runner.run(self._twin.page())
+
+    def pages(self) -> Iterator[Page[T]]:
+        """Iterate over pages: ``for page in cursor.pages()``."""
+        while (page := self._runner.run(self._twin._next_page())) is not None:
+            yield page
+
+    def collect(self, *, max_items: int | None = None, progress: Progress = False) -> builtins.list[T]:
+        """Return the items that are left as a list; a notebook shows it as a table.
+
+        Args:
+            max_items: at most so many; the cursor then stands behind them.
+            progress: ``True`` for a bar, or a function that is called with ``(done, total)`` after each page; the
+                total is ``None`` until all is done, because the service does not say it.
+
+        Raises:
+            InvalidArgument: ``max_items`` is negative or no whole number, or ``progress`` is no function.
+            ConfigurationError: ``progress=True`` without tqdm.
+            PaginationError: the service handed out a cursor for the second time.
+            InfraiError: whatever the calls themselves may raise.
+        """
+        limit = check_max_items(max_items)
+        twin = self._twin
+        found: Items[T] = Items()
+        with reporting(progress, twin._capability) as report:
+            while found.take(twin._items, limit) and self._runner.run(twin._load()):
+                report(len(found), None)
+            report(len(found), len(found))
+        return found
+
+    def to_records(self, *, max_items: int | None = None, progress: Progress = False) -> builtins.list[dict[str, JSON]]:
+        """Return the items that are left as plain dicts, as ``pandas.DataFrame(...)`` takes them.
+
+        Arguments and errors are those of ``collect``. Secrets stand in them in clear.
+        """
+        return [item.to_dict() for item in self.collect(max_items=max_items, progress=progress)]

@@ -1,0 +1,206 @@
+"""The namespaces of the blocking client: what they do, take, return and raise is what their twins declare."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from infrai_async.resources import _account, _cdn, _db, _discovery, _flags, _storage
+from infrai_async.sync._facade import Facade, blocking, paged
+
+
+class Db(Facade[_db.Db]):
+    """Managed Postgres."""
+
+    @cached_property
+    def project(self) -> Projects:
+        """Projects: a database each."""
+        return Projects(self._twin.project, self._runner)
+
+    @cached_property
+    def branch(self) -> Branches:
+        """Branches: copies of a project to try things in."""
+        return Branches(self._twin.branch, self._runner)
+
+    @cached_property
+    def snapshot(self) -> Snapshots:
+        """Snapshots: a project frozen at one moment."""
+        return Snapshots(self._twin.snapshot, self._runner)
+
+
+class Projects(Facade[_db.Projects]):
+    """``client.db.project``."""
+
+    @blocking(_db.Projects.create)
+    def create(self) -> None: ...
+
+    @blocking(_db.Projects.get)
+    def get(self) -> None: ...
+
+    @blocking(_db.Projects.delete)
+    def delete(self) -> None: ...
+
+    @paged(_db.Projects.list)
+    def list(self) -> None: ...
+
+
+class Branches(Facade[_db.Branches]):
+    """``client.db.branch``."""
+
+    @blocking(_db.Branches.create)
+    def create(self) -> None: ...
+
+    @blocking(_db.Branches.get)
+    def get(self) -> None: ...
+
+    @blocking(_db.Branches.delete)
+    def delete(self) -> None: ...
+
+    @paged(_db.Branches.list)
+    def list(self) -> None: ...
+
+
+class Snapshots(Facade[_db.Snapshots]):
+    """``client.db.snapshot``."""
+
+    @blocking(_db.Snapshots.create)
+    def create(self) -> None: ...
+
+    @blocking(_db.Snapshots.get)
+    def get(self) -> None: ...
+
+    @blocking(_db.Snapshots.restore)
+    def restore(self) -> None: ...
+
+    @paged(_db.Snapshots.list)
+    def list(self) -> None: ...
+
+
+class Storage(Facade[_storage.Storage]):
+    """Object storage."""
+
+    @cached_property
+    def bucket(self) -> Buckets:
+        """Buckets."""
+        return Buckets(self._twin.bucket, self._runner)
+
+    @cached_property
+    def object(self) -> Objects:
+        """Objects, whose bytes travel over presigned URLs."""
+        return Objects(self._twin.object, self._runner)
+
+
+class Buckets(Facade[_storage.Buckets]):
+    """``client.storage.bucket``."""
+
+    @blocking(_storage.Buckets.create)
+    def create(self) -> None: ...
+
+    @paged(_storage.Buckets.list)
+    def list(self) -> None: ...
+
+
+class Objects(Facade[_storage.Objects]):
+    """``client.storage.object``."""
+
+    @blocking(_storage.Objects.presign)
+    def presign(self) -> None: ...
+
+    @blocking(_storage.Objects.delete)
+    def delete(self) -> None: ...
+
+
+class Cdn(Facade[_cdn.Cdn]):
+    """Content delivery."""
+
+    @cached_property
+    def distribution(self) -> Distributions:
+        """Distributions: an edge in front of an origin."""
+        return Distributions(self._twin.distribution, self._runner)
+
+    @cached_property
+    def cache(self) -> Cache:
+        """What the edges hold."""
+        return Cache(self._twin.cache, self._runner)
+
+
+class Distributions(Facade[_cdn.Distributions]):
+    """``client.cdn.distribution``."""
+
+    @blocking(_cdn.Distributions.create)
+    def create(self) -> None: ...
+
+    @blocking(_cdn.Distributions.get)
+    def get(self) -> None: ...
+
+    @blocking(_cdn.Distributions.update)
+    def update(self) -> None: ...
+
+    @blocking(_cdn.Distributions.delete)
+    def delete(self) -> None: ...
+
+    @paged(_cdn.Distributions.list)
+    def list(self) -> None: ...
+
+
+class Cache(Facade[_cdn.Cache]):
+    """``client.cdn.cache``."""
+
+    @blocking(_cdn.Cache.purge)
+    def purge(self) -> None: ...
+
+    @blocking(_cdn.Cache.stats)
+    def stats(self) -> None: ...
+
+
+class Flags(Facade[_flags.Flags]):
+    """Feature flags."""
+
+    @blocking(_flags.Flags.is_enabled)
+    def is_enabled(self) -> None: ...
+
+    @blocking(_flags.Flags.get_value)
+    def get_value(self) -> None: ...
+
+    @blocking(_flags.Flags.get_all)
+    def get_all(self) -> None: ...
+
+    @blocking(_flags.Flags.get)
+    def get(self) -> None: ...
+
+    @blocking(_flags.Flags.set)
+    def set(self) -> None: ...
+
+    @blocking(_flags.Flags.toggle)
+    def toggle(self) -> None: ...
+
+    @blocking(_flags.Flags.rollout)
+    def rollout(self) -> None: ...
+
+    @blocking(_flags.Flags.delete)
+    def delete(self) -> None: ...
+
+    @paged(_flags.Flags.list)
+    def list(self) -> None: ...
+
+
+class Account(Facade[_account.Account]):
+    """The account behind the key."""
+
+    @blocking(_account.Account.balance)
+    def balance(self) -> None: ...
+
+    @blocking(_account.Account.topup)
+    def topup(self) -> None: ...
+
+    @blocking(_account.Account.activate)
+    def activate(self) -> None: ...
+
+
+class Discovery(Facade[_discovery.Discovery]):
+    """The service's own list of its capabilities."""
+
+    @blocking(_discovery.Discovery.list)
+    def list(self) -> None: ...
+
+    @blocking(_discovery.Discovery.get)
+    def get(self) -> None: ...

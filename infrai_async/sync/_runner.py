@@ -1,0 +1,313 @@
+"""The event loop behind a blocking client, and the way into it.
+
+A call crosses by one ``call_soon_threadsafe`` and comes back by one lock, which the waiting thread acquires and the
+call's last step releases: a third of what the portal's own calls cost. The portal is there for the loop's life.
+"""
+
+from __future__ import annotations
+
+import _thread
+import asyncio
+import atexit
+import contextlib
+import os
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Coroutine
+from concurrent.futures import Future
+from contextvars import Context
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
+
+from infrai_async.errors import ClientClosedError, ConfigurationError, InfraiError, TransportError
+
+if TYPE_CHECKING:
+    from anyio.from_thread import BlockingPortal
+
+R = TypeVar("R")
+Opened: TypeAlias = "Future[tuple[asyncio.AbstractEventLoop, BlockingPortal]]"
+
+_POLL: Final = 0.1 if sys.platform == "win32" else -1.0  # seconds; on Windows only a wait that ends sees Ctrl-C
+_LAST_WORDS: Final = 2.0  # seconds for a loop to end, beyond the grace that its calls were given
+_OWN_LOOP: Final = (
+    "a blocking client cannot wait in its own event loop, as in a function that it calls there (api_key): "
+    "use AsyncInfrai in it, or another client"
+)
+_runners: Final[weakref.WeakSet[Runner]] = weakref.WeakSet()
+_left_behind: Final[list[object]] = []
+
+
+class Crossing(Generic[R]):
+    """One coroutine on its way through the loop, while a thread waits for what becomes of it."""
+
+    __slots__ = ("_coroutine", "_done", "_task", "error", "unheard", "value")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, R]) -> None:
+        self._coroutine = coroutine
+        self._done = _thread.allocate_lock()
+        self._done.acquire()
+        self._task: asyncio.Task[None] | None = None
+        self.value: R
+        self.error: BaseException | None = None
+        self.unheard = False  # nobody waits any longer
+
+    # --- in the thread that waits ---
+
+    def cross(self, loop: asyncio.AbstractEventLoop, seconds: float = _POLL) -> None:
+        """Send the coroutine into the loop and wait for its end, or until ``seconds`` have passed or it is given up."""
+        __tracebackhide__ = True
+        try:
+            loop.call_soon_threadsafe(self._begin, loop)
+            while not self._done.acquire(True, seconds) and seconds is _POLL:
+                pass
+        except BaseException as error:  # Ctrl-C, or what else a signal's handler raises
+            if not isinstance(error, RuntimeError) or not loop.is_closed():
+                self._recall(loop)
+                raise
+            self.unheard = True
+        if self.unheard and self._task is None:
+            self.refuse()
+
+    def _recall(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            loop.call_soon_threadsafe(self._cancel)
+        except RuntimeError:  # the loop has ended
+            self._coroutine.close()
+
+    def refuse(self) -> None:
+        """Take the one step that a call of a closed client has: it ends in its refusal, and needs no loop for it."""
+        try:
+            self._coroutine.send(None)
+        except StopIteration as stop:
+            self.value = stop.value
+        except BaseException as error:  # noqa: BLE001 - raised by whoever waits
+            self.error = error
+        else:
+            self._coroutine.close()
+            self.error = ClientClosedError("the client is closed")
+
+    def give_up(self) -> None:
+        """Send the thread away that waits: the loop has ended, or is stuck."""
+        self.unheard = True
+        if self._task is not None:
+            self.error = TransportError("the client was closed before the answer came", outcome="maybe_applied")
+        with contextlib.suppress(RuntimeError):  # the answer comes at the same moment
+            self._done.release()
+
+    # --- in the loop ---
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        if not self.unheard:
+            self._task = loop.create_task(self._carry())
+
+    async def _carry(self) -> None:
+        try:
+            self.value = await self._coroutine
+        except BaseException as error:  # noqa: BLE001 - all of them are the waiting thread's
+            self.error = error
+        if not self.unheard:
+            self._done.release()
+
+    def _cancel(self) -> None:
+        self.unheard = True
+        if self._task is None:
+            self._coroutine.close()
+        else:
+            self._task.cancel()
+
+
+class LoopThread:
+    """An event loop in a thread of its own, which runs for as long as its portal is open."""
+
+    def __init__(self) -> None:
+        self._opened: Opened = Future()
+        # A context of its own: that of a notebook's cell would tell anyio that a loop runs here already.
+        self._thread = threading.Thread(
+            target=Context().run, args=(_serve, self._opened), name="infrai-async", daemon=True
+        )
+        self._thread.start()
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Return the loop, once it runs."""
+        return self._opened.result()[0]
+
+    @property
+    def ident(self) -> int | None:
+        """What ``threading.get_ident`` says in this thread."""
+        return self._thread.ident
+
+    def stop(self) -> None:
+        """Let the loop end: it cancels its tasks and closes its sessions."""
+        self._opened.add_done_callback(_stop)
+
+    def join(self, seconds: float) -> None:
+        """Wait for the end."""
+        self._thread.join(max(0.0, seconds))
+
+
+def _serve(opened: Opened) -> None:
+    import anyio
+    from anyio.from_thread import BlockingPortal
+
+    async def stay() -> None:
+        async with BlockingPortal() as portal:
+            opened.set_result((asyncio.get_running_loop(), portal))
+            await portal.sleep_until_stopped()
+
+    try:
+        anyio.run(stay)
+    except BaseException as error:
+        if opened.done():
+            raise
+        opened.set_exception(error)
+
+
+def _stop(opened: Opened) -> None:
+    if opened.exception() is None:
+        loop, portal = opened.result()
+        with contextlib.suppress(RuntimeError):  # it has ended
+            loop.call_soon_threadsafe(lambda: loop.create_task(portal.stop()))
+
+
+class Runner:
+    """Runs coroutines for threads that wait for them, in one loop that starts with the first of them.
+
+    The loop ends with ``close``, with the runner, or with the interpreter; a forked child starts one of its own.
+    """
+
+    def __init__(self) -> None:
+        self._closed = False
+        self._begin_afresh()
+        _runners.add(self)
+
+    def _begin_afresh(self) -> None:
+        self._lock = threading.Lock()
+        self._thread: LoopThread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ident: int | None = None
+        self._crossings: set[Crossing[Any]] = set()
+        self._finalizer: weakref.finalize[..., Runner] | None = None
+
+    def run(self, coroutine: Coroutine[Any, Any, R]) -> R:
+        """Run a coroutine to its end: return what it returns, raise what it raises.
+
+        Raises:
+            ConfigurationError: called from the client's own loop, which cannot wait for itself.
+            TransportError: the coroutine was cancelled in the loop.
+        """
+        __tracebackhide__ = True
+        crossing = Crossing(coroutine)
+        self._crossings.add(crossing)  # before the look at the loop: whoever ends that one finds this waiting
+        try:
+            loop = self._loop
+            if loop is None or _thread.get_ident() == self._ident:
+                loop = self._open(coroutine)
+            if loop is None:
+                crossing.refuse()
+            else:
+                crossing.cross(loop)
+        finally:
+            self._crossings.discard(crossing)
+        if crossing.error is None:
+            return crossing.value
+        error, crossing.error = _as_raised(crossing.error), None
+        try:
+            raise error
+        finally:
+            del error  # its traceback has this frame: they would keep each other
+
+    def _open(self, coroutine: Coroutine[Any, Any, object]) -> asyncio.AbstractEventLoop | None:
+        """Return the loop, started if need be; ``None`` when there will be none any more."""
+        try:
+            with self._lock:
+                if self._closed:
+                    return None
+                if self._thread is None:
+                    self._thread = LoopThread()
+                    self._finalizer = weakref.finalize(self, self._thread.stop)
+                    self._finalizer.atexit = False
+                thread = self._thread
+            if thread.ident == _thread.get_ident():
+                raise ConfigurationError(_OWN_LOOP)
+            self._loop, self._ident = thread.loop(), thread.ident
+        except BaseException:
+            coroutine.close()
+            raise
+        return self._loop
+
+    def close(self, farewell: Coroutine[Any, Any, None], grace: float) -> None:
+        """Refuse what comes, run ``farewell`` in the loop, and end the loop; calling it again does nothing more.
+
+        Args:
+            farewell: closes what lives in the loop.
+            grace: seconds that it takes at most; a loop that is stuck longer is left alone.
+
+        Raises:
+            ConfigurationError: called from the client's own loop.
+        """
+        with self._lock:
+            thread = self._thread
+            if thread is not None and thread.ident == _thread.get_ident():
+                farewell.close()
+                raise ConfigurationError(_OWN_LOOP)
+            self._closed, self._loop = True, None
+        if thread is None:
+            farewell.close()
+            return
+        crossing = Crossing(farewell)
+        self._crossings.add(crossing)
+        try:
+            crossing.cross(thread.loop(), grace + _LAST_WORDS)
+        finally:
+            self._crossings.discard(crossing)
+            try:
+                thread.stop()
+                thread.join(_LAST_WORDS)
+            finally:
+                for other in tuple(self._crossings):
+                    other.give_up()
+
+    def end(self) -> LoopThread | None:
+        """Let the loop end and return its thread, if there is one; the next call would start another."""
+        with self._lock:
+            thread, self._thread, self._loop = self._thread, None, None
+        if thread is not None:
+            thread.stop()
+        return thread
+
+    def after_fork(self) -> None:
+        """Begin afresh in a forked child, where the thread does not exist: what the parent has stays the parent's."""
+        _left_behind.append((self._thread, self._loop, self._crossings))  # kept alive: collecting them would complain
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        self._begin_afresh()
+
+
+def _as_raised(error: BaseException) -> BaseException:
+    """Return an error as the waiting thread raises it: its traceback then ends where the thread called."""
+    if isinstance(error, InfraiError):
+        return error.with_traceback(None)
+    if isinstance(error, asyncio.CancelledError):
+        cancelled = TransportError("the call was cancelled inside the client's event loop", outcome="maybe_applied")
+        cancelled.__cause__ = error
+        return cancelled
+    trace = error.__traceback__
+    return error if trace is None else error.with_traceback(trace.tb_next)
+
+
+def _at_exit() -> None:
+    until = time.monotonic() + _LAST_WORDS
+    for thread in [runner.end() for runner in tuple(_runners)]:
+        if thread is not None:
+            thread.join(until - time.monotonic())
+
+
+def _after_fork() -> None:
+    for runner in tuple(_runners):
+        runner.after_fork()
+
+
+atexit.register(_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
