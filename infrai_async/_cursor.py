@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from itertools import islice
 from typing import Generic, Self, SupportsIndex, TypeAlias, TypeVar, overload
 
-from infrai_async._progress import Progress, reporting
+from infrai_async._progress import Progress, Report, reporting
 from infrai_async.errors import InvalidArgument, PaginationError
 from infrai_async.models import JSON, Model, Page
 
@@ -20,11 +20,6 @@ class Items(builtins.list[T]):
     """What ``collect`` returns: a list that a notebook shows as a table."""
 
     __slots__ = ()
-
-    def take(self, items: Iterator[T], limit: int | None) -> bool:
-        """Take items up to ``limit`` in all, if any; true while more are wanted."""
-        self.extend(items if limit is None else islice(items, limit - len(self)))
-        return limit is None or len(self) < limit
 
     @overload
     def __getitem__(self, index: SupportsIndex) -> T: ...
@@ -74,7 +69,15 @@ class Cursor(Generic[T]):
         While a page's items are still being handed out it names that page, so that nothing is lost; ``None`` before
         the first page of a fresh listing, and after the last.
         """
-        return self._resume if operator.length_hint(self._items) else self._next
+        return self._resume if self._in_hand else self._next
+
+    @property
+    def _in_hand(self) -> int:
+        return operator.length_hint(self._items)
+
+    @property
+    def _fetched_all(self) -> bool:
+        return (self._started and self._next is None) or self._left == 0
 
     def __aiter__(self) -> Self:
         return self
@@ -83,20 +86,15 @@ class Cursor(Generic[T]):
         while True:
             for item in self._items:
                 return item
-            if not await self._load():
+            if self._fetched_all:
                 raise StopAsyncIteration
+            await self._load()
 
-    async def _load(self) -> bool:
-        """Take the next page in hand; false at the end."""
-        page = await self._advance()
-        if page is None:
-            return False
-        self._items = iter(page.items)
-        return True
+    async def _load(self) -> None:
+        """Take the next page in hand."""
+        self._items = iter((await self._fetch_next()).items)
 
-    async def _advance(self) -> Page[T] | None:
-        if (self._started and self._next is None) or self._left == 0:
-            return None
+    async def _fetch_next(self) -> Page[T]:
         if self._fetching:
             raise RuntimeError("this cursor is being read by another task: give each task a cursor of its own")
         self._check_unseen(self._next)
@@ -129,18 +127,15 @@ class Cursor(Generic[T]):
     async def page(self) -> Page[T]:
         """Return the next page; an empty one without a ``next_cursor`` at the end.
 
-        Items of a page that was begun by ``async for`` come as a page of their own.
+        Items of a page that a loop had begun come as a page of their own.
 
         Raises:
             PaginationError: the service handed out a cursor for the second time.
             InfraiError: whatever the call itself may raise.
         """
-        return await self._next_page() or Page()
-
-    async def _next_page(self) -> Page[T] | None:
         if rest := tuple(self._items):
             return Page(items=rest, next_cursor=self._next, metadata=rest[0].metadata)
-        return await self._advance()
+        return Page() if self._fetched_all else await self._fetch_next()
 
     def pages(self) -> Pages[T]:
         """Return an asynchronous iterator over pages: ``async for page in cursor.pages()``."""
@@ -163,10 +158,17 @@ class Cursor(Generic[T]):
         limit = check_max_items(max_items)
         found: Items[T] = Items()
         with reporting(progress, self._capability) as report:
-            while found.take(self._items, limit) and await self._load():
-                report(len(found), None)
-            report(len(found), len(found))
+            while self._gather(found, limit, report):
+                await self._load()
         return found
+
+    def _gather(self, found: builtins.list[T], limit: int | None, report: Report) -> bool:
+        """Add what is in hand, and report it; true while another page is wanted."""
+        found.extend(islice(self._items, None if limit is None else limit - len(found)))
+        wanted = len(found) != limit and not self._fetched_all
+        if found or not wanted:
+            report(len(found), None if wanted else len(found))
+        return wanted
 
     async def to_records(
         self, *, max_items: int | None = None, progress: Progress = False
@@ -190,10 +192,9 @@ class Pages(Generic[T]):
         return self
 
     async def __anext__(self) -> Page[T]:
-        page = await self._cursor._next_page()
-        if page is None:
+        if self._cursor._fetched_all and not self._cursor._in_hand:
             raise StopAsyncIteration
-        return page
+        return await self._cursor.page()
 
 
 def check_max_items(max_items: object) -> int | None:

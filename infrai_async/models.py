@@ -79,8 +79,18 @@ class Metadata:
     cache_hit: bool | None = None
     extra: Mapping[str, JSON] = attrs.field(factory=dict, repr=False, hash=False)
 
+    def _repr_html_(self) -> str:
+        from infrai_async._html import record  # here and below: for notebooks alone
+
+        return record(self)
+
 
 NO_METADATA = Metadata()
+
+
+def _call(metadata: Metadata) -> dict[str, object]:
+    """What the table of an answer says about its call."""
+    return {"request_id": metadata.request_id, "cost_usd": metadata.cost_usd}
 
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
@@ -109,6 +119,11 @@ class Model:
         plain.update(self.extra)
         return plain
 
+    def _repr_html_(self) -> str:
+        from infrai_async._html import record
+
+        return record(self, footer=_call(self.metadata))
+
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
 class Page(Generic[T_co]):
@@ -123,6 +138,12 @@ class Page(Generic[T_co]):
 
     def __len__(self) -> int:
         return len(self.items)
+
+    def _repr_html_(self) -> str:
+        from infrai_async._html import table
+
+        footer = {"next_cursor": self.next_cursor, **_call(self.metadata)}
+        return table(self.items, empty="an empty page", footer=footer)
 
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
@@ -355,6 +376,11 @@ class FlagValues(Model, Mapping[str, JSON]):
         """Return a plain dict of flag key to value."""
         return dict(self.values_by_key)
 
+    def _repr_html_(self) -> str:
+        from infrai_async._html import mapping
+
+        return mapping(self, empty="no flags", footer=_call(self.metadata))
+
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
 class Activation(Model):
@@ -407,3 +433,9 @@ class DiscoveryIndex(Model):
     capabilities: tuple[CapabilityInfo, ...]
     version: str | None = None
     generated_at: datetime | None = None
+
+    def _repr_html_(self) -> str:
+        from infrai_async._html import table
+
+        footer = {"version": self.version, "generated_at": self.generated_at, **_call(self.metadata)}
+        return table(self.capabilities, empty="no capabilities", footer=footer)

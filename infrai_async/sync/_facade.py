@@ -103,24 +103,17 @@ class Cursor(Facade[_cursor.Cursor[T]], Generic[T]):
         """Give what is in hand, page after page: the twin's own iterators, so that both stand at the same item."""
         twin = self._twin
         yield twin._items
-        while self._runner.run(twin._load()):
+        while not twin._fetched_all:
+            self._runner.run(twin._load())
             yield twin._items
 
-    def page(self) -> Page[T]:
-        """Return the next page; an empty one without a ``next_cursor`` at the end.
-
-        Items of a page that was begun by ``for`` come as a page of their own.
-
-        Raises:
-            PaginationError: the service handed out a cursor for the second time.
-            InfraiError: whatever the call itself may raise.
-        """
-        return self._runner.run(self._twin.page())
+    @blocking(_cursor.Cursor[T].page)
+    def page(self) -> None: ...
 
     def pages(self) -> Iterator[Page[T]]:
         """Iterate over pages: ``for page in cursor.pages()``."""
-        while (page := self._runner.run(self._twin._next_page())) is not None:
-            yield page
+        while self._twin._in_hand or not self._twin._fetched_all:
+            yield self.page()
 
     def collect(self, *, max_items: int | None = None, progress: Progress = False) -> builtins.list[T]:
         """Return the items that are left as a list; a notebook shows it as a table.
@@ -140,9 +133,8 @@ class Cursor(Facade[_cursor.Cursor[T]], Generic[T]):
         twin = self._twin
         found: Items[T] = Items()
         with reporting(progress, twin._capability) as report:
-            while found.take(twin._items, limit) and self._runner.run(twin._load()):
-                report(len(found), None)
-            report(len(found), len(found))
+            while twin._gather(found, limit, report):
+                self._runner.run(twin._load())
         return found
 
     def to_records(self, *, max_items: int | None = None, progress: Progress = False) -> builtins.list[dict[str, JSON]]:

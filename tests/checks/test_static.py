@@ -20,9 +20,9 @@ ENVIRONMENT = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
         "ruff check",
         "ruff format --check",
         "mypy",
-        "mypy --strict tests/typing/public.py",
+        "mypy --strict tests/typing/public.py tests/typing/blocking.py",
         "pyright",
-        "pyright tests/typing/public.py",
+        "pyright tests/typing/public.py tests/typing/blocking.py",
     ],
 )
 def test_it_is_clean(command: str) -> None:

@@ -14,6 +14,7 @@ import infrai_async
 ROOT = Path(infrai_async.__file__).parent
 PACKAGE = "infrai_async"
 PURE = [
+    "_html",
     "capabilities",
     "models",
     "errors",
@@ -108,11 +109,12 @@ def test_a_pure_module_reaches_pure_modules_only(module: str) -> None:
 
 
 def test_models_and_errors_stand_below_everything() -> None:
-    assert own(GRAPH["infrai_async.models"]) == own(GRAPH["infrai_async.errors"]) == set()
+    assert own(GRAPH["infrai_async._html"]) == own(GRAPH["infrai_async.errors"]) == set()
+    assert own(GRAPH["infrai_async.models"]) == {"infrai_async._html"}
 
 
 def test_the_table_stands_on_the_models_alone() -> None:
-    assert own(reach("infrai_async.capabilities")) == {"infrai_async.models"}
+    assert own(reach("infrai_async.capabilities")) == {"infrai_async.models", "infrai_async._html"}
 
 
 def test_the_gateway_shares_the_table_and_the_models_and_nothing_else() -> None:
@@ -166,6 +168,11 @@ def test_importing_the_pure_core_loads_no_event_loop() -> None:
     loaded = loaded_after(statement)
     assert {f"infrai_async.{module}" for module in PURE} <= loaded
     assert IMPURE.isdisjoint(loaded)
+
+
+def test_only_notebooks_load_the_tables() -> None:
+    loaded = loaded_after("import infrai_async.models, infrai_async._client")
+    assert "infrai_async._html" not in loaded
 
 
 @pytest.mark.parametrize("name", ["NotFoundError", "Project", "CAPABILITIES", "RetryPolicy", "UNSET"])

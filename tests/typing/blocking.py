@@ -1,0 +1,116 @@
+"""What a type checker must know of every blocking method; never run, checked by mypy and pyright."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import assert_type
+
+from infrai_async import (
+    Ack,
+    Activation,
+    Balance,
+    Branch,
+    Bucket,
+    CacheStats,
+    CapabilityInfo,
+    DiscoveryIndex,
+    Distribution,
+    Flag,
+    FlagState,
+    FlagValue,
+    FlagValues,
+    Infrai,
+    Model,
+    Page,
+    PresignedUrl,
+    Project,
+    PurgeResult,
+    Snapshot,
+    Stats,
+    TopupRecord,
+)
+from infrai_async.models import JSON
+from infrai_async.sync import Cursor
+
+
+def db(client: Infrai) -> None:
+    assert_type(client.db.project.create(name="a"), Project)
+    assert_type(client.db.project.get("a"), Project)
+    assert_type(client.db.project.delete("a"), Ack)
+    assert_type(client.db.project.list(), Cursor[Project])
+    assert_type(client.db.branch.create(project_id="a", branch_name="b"), Branch)
+    assert_type(client.db.branch.get("a"), Branch)
+    assert_type(client.db.branch.delete("a"), Ack)
+    assert_type(client.db.branch.list(project_id="a"), Cursor[Branch])
+    assert_type(client.db.snapshot.create(project_id="a"), Snapshot)
+    assert_type(client.db.snapshot.get("a"), Snapshot)
+    assert_type(client.db.snapshot.restore("a"), Project)
+    assert_type(client.db.snapshot.list(), Cursor[Snapshot])
+
+
+def storage_and_cdn(client: Infrai) -> None:
+    assert_type(client.storage.bucket.create(bucket="a"), Bucket)
+    assert_type(client.storage.bucket.list(), Cursor[Bucket])
+    assert_type(client.storage.object.presign(bucket="a", key="b"), PresignedUrl)
+    assert_type(client.storage.object.delete(bucket="a", key="b"), Ack)
+    assert_type(client.cdn.distribution.create(origin="a"), Distribution)
+    assert_type(client.cdn.distribution.get("a"), Distribution)
+    assert_type(client.cdn.distribution.update("a", enabled=False), Distribution)
+    assert_type(client.cdn.distribution.delete("a"), Ack)
+    assert_type(client.cdn.distribution.list(), Cursor[Distribution])
+    assert_type(client.cdn.cache.purge(distribution_id="a"), PurgeResult)
+    assert_type(client.cdn.cache.stats(), CacheStats)
+
+
+def flags(client: Infrai) -> None:
+    assert_type(client.flags.is_enabled("a"), FlagState)
+    assert_type(client.flags.get_value("a", default=None), FlagValue)
+    assert_type(client.flags.get_all(context={"plan": "pro"}), FlagValues)
+    assert_type(client.flags.get("a"), Flag)
+    assert_type(client.flags.set("a", default_value={"x": [1]}, tags={"team": "web"}), Flag)
+    assert_type(client.flags.toggle("a", enabled=True, version=1), Flag)
+    assert_type(client.flags.rollout("a", percentage=5, salt="s", sticky_unit="user_id", version=1), Flag)
+    assert_type(client.flags.delete("a"), Ack)
+    assert_type(client.flags.list(), Cursor[Flag])
+
+
+def account_and_discovery(client: Infrai) -> None:
+    assert_type(client.account.balance(), Balance)
+    assert_type(client.account.topup(amount_usd=Decimal(5)), TopupRecord)
+    assert_type(client.account.activate(), Activation)
+    assert_type(client.discovery.list(), DiscoveryIndex)
+    assert_type(client.discovery.get("a"), CapabilityInfo)
+
+
+def cursors(client: Infrai) -> None:
+    cursor = client.db.project.list()
+    for project in cursor:
+        assert_type(project, Project)
+        assert_type(project.created_at, datetime | None)
+        assert_type(project.metadata.cost_usd, Decimal | None)
+    for page in cursor.pages():
+        assert_type(page, Page[Project])
+        assert_type(page.items, tuple[Project, ...])
+    assert_type(cursor.page(), Page[Project])
+    assert_type(cursor.collect(max_items=5), list[Project])
+    assert_type(cursor.to_records(progress=True), list[dict[str, JSON]])
+    assert_type(next(cursor), Project)
+    assert_type(cursor.next_cursor, str | None)
+
+
+def client_itself(client: Infrai) -> None:
+    assert_type(client.with_options(timeout=None), Infrai)
+    assert_type(client.stats, Stats)
+    assert_type(client.call("db.project.get", {"id": "a"}), Model | Page[Model])
+    assert_type(client.close(grace=0), None)
+    with Infrai() as entered:
+        assert_type(entered, Infrai)
+
+
+def wrong(client: Infrai, anything: Mapping[str, object]) -> None:
+    client.db.project.create()  # type: ignore[call-arg]  # pyright: ignore
+    client.db.project.create(name=5)  # type: ignore[arg-type]  # pyright: ignore
+    client.db.project.create(name="a", mode="rented")  # type: ignore[arg-type]  # pyright: ignore
+    client.db.project.list(page=2)  # type: ignore[call-arg]  # pyright: ignore
