@@ -137,6 +137,11 @@ class LoopThread:
         """What ``threading.get_ident`` says in this thread."""
         return self._thread.ident
 
+    @property
+    def failed(self) -> bool:
+        """Whether the loop could not start."""
+        return self._opened.done() and self._opened.exception() is not None
+
     def stop(self) -> None:
         """Let the loop end: it cancels its tasks and closes its sessions."""
         self._opened.add_done_callback(_stop)
@@ -147,24 +152,26 @@ class LoopThread:
 
 
 def _serve(opened: Opened) -> None:
-    import anyio
-    from anyio.from_thread import BlockingPortal
-
-    async def stay() -> None:
-        async with BlockingPortal() as portal:
-            opened.set_result((asyncio.get_running_loop(), portal))
-            await portal.sleep_until_stopped()
-
     try:
-        anyio.run(stay)
+        import anyio
+
+        anyio.run(_stay_open, opened)
     except BaseException as error:
         if opened.done():
             raise
         opened.set_exception(error)
 
 
+async def _stay_open(opened: Opened) -> None:
+    from anyio.from_thread import BlockingPortal
+
+    async with BlockingPortal() as portal:
+        opened.set_result((asyncio.get_running_loop(), portal))
+        await portal.sleep_until_stopped()
+
+
 def _stop(opened: Opened) -> None:
-    if opened.exception() is None:
+    if opened.exception() is None:  # else it never ran
         loop, portal = opened.result()
         with contextlib.suppress(RuntimeError):  # it has ended
             loop.call_soon_threadsafe(lambda: loop.create_task(portal.stop()))
@@ -220,14 +227,9 @@ class Runner:
     def _open(self, coroutine: Coroutine[Any, Any, object]) -> asyncio.AbstractEventLoop | None:
         """Return the loop, started if need be; ``None`` when there will be none any more."""
         try:
-            with self._lock:
-                if self._closed:
-                    return None
-                if self._thread is None:
-                    self._thread = LoopThread()
-                    self._finalizer = weakref.finalize(self, self._thread.stop)
-                    self._finalizer.atexit = False
-                thread = self._thread
+            thread = self._started()
+            if thread is None:
+                return None
             if thread.ident == _thread.get_ident():
                 raise ConfigurationError(_OWN_LOOP)
             self._loop, self._ident = thread.loop(), thread.ident
@@ -235,6 +237,16 @@ class Runner:
             coroutine.close()
             raise
         return self._loop
+
+    def _started(self) -> LoopThread | None:
+        with self._lock:
+            if self._closed:
+                return None
+            if self._thread is None or self._thread.failed:
+                self._thread = LoopThread()
+                self._finalizer = weakref.finalize(self, self._thread.stop)
+                self._finalizer.atexit = False
+            return self._thread
 
     def close(self, farewell: Coroutine[Any, Any, None], grace: float) -> None:
         """Refuse what comes, run ``farewell`` in the loop, and end the loop; calling it again does nothing more.
@@ -252,7 +264,7 @@ class Runner:
                 farewell.close()
                 raise ConfigurationError(_OWN_LOOP)
             self._closed, self._loop = True, None
-        if thread is None:
+        if thread is None or thread.failed:
             farewell.close()
             return
         crossing = Crossing(farewell)
