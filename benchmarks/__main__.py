@@ -40,7 +40,10 @@ def main() -> None:
                 for case in cases()
                 if not case.tls or certificate
             ]
-            planned.append(("iterate", partial(measure_iteration, server, rounds=rounds, turns=turns)))
+            planned += [
+                (title, partial(measure_iteration, server, blocking=blocking, rounds=rounds, turns=turns))
+                for title, blocking in (("iterate", False), ("blocking iterate", True))
+            ]
             planned.append(("start: import", partial(measure_imports, rounds=2 * rounds + 1)))
             planned.append(("build", partial(measure_building, rounds=rounds)))
             results: list[Result] = []

@@ -18,7 +18,8 @@ from typing import Final
 
 import attrs
 
-from benchmarks.report import Result
+from benchmarks import answers
+from benchmarks.report import Clock, Result
 from benchmarks.server import Server
 
 _PATIENCE: Final = 30.0  # seconds for a contender to end
@@ -26,6 +27,9 @@ _PATIENCE: Final = 30.0  # seconds for a contender to end
 NAIVE: Final = "naive aiohttp"
 PLAIN: Final = "infrai-async"
 SPEED: Final = "infrai-async[speed]"
+REQUESTS: Final = "requests.Session"
+HTTPX: Final = "httpx.Client"
+_WHO: Final = {NAIVE: "naive", REQUESTS: "requests", HTTPX: "httpx"}  # everybody else is the SDK
 
 
 @attrs.frozen
@@ -38,6 +42,8 @@ class Case:
     calls: int  # in one turn
     tls: bool = False
     goals: tuple[tuple[str, float], ...] = ()
+    base: str = NAIVE
+    blocking: bool = False
 
 
 def cases() -> list[Case]:
@@ -50,21 +56,40 @@ def cases() -> list[Case]:
             found.append(Case(f"get, {in_flight} in flight{over}", "get", in_flight, 640, tls, goals))
         goals = ((SPEED, 1.10), (PLAIN, 1.30)) if tls else ((SPEED, 1.00), (PLAIN, 1.20))
         found.append(Case(f"page of 100{over}", "page", 1, 160, tls, goals))
-    return found
+    return found + [_blocking(*row) for row in _BLOCKING if find_spec(row[0].partition(".")[0])]
+
+
+# Against whom, from how many threads, calls in a turn, how many times as fast the client is meant to be.
+_BLOCKING: Final = ((REQUESTS, 1, 340, 2.0), (HTTPX, 1, 340, 1.5), (REQUESTS, 16, 640, 3.5), (HTTPX, 16, 640, None))
+
+
+def _blocking(base: str, threads: int, calls: int, times: float | None) -> Case:
+    name = f"blocking get, {threads} thread{'s' if threads > 1 else ''}, to {base.partition('.')[0]}"
+    goals = () if times is None else ((SPEED, 1 / times), (PLAIN, 1 / times))
+    return Case(name, "get", threads, calls, goals=goals, base=base, blocking=True)
 
 
 class Contender:
     """A contender's process."""
 
-    def __init__(self, name: str, work: str, url: str, *, in_flight: int = 1, authority: Path | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        work: str,
+        url: str,
+        *,
+        in_flight: int = 1,
+        authority: Path | None = None,
+        blocking: bool = False,
+    ) -> None:
         self.name = name
-        who = "naive" if name == NAIVE else "sdk"
+        module = "benchmarks.blocking" if blocking else "benchmarks.contenders"
         options = [f"--in-flight={in_flight}"]
         if name == PLAIN:
             options.append("--without-orjson")
         if authority is not None:
             options.append(f"--authority={authority}")
-        command = [sys.executable, "-m", "benchmarks.contenders", who, work, url, *options]
+        command = [sys.executable, "-m", module, _WHO.get(name, "sdk"), work, url, *options]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def __enter__(self) -> Contender:
@@ -93,13 +118,20 @@ def measure(case: Case, server: Server, authority: Path | None, *, rounds: int, 
     """Measure a case; one result for each contender."""
     url = server.https if case.tls else server.http
     assert url is not None
-    names = [NAIVE, PLAIN, *([SPEED] if find_spec("orjson") else [])]
-    results = [Result(case.name, name, "us", dict(case.goals).get(name)) for name in names]
+    names = [case.base, PLAIN, *([SPEED] if find_spec("orjson") else [])]
+    results = [Result(case.name, name, "us", dict(case.goals).get(name), clock=_clock(case.blocking)) for name in names]
     for number in range(rounds):
         with ExitStack() as stack:
             contenders = [
                 stack.enter_context(
-                    Contender(name, case.work, url, in_flight=case.in_flight, authority=authority if case.tls else None)
+                    Contender(
+                        name,
+                        case.work,
+                        url,
+                        in_flight=case.in_flight,
+                        authority=authority if case.tls else None,
+                        blocking=case.blocking,
+                    )
                 )
                 for name in names
             ]
@@ -110,6 +142,10 @@ def measure(case: Case, server: Server, authority: Path | None, *, rounds: int, 
     for result in results[1:]:
         result.base = results[0]
     return results
+
+
+def _clock(blocking: bool) -> Clock:
+    return "wall" if blocking else "CPU"
 
 
 def take_turns(
@@ -126,18 +162,21 @@ def take_turns(
     return spent
 
 
-def measure_iteration(server: Server, *, rounds: int, turns: int) -> list[Result]:
-    """Measure what ``async for item in cursor`` adds to each item, above reading the same pages as pages."""
-    from benchmarks.answers import PAGES, PER_PAGE
+def measure_iteration(server: Server, *, blocking: bool, rounds: int, turns: int) -> list[Result]:
+    """Measure what reading items adds to each, above reading the same pages as pages.
 
-    result = Result("iterate, per item above its page", SPEED if find_spec("orjson") else PLAIN, "ns", goal=100.0)
+    The asynchronous client fetches the pages; the blocking one has them, so that only its way into the loop is left.
+    """
+    case, goal, calls = ("blocking iterate", 30.0, 100) if blocking else ("iterate", 100.0, 15)
+    name = SPEED if find_spec("orjson") else PLAIN
+    result = Result(f"{case}, per item above its page", name, "ns", goal, clock=_clock(blocking))
     for number in range(rounds):
         with (
-            Contender(result.contender, "pages", server.http) as pages,
-            Contender(result.contender, "items", server.http) as items,
+            Contender(name, "pages", server.http, blocking=blocking) as pages,
+            Contender(name, "items", server.http, blocking=blocking) as items,
         ):
-            spent = take_turns([lambda: pages.turn(15), lambda: items.turn(15)], 6 * turns, first=number)
+            spent = take_turns([lambda: pages.turn(calls), lambda: items.turn(calls)], 6 * turns, first=number)
         for column, figures in ((0, result.cpu), (1, result.wall)):
             of_pages, of_items = (median(figure[column] for figure in turn) for turn in spent)
-            figures.append((of_items - of_pages) * 1e3 / (PAGES * PER_PAGE))
+            figures.append((of_items - of_pages) * 1e3 / (answers.PAGES * answers.PER_PAGE))
     return [result]

@@ -12,22 +12,23 @@ import json
 import ssl
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, TypeAlias
-
-import aiohttp
 
 from benchmarks import answers
 
 Call: TypeAlias = Callable[[], Awaitable[int]]  # returns how many items it got
 Close: TypeAlias = Callable[[], Awaitable[None]]
 Made: TypeAlias = tuple[Call, Close]
+Spent: TypeAlias = dict[str, float]
 
 LONGEST: Final = 5.0  # seconds for one turn, however many calls are left
 
 
 async def naive(url: str, context: ssl.SSLContext | None, work: str) -> Made:
     """Return what people write by hand: a default session, and ``json`` under ``async with``."""
+    import aiohttp
+
     connector = None if context is None else aiohttp.TCPConnector(ssl=context)
     session = aiohttp.ClientSession(connector=connector, headers={"Authorization": f"Bearer {answers.API_KEY}"})
     whole = url + (answers.ONE if work == "get" else answers.page_path())
@@ -78,7 +79,7 @@ EXPECTED: Final = {
 }
 
 
-async def _turn(call: Call, calls: int, in_flight: int) -> dict[str, float]:
+async def _turn(call: Call, calls: int, in_flight: int) -> Spent:
     left = calls
     until = time.monotonic() + LONGEST
 
@@ -93,20 +94,15 @@ async def _turn(call: Call, calls: int, in_flight: int) -> dict[str, float]:
     return {"calls": calls - left, "cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
 
 
-def _serve(arguments: argparse.Namespace) -> None:
-    if arguments.without_orjson:
-        from infrai_async import _json
+CONTENDERS: Final = {"naive": naive, "sdk": sdk}
 
-        vars(_json)["orjson"] = None  # as if it were not installed
+
+def _serve(arguments: argparse.Namespace) -> None:
     context = ssl.create_default_context(cafile=arguments.authority) if arguments.authority else None
-    make = {"naive": naive, "sdk": sdk}[arguments.contender]
     with asyncio.Runner() as runner:
-        call, close = runner.run(make(arguments.url, context, arguments.work))
-        got = runner.run(_awaited(call))
-        if got != EXPECTED[arguments.work]:
-            raise SystemExit(f"{arguments.contender} got {got} of {EXPECTED[arguments.work]} for {arguments.work}")
-        for line in sys.stdin:
-            print(json.dumps(runner.run(_turn(call, int(line), arguments.in_flight))), flush=True)
+        call, close = runner.run(CONTENDERS[arguments.contender](arguments.url, context, arguments.work))
+        check(arguments, runner.run(_awaited(call)))
+        obey(lambda calls: runner.run(_turn(call, calls, arguments.in_flight)))
         runner.run(_awaited(close))
 
 
@@ -114,12 +110,37 @@ async def _awaited(function: Callable[[], Awaitable[int | None]]) -> int | None:
     return await function()
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("contender", choices=("naive", "sdk"))
+# --- what every contender's process does ---
+
+
+def parsed(description: str | None, contenders: Iterable[str]) -> argparse.Namespace:
+    """Return what the process was told to be, and take orjson out where it is to do without."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("contender", choices=tuple(contenders))
     parser.add_argument("work", choices=tuple(EXPECTED))
     parser.add_argument("url")
     parser.add_argument("--in-flight", type=int, default=1)
     parser.add_argument("--authority", help="a PEM file of the authority to trust")
     parser.add_argument("--without-orjson", action="store_true")
-    _serve(parser.parse_args())
+    arguments = parser.parse_args()
+    if arguments.without_orjson:
+        from infrai_async import _json
+
+        vars(_json)["orjson"] = None  # as if it were not installed
+    return arguments
+
+
+def check(arguments: argparse.Namespace, got: int | None) -> None:
+    """End the process where a call does not get what it is meant to."""
+    if got != EXPECTED[arguments.work]:
+        raise SystemExit(f"{arguments.contender} got {got} of {EXPECTED[arguments.work]} for {arguments.work}")
+
+
+def obey(turn: Callable[[int], Spent]) -> None:
+    """Take turns when told to."""
+    for line in sys.stdin:
+        print(json.dumps(turn(int(line))), flush=True)
+
+
+if __name__ == "__main__":
+    _serve(parsed(__doc__, CONTENDERS))

@@ -9,16 +9,18 @@ import time
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from statistics import median
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 
-_PACKAGES: Final = ("infrai-async", "aiohttp", "attrs", "cattrs", "multidict", "orjson", "yarl")
+_PACKAGES: Final = ("infrai-async", "aiohttp", "attrs", "cattrs", "httpx", "multidict", "orjson", "requests", "yarl")
+
+Clock: TypeAlias = Literal["CPU", "wall"]
 
 
 @attrs.define
 class Result:
-    """One contender's figures in one case: one for each round, in ``unit``.
+    """One contender's figures in one case: one for each round, in ``unit``; those of ``clock`` are the ones that count.
 
     ``base`` is who it is compared with, round by round. ``goal`` is for the ratio, or for the figure itself where
     there is nobody to compare with.
@@ -31,23 +33,29 @@ class Result:
     cpu: list[float] = attrs.field(factory=list)
     wall: list[float] = attrs.field(factory=list)
     base: Result | None = None
+    clock: Clock = "CPU"
+
+    @property
+    def figures(self) -> list[float]:
+        """What counts here."""
+        return self.wall if self.clock == "wall" else self.cpu
 
     @property
     def ratios(self) -> list[float]:
-        """CPU time against the base's, of each round."""
+        """The figures against the base's, of each round."""
         if self.base is None:
             return []
-        return [mine / other for mine, other in zip(self.cpu, self.base.cpu, strict=True)]
+        return [mine / other for mine, other in zip(self.figures, self.base.figures, strict=True)]
 
     @property
     def reached(self) -> bool | None:
         """Whether the goal is reached, where there is one."""
-        return None if self.goal is None else median(self.ratios or self.cpu) <= self.goal
+        return None if self.goal is None else median(self.ratios or self.figures) <= self.goal
 
 
 def table(results: Iterable[Result]) -> str:
     """Return the results as a table."""
-    head = ("case", "contender", "CPU", "min - max", "ratio", "min - max", "goal", "")
+    head = ("case", "contender", "median", "min - max", "ratio", "min - max", "goal", "")
     rows = [head]
     case = ""
     for result in results:
@@ -55,8 +63,8 @@ def table(results: Iterable[Result]) -> str:
             (
                 result.case if result.case != case else "",
                 result.contender,
-                f"{median(result.cpu):.4g} {result.unit}",
-                f"{min(result.cpu):.3g} - {max(result.cpu):.3g}",
+                f"{median(result.figures):.4g} {result.unit} {result.clock}",
+                f"{min(result.figures):.3g} - {max(result.figures):.3g}",
                 f"{median(result.ratios):.2f}" if result.ratios else "",
                 f"{min(result.ratios):.2f} - {max(result.ratios):.2f}" if result.ratios else "",
                 f"{result.goal:.2f}" if result.goal is not None else "",
@@ -85,6 +93,7 @@ def document(results: Iterable[Result], settings: dict[str, Any]) -> dict[str, A
                 "case": result.case,
                 "contender": result.contender,
                 "unit": result.unit,
+                "clock": result.clock,
                 "cpu": result.cpu,
                 "wall": result.wall,
                 "ratios": result.ratios,

@@ -157,9 +157,10 @@ def _serve(opened: Opened) -> None:
 
         anyio.run(_stay_open, opened)
     except BaseException as error:
-        if opened.done():
+        if not opened.done():
+            opened.set_exception(error)
+        elif threading.main_thread().is_alive():  # else Python 3.12.0 and .1 refuse a thread to end the executor with
             raise
-        opened.set_exception(error)
 
 
 async def _stay_open(opened: Opened) -> None:
