@@ -33,7 +33,7 @@ class Items(builtins.list[T]):
     def _repr_html_(self) -> str:
         from infrai_async._html import table
 
-        return table(self)
+        return table(self, empty="an empty list")
 
 
 class Cursor(Generic[T]):

@@ -21,6 +21,7 @@ Footer: TypeAlias = Mapping[str, object] | None
 _MOST_ROWS = 50
 _MOST_CHARACTERS = 200
 _LEFT = 'style="text-align: left"'  # Jupyter's own style is to the right
+_CELL = 'style="text-align: left; overflow-wrap: anywhere; min-width: 9em"'  # so that wide tables wrap, not scroll
 _NO_MATHS = 'class="tex2jax_ignore mathjax_ignore"'  # Jupyter would typeset what stands between two dollar signs
 
 
@@ -113,7 +114,7 @@ def _table(
 
 
 def _row(tag: str, texts: Iterable[str | None]) -> str:
-    cells = [f"<{tag} {_LEFT}>{_safe(text or '')}</{tag}>" for text in texts]
+    cells = [f"<{tag} {_CELL}>{_safe(text or '')}</{tag}>" for text in texts]
     return f"<tr>{''.join(cells)}</tr>"
 
 

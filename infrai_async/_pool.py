@@ -79,6 +79,11 @@ class Stats:
     connections_reused: int = 0
     cost_usd: Decimal = Decimal(0)
 
+    def _repr_html_(self) -> str:
+        from infrai_async._html import record
+
+        return record(self)
+
 
 @attrs.define
 class _Counters:

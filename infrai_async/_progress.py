@@ -49,9 +49,10 @@ def _bar(what: str) -> Iterator[Report]:
     with tqdm(desc=what, unit="") as bar:
 
         def report(done: int, total: int | None) -> None:
-            if total != bar.total:
-                bar.total = total
-                bar.refresh()
+            if total != bar.total and not bar.disable:
+                begun = bar.start_t
+                bar.reset(total)  # nothing else makes the notebook's bar as wide as one with a total
+                bar.start_t = begun
             bar.update(done - bar.n)
 
         yield report

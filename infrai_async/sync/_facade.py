@@ -95,12 +95,14 @@ class Cursor(Facade[_cursor.Cursor[T]], Generic[T]):
         return chain.from_iterable(self._batches())
 
     def __next__(self) -> T:
+        __tracebackhide__ = True
         for item in self:
             return item
         raise StopIteration
 
     def _batches(self) -> Iterator[Iterator[T]]:
         """Give what is in hand, page after page: the twin's own iterators, so that both stand at the same item."""
+        __tracebackhide__ = True
         twin = self._twin
         yield twin._items
         while not twin._fetched_all:
@@ -112,6 +114,7 @@ class Cursor(Facade[_cursor.Cursor[T]], Generic[T]):
 
     def pages(self) -> Iterator[Page[T]]:
         """Iterate over pages: ``for page in cursor.pages()``."""
+        __tracebackhide__ = True
         while self._twin._in_hand or not self._twin._fetched_all:
             yield self.page()
 
@@ -129,6 +132,7 @@ class Cursor(Facade[_cursor.Cursor[T]], Generic[T]):
             PaginationError: the service handed out a cursor for the second time.
             InfraiError: whatever the calls themselves may raise.
         """
+        __tracebackhide__ = True
         limit = check_max_items(max_items)
         twin = self._twin
         found: Items[T] = Items()
@@ -142,4 +146,5 @@ class Cursor(Facade[_cursor.Cursor[T]], Generic[T]):
 
         Arguments and errors are those of ``collect``. Secrets stand in them in clear.
         """
+        __tracebackhide__ = True
         return [item.to_dict() for item in self.collect(max_items=max_items, progress=progress)]

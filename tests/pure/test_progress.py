@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 import pytest
+from tqdm.auto import tqdm
 
 from infrai_async import ConfigurationError, InvalidArgument
 from infrai_async._progress import reporting
@@ -51,3 +53,11 @@ def test_an_error_inside_passes_through_and_ends_the_bar(capfd: pytest.CaptureFi
         report(1, None)
         raise ZeroDivisionError
     assert capfd.readouterr().err.endswith("\n")
+
+
+def test_a_disabled_bar_stays_silent(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tqdm.auto.tqdm", partial(tqdm, disable=True))
+    with reporting(True, "work") as report:
+        report(1, None)
+        report(2, 2)
+    assert capfd.readouterr() == ("", "")
