@@ -180,8 +180,7 @@ class Home:
                 self._timer.cancel()
             if self._keeper is not None:
                 await self.session.close()
-                with contextlib.suppress(RuntimeError):  # the loop itself may be ending it at this moment
-                    await self._keeper.aclose()
+                await _end(self._keeper)
 
     async def _wait(self, seconds: float) -> None:
         self._stir = self.loop.create_future()
@@ -210,7 +209,8 @@ def _finish(loop: asyncio.AbstractEventLoop, keeper: AsyncGenerator[None]) -> No
 
 
 async def _end(keeper: AsyncGenerator[None]) -> None:
-    await keeper.aclose()
+    with contextlib.suppress(RuntimeError):  # the loop itself may be ending it at this moment
+        await keeper.aclose()
 
 
 def _expire(home: weakref.ref[Home]) -> None:

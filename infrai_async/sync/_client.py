@@ -158,11 +158,13 @@ class Infrai(Facade[AsyncInfrai]):
 
         Raises:
             InvalidArgument: ``grace`` is no length of time.
+            ConfigurationError: called from the client's own event loop, which cannot wait for its own end.
         """
         seconds = grace_seconds(grace)
+        self._runner.check_outside()
         pool = self._twin._core.pool
         pool.refuse()
-        self._runner.close(pool.close(seconds), seconds)
+        self._runner.close(pool.close, seconds)
 
     def __enter__(self) -> Self:
         return self

@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 import inspect
 from collections.abc import Callable, Coroutine, Iterator
-from functools import update_wrapper
+from functools import partial, update_wrapper
 from itertools import chain
 from typing import Any, Concatenate, Generic, ParamSpec, TypeAlias, TypeVar, cast, get_args, get_type_hints
 
@@ -37,7 +37,7 @@ def blocking(
 
     def call(self: Facade[A], /, *args: P.args, **kwargs: P.kwargs) -> R:
         __tracebackhide__ = True
-        return self._runner.run(method(self._twin, *args, **kwargs))
+        return self._runner.run(partial(method, self._twin, *args, **kwargs))
 
     return lambda stub: _declared(stub, call, method)
 
@@ -106,7 +106,7 @@ class Cursor(Facade[_cursor.Cursor[T]], Generic[T]):
         twin = self._twin
         yield twin._items
         while not twin._fetched_all:
-            self._runner.run(twin._load())
+            self._runner.run(twin._load)
             yield twin._items
 
     @blocking(_cursor.Cursor[T].page)
@@ -138,7 +138,7 @@ class Cursor(Facade[_cursor.Cursor[T]], Generic[T]):
         found: Items[T] = Items()
         with reporting(progress, twin._capability) as report:
             while twin._gather(found, limit, report):
-                self._runner.run(twin._load())
+                self._runner.run(twin._load)
         return found
 
     def to_records(self, *, max_items: int | None = None, progress: Progress = False) -> builtins.list[dict[str, JSON]]:

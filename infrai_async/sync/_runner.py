@@ -15,9 +15,10 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Coroutine
-from concurrent.futures import Future
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Executor, Future
 from contextvars import Context
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 
 from infrai_async.errors import ClientClosedError, ConfigurationError, InfraiError, TransportError
@@ -39,12 +40,12 @@ _left_behind: Final[list[object]] = []
 
 
 class Crossing(Generic[R]):
-    """One coroutine on its way through the loop, while a thread waits for what becomes of it."""
+    """One call on its way through the loop, while a thread waits for what becomes of it."""
 
-    __slots__ = ("_coroutine", "_done", "_task", "error", "unheard", "value")
+    __slots__ = ("_done", "_start", "_task", "error", "unheard", "value")
 
-    def __init__(self, coroutine: Coroutine[Any, Any, R]) -> None:
-        self._coroutine = coroutine
+    def __init__(self, start: Callable[[], Coroutine[Any, Any, R]]) -> None:
+        self._start = start
         self._done = _thread.allocate_lock()
         self._done.acquire()
         self._task: asyncio.Task[None] | None = None
@@ -55,7 +56,7 @@ class Crossing(Generic[R]):
     # --- in the thread that waits ---
 
     def cross(self, loop: asyncio.AbstractEventLoop, seconds: float = _POLL) -> None:
-        """Send the coroutine into the loop and wait for its end, or until ``seconds`` have passed or it is given up."""
+        """Run it in the loop and wait for its end, or until ``seconds`` have passed, or until it is given up."""
         __tracebackhide__ = True
         try:
             loop.call_soon_threadsafe(self._begin, loop)
@@ -70,21 +71,21 @@ class Crossing(Generic[R]):
             self.refuse()
 
     def _recall(self, loop: asyncio.AbstractEventLoop) -> None:
-        try:
+        self.unheard = True
+        with contextlib.suppress(RuntimeError):  # the loop has ended
             loop.call_soon_threadsafe(self._cancel)
-        except RuntimeError:  # the loop has ended
-            self._coroutine.close()
 
     def refuse(self) -> None:
         """Take the one step that a call of a closed client has: it ends in its refusal, and needs no loop for it."""
+        coroutine = self._start()
         try:
-            self._coroutine.send(None)
+            coroutine.send(None)
         except StopIteration as stop:
             self.value = stop.value
         except BaseException as error:  # noqa: BLE001 - raised by whoever waits
             self.error = error
         else:
-            self._coroutine.close()
+            coroutine.close()
             self.error = ClientClosedError("the client is closed")
 
     def give_up(self) -> None:
@@ -103,17 +104,14 @@ class Crossing(Generic[R]):
 
     async def _carry(self) -> None:
         try:
-            self.value = await self._coroutine
+            self.value = await self._start()
         except BaseException as error:  # noqa: BLE001 - all of them are the waiting thread's
             self.error = error
         if not self.unheard:
             self._done.release()
 
     def _cancel(self) -> None:
-        self.unheard = True
-        if self._task is None:
-            self._coroutine.close()
-        else:
+        if self._task is not None:
             self._task.cancel()
 
 
@@ -151,16 +149,40 @@ class LoopThread:
         self._thread.join(max(0.0, seconds))
 
 
+class Loop(asyncio.SelectorEventLoop):
+    """An event loop that can still look a name up when the main thread has ended, and executors take no more work."""
+
+    def run_in_executor(  # type: ignore[override] # the base class is stricter than its own documentation
+        self, executor: Executor | None, func: Callable[..., Any], *args: Any
+    ) -> asyncio.Future[Any]:
+        """Run a function in the executor, or without one in a thread of its own."""
+        if executor is not None:
+            return super().run_in_executor(executor, func, *args)
+        future: Future[Any] = Future()
+        work = partial(_work, future, func, *args)
+        try:
+            threading.Thread(target=work, daemon=True).start()
+        except RuntimeError:  # late in an exit there are no threads either, and nobody else whom this would block
+            work()
+        return asyncio.wrap_future(future, loop=self)
+
+
+def _work(future: Future[Any], func: Callable[..., object], *args: object) -> None:
+    try:
+        future.set_result(func(*args))
+    except BaseException as error:  # noqa: BLE001 - raised where the result is awaited
+        future.set_exception(error)
+
+
 def _serve(opened: Opened) -> None:
     try:
         import anyio
 
-        anyio.run(_stay_open, opened)
+        anyio.run(_stay_open, opened, backend_options={"loop_factory": Loop})
     except BaseException as error:
-        if not opened.done():
-            opened.set_exception(error)
-        elif threading.main_thread().is_alive():  # else Python 3.12.0 and .1 refuse a thread to end the executor with
+        if opened.done():
             raise
+        opened.set_exception(error)
 
 
 async def _stay_open(opened: Opened) -> None:
@@ -197,20 +219,20 @@ class Runner:
         self._crossings: set[Crossing[Any]] = set()
         self._finalizer: weakref.finalize[..., Runner] | None = None
 
-    def run(self, coroutine: Coroutine[Any, Any, R]) -> R:
-        """Run a coroutine to its end: return what it returns, raise what it raises.
+    def run(self, start: Callable[[], Coroutine[Any, Any, R]]) -> R:
+        """Run a coroutine, made by ``start``, to its end: return what it returns, raise what it raises.
 
         Raises:
             ConfigurationError: called from the client's own loop, which cannot wait for itself.
             TransportError: the coroutine was cancelled in the loop.
         """
         __tracebackhide__ = True
-        crossing = Crossing(coroutine)
-        self._crossings.add(crossing)  # before the look at the loop: whoever ends that one finds this waiting
+        crossing = Crossing(start)
         try:
+            self._crossings.add(crossing)  # before the look at the loop: whoever ends that one finds this waiting
             loop = self._loop
             if loop is None or _thread.get_ident() == self._ident:
-                loop = self._open(coroutine)
+                loop = self._open()
             if loop is None:
                 crossing.refuse()
             else:
@@ -225,66 +247,73 @@ class Runner:
         finally:
             del error  # its traceback has this frame: they would keep each other
 
-    def _open(self, coroutine: Coroutine[Any, Any, object]) -> asyncio.AbstractEventLoop | None:
+    def _open(self) -> asyncio.AbstractEventLoop | None:
         """Return the loop, started if need be; ``None`` when there will be none any more."""
-        try:
-            thread = self._started()
-            if thread is None:
-                return None
-            if thread.ident == _thread.get_ident():
-                raise ConfigurationError(_OWN_LOOP)
-            self._loop, self._ident = thread.loop(), thread.ident
-        except BaseException:
-            coroutine.close()
-            raise
+        if not self._closed and (self._thread is None or self._thread.failed):
+            # Ctrl-C reaches the main thread alone: in another, it cannot come between a loop and the note of it.
+            starter = threading.Thread(target=self._start)
+            starter.start()
+            starter.join()
+        thread = self._thread
+        if self._closed or thread is None:
+            return None
+        self.check_outside()
+        self._loop, self._ident = thread.loop(), thread.ident
         return self._loop
 
-    def _started(self) -> LoopThread | None:
+    def check_outside(self) -> None:
+        """Make sure that the caller is not in the loop, which cannot wait for itself.
+
+        Raises:
+            ConfigurationError: it is.
+        """
+        thread = self._thread
+        if thread is not None and thread.ident == _thread.get_ident():
+            raise ConfigurationError(_OWN_LOOP)
+
+    def _start(self) -> None:
         with self._lock:
-            if self._closed:
-                return None
-            if self._thread is None or self._thread.failed:
+            if not self._closed and (self._thread is None or self._thread.failed):
                 self._thread = LoopThread()
                 self._finalizer = weakref.finalize(self, self._thread.stop)
                 self._finalizer.atexit = False
-            return self._thread
 
-    def close(self, farewell: Coroutine[Any, Any, None], grace: float) -> None:
+    def close(self, farewell: Callable[[float], Coroutine[Any, Any, None]], grace: float) -> None:
         """Refuse what comes, run ``farewell`` in the loop, and end the loop; calling it again does nothing more.
 
         Args:
-            farewell: closes what lives in the loop.
+            farewell: closes what lives in the loop, within so many seconds; called again with zero on Ctrl-C.
             grace: seconds that it takes at most; a loop that is stuck longer is left alone.
-
-        Raises:
-            ConfigurationError: called from the client's own loop.
         """
         with self._lock:
-            thread = self._thread
-            if thread is not None and thread.ident == _thread.get_ident():
-                farewell.close()
-                raise ConfigurationError(_OWN_LOOP)
-            self._closed, self._loop = True, None
+            thread, self._closed, self._loop = self._thread, True, None
         if thread is None or thread.failed:
-            farewell.close()
             return
-        crossing = Crossing(farewell)
-        self._crossings.add(crossing)
         try:
+            self._bid(thread, farewell, grace)
+        except BaseException:
+            self._bid(thread, farewell, 0.0)
+            raise
+        finally:
+            thread.stop()
+            thread.join(_LAST_WORDS)
+            for other in tuple(self._crossings):
+                other.give_up()
+
+    def _bid(self, thread: LoopThread, farewell: Callable[[float], Coroutine[Any, Any, None]], grace: float) -> None:
+        crossing = Crossing(partial(farewell, grace))
+        try:
+            self._crossings.add(crossing)
             crossing.cross(thread.loop(), grace + _LAST_WORDS)
         finally:
             self._crossings.discard(crossing)
-            try:
-                thread.stop()
-                thread.join(_LAST_WORDS)
-            finally:
-                for other in tuple(self._crossings):
-                    other.give_up()
 
     def end(self) -> LoopThread | None:
-        """Let the loop end and return its thread, if there is one; the next call would start another."""
+        """Let the loop end at exit, and return its thread, if there is one; the next call would start another."""
         with self._lock:
             thread, self._thread, self._loop = self._thread, None, None
+        for crossing in tuple(self._crossings):
+            crossing.unheard = True  # of daemon threads, which had better not wake to say so
         if thread is not None:
             thread.stop()
         return thread
