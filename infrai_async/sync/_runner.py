@@ -19,7 +19,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor, Future
 from contextvars import Context
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar, cast
 
 from infrai_async.errors import ClientClosedError, ConfigurationError, InfraiError, TransportError
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
 
 R = TypeVar("R")
-Opened: TypeAlias = "Future[tuple[asyncio.AbstractEventLoop, BlockingPortal]]"
+Opened: TypeAlias = "Future[tuple[Loop, BlockingPortal]]"
 
 _POLL: Final = 0.1 if sys.platform == "win32" else -1.0  # seconds; on Windows only a wait that ends sees Ctrl-C
 _LAST_WORDS: Final = 2.0  # seconds for a loop to end, beyond the grace that its calls were given
@@ -42,7 +42,7 @@ _left_behind: Final[list[object]] = []
 class Crossing(Generic[R]):
     """One call on its way through the loop, while a thread waits for what becomes of it."""
 
-    __slots__ = ("_done", "_start", "_task", "error", "unheard", "value")
+    __slots__ = ("_done", "_over", "_start", "_task", "error", "unheard", "value")
 
     def __init__(self, start: Callable[[], Coroutine[Any, Any, R]]) -> None:
         self._start = start
@@ -52,10 +52,11 @@ class Crossing(Generic[R]):
         self.value: R
         self.error: BaseException | None = None
         self.unheard = False  # nobody waits any longer
+        self._over = False
 
     # --- in the thread that waits ---
 
-    def cross(self, loop: asyncio.AbstractEventLoop, seconds: float = _POLL) -> None:
+    def cross(self, loop: Loop, seconds: float = _POLL) -> None:
         """Run it in the loop and wait for its end, or until ``seconds`` have passed, or until it is given up."""
         __tracebackhide__ = True
         try:
@@ -70,7 +71,7 @@ class Crossing(Generic[R]):
         if self.unheard and self._task is None:
             self.refuse()
 
-    def _recall(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _recall(self, loop: Loop) -> None:
         self.unheard = True
         with contextlib.suppress(RuntimeError):  # the loop has ended
             loop.call_soon_threadsafe(self._cancel)
@@ -90,6 +91,8 @@ class Crossing(Generic[R]):
 
     def give_up(self) -> None:
         """Send the thread away that waits: the loop has ended, or is stuck."""
+        if self._over:
+            return
         self.unheard = True
         if self._task is not None:
             self.error = TransportError("the client was closed before the answer came", outcome="maybe_applied")
@@ -98,8 +101,10 @@ class Crossing(Generic[R]):
 
     # --- in the loop ---
 
-    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        if not self.unheard:
+    def _begin(self, loop: Loop) -> None:
+        if loop.ending:
+            self.give_up()
+        elif not self.unheard:
             self._task = loop.create_task(self._carry())
 
     async def _carry(self) -> None:
@@ -107,6 +112,7 @@ class Crossing(Generic[R]):
             self.value = await self._start()
         except BaseException as error:  # noqa: BLE001 - all of them are the waiting thread's
             self.error = error
+        self._over = True
         if not self.unheard:
             self._done.release()
 
@@ -126,7 +132,7 @@ class LoopThread:
         )
         self._thread.start()
 
-    def loop(self) -> asyncio.AbstractEventLoop:
+    def loop(self) -> Loop:
         """Return the loop, once it runs."""
         return self._opened.result()[0]
 
@@ -151,6 +157,8 @@ class LoopThread:
 
 class Loop(asyncio.SelectorEventLoop):
     """An event loop that can still look a name up when the main thread has ended, and executors take no more work."""
+
+    ending = False  # what began now would not be cancelled with the rest
 
     def run_in_executor(  # type: ignore[override] # the base class is stricter than its own documentation
         self, executor: Executor | None, func: Callable[..., Any], *args: Any
@@ -188,9 +196,11 @@ def _serve(opened: Opened) -> None:
 async def _stay_open(opened: Opened) -> None:
     from anyio.from_thread import BlockingPortal
 
+    loop = cast("Loop", asyncio.get_running_loop())
     async with BlockingPortal() as portal:
-        opened.set_result((asyncio.get_running_loop(), portal))
+        opened.set_result((loop, portal))
         await portal.sleep_until_stopped()
+    loop.ending = True
 
 
 def _stop(opened: Opened) -> None:
@@ -214,7 +224,7 @@ class Runner:
     def _begin_afresh(self) -> None:
         self._lock = threading.Lock()
         self._thread: LoopThread | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop: Loop | None = None
         self._ident: int | None = None
         self._crossings: set[Crossing[Any]] = set()
         self._finalizer: weakref.finalize[..., Runner] | None = None
@@ -247,7 +257,7 @@ class Runner:
         finally:
             del error  # its traceback has this frame: they would keep each other
 
-    def _open(self) -> asyncio.AbstractEventLoop | None:
+    def _open(self) -> Loop | None:
         """Return the loop, started if need be; ``None`` when there will be none any more."""
         if not self._closed and (self._thread is None or self._thread.failed):
             # Ctrl-C reaches the main thread alone: in another, it cannot come between a loop and the note of it.

@@ -59,10 +59,10 @@ def test_it_crosses_into_the_loop_once_a_page(client: Infrai, monkeypatch: pytes
     crossed = 0
     run = Runner.run
 
-    def counted(self: Runner, coroutine: object) -> object:
+    def counted(self: Runner, start: object) -> object:
         nonlocal crossed
         crossed += 1
-        return run(self, coroutine)  # type: ignore[arg-type]
+        return run(self, start)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Runner, "run", counted)
     assert len(list(client.db.project.list())) == 25
@@ -105,7 +105,7 @@ def test_left_early_it_leaves_no_task(client: Infrai) -> None:
         mine = asyncio.current_task()
         return [task.get_coro() for task in asyncio.all_tasks() if task is not mine]  # type: ignore[union-attr]
 
-    (portal,) = client._runner.run(others())
+    (portal,) = client._runner.run(others)
     assert "infrai_async.sync._runner" in repr(portal) or "stay" in repr(portal)
 
 

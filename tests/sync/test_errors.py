@@ -126,7 +126,7 @@ def test_an_error_that_nobody_raised_on_purpose_shows_where_it_arose(monkeypatch
 def test_wrong_arguments_of_python_are_the_callers_too(client: Infrai) -> None:
     with pytest.raises(TypeError, match="missing 1 required positional argument: 'id'") as caught:
         client.db.project.get()  # type: ignore[call-arg]
-    assert [Path(name).name for name in frames(caught.tb)] == [Path(__file__).name, "_facade.py"]
+    assert [Path(name).name for name in frames(caught.tb)] == [Path(__file__).name, "_facade.py", "_runner.py"]
 
 
 def test_a_wrong_argument_is_refused_before_anything_is_sent(client: Infrai) -> None:
