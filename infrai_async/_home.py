@@ -180,7 +180,8 @@ class Home:
                 self._timer.cancel()
             if self._keeper is not None:
                 await self.session.close()
-                await _end(self._keeper)
+                with contextlib.suppress(RuntimeError):  # the loop itself may be ending it at this moment
+                    await self._keeper.aclose()
 
     async def _wait(self, seconds: float) -> None:
         self._stir = self.loop.create_future()
@@ -201,16 +202,14 @@ def _let_go(loop: asyncio.AbstractEventLoop, session: aiohttp.ClientSession, kee
     if session.closed:
         return
     with contextlib.suppress(RuntimeError):  # the loop is closed
-        loop.call_soon_threadsafe(loop.call_later, _MOMENT, _finish, loop, keeper)
+        loop.call_soon_threadsafe(loop.call_later, _MOMENT, _finish, session, keeper)
 
 
-def _finish(loop: asyncio.AbstractEventLoop, keeper: AsyncGenerator[None]) -> None:
-    loop.create_task(_end(keeper))
-
-
-async def _end(keeper: AsyncGenerator[None]) -> None:
+def _finish(session: aiohttp.ClientSession, keeper: AsyncGenerator[None]) -> None:
+    # Not by a task: when the loop is about to end, nobody would wait for it.
+    _step(session.close())
     with contextlib.suppress(RuntimeError):  # the loop itself may be ending it at this moment
-        await keeper.aclose()
+        _step(keeper.aclose())
 
 
 def _expire(home: weakref.ref[Home]) -> None:

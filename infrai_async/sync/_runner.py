@@ -176,6 +176,8 @@ class Loop(asyncio.SelectorEventLoop):
 
 
 def _work(future: Future[Any], func: Callable[..., object], *args: object) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
     try:
         future.set_result(func(*args))
     except BaseException as error:  # noqa: BLE001 - raised where the result is awaited
