@@ -95,7 +95,7 @@ class Home:
             # Its first step makes the loop know it, so that ``shutdown_asyncgens`` (``asyncio.run`` calls it) closes
             # the session of a client that nobody closed. A client that is dropped while its loop runs is closed by
             # the finalizer, which also keeps the session from being collected together with it, and complaining.
-            _step(self._keeper.__anext__())
+            step(self._keeper.__anext__())
             weakref.finalize(self, _let_go, loop, self.session, self._keeper).atexit = False
 
     # --- deadlines: one timer serves all calls ---
@@ -194,7 +194,7 @@ class Home:
     def abandon(self) -> None:
         """Forget the session of a loop that was closed without ending its asynchronous generators."""
         if not self.borrowed:
-            _step(self.session.close())
+            step(self.session.close())
 
 
 def _let_go(loop: asyncio.AbstractEventLoop, session: aiohttp.ClientSession, keeper: AsyncGenerator[None]) -> None:
@@ -207,9 +207,9 @@ def _let_go(loop: asyncio.AbstractEventLoop, session: aiohttp.ClientSession, kee
 
 def _finish(session: aiohttp.ClientSession, keeper: AsyncGenerator[None]) -> None:
     # Not by a task: when the loop is about to end, nobody would wait for it.
-    _step(session.close())
+    step(session.close())
     with contextlib.suppress(RuntimeError):  # the loop itself may be ending it at this moment
-        _step(keeper.aclose())
+        step(keeper.aclose())
 
 
 def _expire(home: weakref.ref[Home]) -> None:
@@ -226,7 +226,7 @@ def _new_session(proxy: str | URL | None, context: SSLContext | None) -> aiohttp
     return session
 
 
-def _step(awaitable: Awaitable[object]) -> None:
+def step(awaitable: Awaitable[object]) -> None:
     """Take the one step of an awaitable that does not suspend."""
     with contextlib.suppress(StopIteration):
         awaitable.__await__().__next__()

@@ -10,6 +10,7 @@ import _thread
 import asyncio
 import atexit
 import contextlib
+import encodings.idna  # noqa: F401 - for names of hosts
 import os
 import sys
 import threading
@@ -19,12 +20,15 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor, Future
 from contextvars import Context
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar, cast
+from typing import Any, Final, Generic, TypeAlias, TypeVar, cast
 
+# All that the loop's thread would import otherwise: a child forked in the middle of it would wait for ever.
+import anyio
+import anyio._backends._asyncio
+from anyio.from_thread import BlockingPortal
+
+from infrai_async._home import step
 from infrai_async.errors import ClientClosedError, ConfigurationError, InfraiError, TransportError
-
-if TYPE_CHECKING:
-    from anyio.from_thread import BlockingPortal
 
 R = TypeVar("R")
 Opened: TypeAlias = "Future[tuple[Loop, BlockingPortal]]"
@@ -130,7 +134,10 @@ class LoopThread:
         self._thread = threading.Thread(
             target=Context().run, args=(_serve, self._opened), name="infrai-async", daemon=True
         )
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # no thread is to be had
+            self._opened.set_exception(error)
 
     def loop(self) -> Loop:
         """Return the loop, once it runs."""
@@ -186,8 +193,6 @@ def _work(future: Future[Any], func: Callable[..., object], *args: object) -> No
 
 def _serve(opened: Opened) -> None:
     try:
-        import anyio
-
         anyio.run(_stay_open, opened, backend_options={"loop_factory": Loop})
     except BaseException as error:
         if opened.done():
@@ -196,8 +201,6 @@ def _serve(opened: Opened) -> None:
 
 
 async def _stay_open(opened: Opened) -> None:
-    from anyio.from_thread import BlockingPortal
-
     loop = cast("Loop", asyncio.get_running_loop())
     async with BlockingPortal() as portal:
         opened.set_result((loop, portal))
@@ -209,7 +212,7 @@ def _stop(opened: Opened) -> None:
     if opened.exception() is None:  # else it never ran
         loop, portal = opened.result()
         with contextlib.suppress(RuntimeError):  # it has ended
-            loop.call_soon_threadsafe(lambda: loop.create_task(portal.stop()))
+            loop.call_soon_threadsafe(lambda: step(portal.stop()))
 
 
 class Runner:
@@ -261,16 +264,19 @@ class Runner:
 
     def _open(self) -> Loop | None:
         """Return the loop, started if need be; ``None`` when there will be none any more."""
-        if not self._closed and (self._thread is None or self._thread.failed):
-            # Ctrl-C reaches the main thread alone: in another, it cannot come between a loop and the note of it.
-            starter = threading.Thread(target=self._start)
-            starter.start()
-            starter.join()
-        thread = self._thread
-        if self._closed or thread is None:
-            return None
-        self.check_outside()
-        self._loop, self._ident = thread.loop(), thread.ident
+        try:
+            if not self._closed and (self._thread is None or self._thread.failed):
+                # Ctrl-C reaches the main thread alone: in another, it cannot come between a loop and the note of it.
+                starter = threading.Thread(target=self._start)
+                starter.start()
+                starter.join()
+            thread = self._thread
+            if self._closed or thread is None:
+                return None
+            self.check_outside()
+            self._loop, self._ident = thread.loop(), thread.ident
+        except RuntimeError as error:
+            raise TransportError(f"the client's event loop could not be started: {error}") from error
         return self._loop
 
     def check_outside(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-import sys
+import threading
 import traceback
 import weakref
 from collections.abc import Iterator
@@ -168,15 +168,20 @@ def test_the_key_stands_in_no_traceback_and_no_repr() -> None:
         assert key not in repr(client)
 
 
-def test_a_failing_start_of_the_loop_is_raised_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    with Oracle(lambda _: answer(SMALL)) as oracle:
-        client = Infrai("k", base_url=oracle.url)
-        with monkeypatch.context() as patch:
-            patch.setitem(sys.modules, "anyio", None)
-            with pytest.raises(ImportError):
-                client.db.project.get("p1")
+def test_a_loop_that_gets_no_thread_is_an_error_and_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def refuse(self: threading.Thread) -> None:
+        if self.name == "infrai-async":
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    with Oracle(lambda _: answer(SMALL)) as oracle, Infrai("k", base_url=oracle.url) as client:
+        with monkeypatch.context() as patch, pytest.raises(TransportError, match="can't start new thread") as caught:
+            patch.setattr(threading.Thread, "start", refuse)
+            client.db.project.get("p1")
+        assert caught.value.outcome == "not_sent"
         assert client.db.project.get("p1").id == "p1"
-        client.close()
 
 
 def test_transport_errors_keep_their_cause() -> None:
