@@ -10,7 +10,7 @@ import _thread
 import asyncio
 import atexit
 import contextlib
-import encodings.idna  # noqa: F401 - for names of hosts
+import encodings.idna  # noqa: F401 - for the same reason as anyio below, when a host is looked up
 import os
 import sys
 import threading
