@@ -94,6 +94,8 @@ class Oracle:
 
     async def _stop(self) -> None:
         self._server.close()
+        for _ in range(3):
+            await asyncio.sleep(0)  # a connection that was accepted just now gets its transport, which can be closed
         for writer in tuple(self._writers):
             writer.transport.abort()
         mine = asyncio.current_task()
