@@ -9,6 +9,7 @@ import os
 import stat
 import subprocess
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ from infrai_async import (
     InsufficientCreditError,
     NotFoundError,
     Page,
+    RetryPolicy,
+    TransportError,
 )
 from infrai_async.local import LocalGateway
 
@@ -240,6 +243,37 @@ async def test_a_job_that_broke_off_goes_on_when_it_is_run_again() -> None:
         project, branch = await job()
         assert await job() == (project, branch)
         assert [project.id for project in await client.db.project.list().collect()] == [project]
+
+
+@asynccontextmanager
+async def deaf_relay(url: str) -> AsyncIterator[str]:
+    """Hand each request on to ``url``, wait for its answer, and hang up without a word."""
+    host, port = url.removeprefix("http://").split(":")
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        onward, outward = await asyncio.open_connection(host, int(port))
+        outward.write(await reader.read(65536))
+        await onward.read(65536)
+        outward.transport.abort()
+        writer.transport.abort()
+
+    async with await asyncio.start_server(relay, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def test_the_same_call_with_the_key_of_its_error_tells_what_happened(
+    gateway: LocalGateway, client: AsyncInfrai
+) -> None:
+    async with (
+        deaf_relay(gateway.base_url) as url,
+        AsyncInfrai(gateway.api_key, base_url=url, retry=RetryPolicy.none()) as unlucky,
+    ):
+        with pytest.raises(TransportError) as caught:
+            await unlucky.db.project.create(name="was it made?")
+    assert caught.value.outcome == "maybe_applied"
+    project = await client.db.project.create(name="was it made?", idempotency_key=caught.value.idempotency_key)
+    assert project.metadata.cost_usd == 0  # a replay: it had been made
+    assert [each.id async for each in client.db.project.list() if each.name == project.name] == [project.id]
 
 
 async def test_a_budget_stops_in_time_and_says_what_the_wallet_says(gateway: LocalGateway, client: AsyncInfrai) -> None:
