@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from infrai_async._pool import Stats
     from infrai_async._request import UNSET, Unset
     from infrai_async._retry import RetryPolicy
+    from infrai_async._scopes import Budget, Deadline, Operation
     from infrai_async.capabilities import CAPABILITIES, Capability
     from infrai_async.errors import (
         APIError,
@@ -76,7 +77,7 @@ if TYPE_CHECKING:
     from infrai_async.sync import Infrai
 
 # lightest first
-_HOMES = ("errors", "models", "capabilities", "_request", "_retry", "_cursor", "_pool", "_client", "sync")
+_HOMES = ("errors", "models", "capabilities", "_request", "_retry", "_scopes", "_cursor", "_pool", "_client", "sync")
 
 __all__ = [
     "CAPABILITIES",
@@ -91,6 +92,7 @@ __all__ = [
     "Balance",
     "Branch",
     "Bucket",
+    "Budget",
     "BudgetExceeded",
     "CacheStats",
     "Capability",
@@ -100,6 +102,7 @@ __all__ = [
     "ConflictError",
     "ConnectError",
     "Cursor",
+    "Deadline",
     "DecodeError",
     "DiscoveryIndex",
     "Distribution",
@@ -115,6 +118,7 @@ __all__ = [
     "Metadata",
     "Model",
     "NotFoundError",
+    "Operation",
     "Page",
     "Pages",
     "PaginationError",

@@ -22,6 +22,7 @@ from infrai_async._core import Core, Options
 from infrai_async._pool import HeaderSet, KeySource, Pool, PoolSettings, Stats
 from infrai_async._request import UNSET, Unset, check_names, seconds
 from infrai_async._retry import RetryPolicy
+from infrai_async._scopes import Scoped
 from infrai_async._version import __version__
 from infrai_async.capabilities import CAPABILITIES
 from infrai_async.errors import ConfigurationError, InvalidArgument
@@ -38,7 +39,7 @@ _FRAMING: Final = frozenset({"connection", "content-length", "host", "transfer-e
 _USER_AGENT: Final = f"infrai-async/{__version__} python/{platform.python_version()} aiohttp/{aiohttp.__version__}"
 
 
-class AsyncInfrai:
+class AsyncInfrai(Scoped):
     """The asynchronous client of the Infrai API.
 
     It can be built anywhere, outside any event loop, and used from several loops, one after another or at once; a
@@ -102,6 +103,9 @@ class AsyncInfrai:
             ssl=ssl,
         )
         self._core = Core(Pool(settings), Options(_time_limit(timeout), _policy(retry), _header_set(headers)))
+
+    def _scope(self) -> Pool:
+        return self._core.pool
 
     def __repr__(self) -> str:
         return f"<AsyncInfrai {self._core.pool.settings.origin}>"

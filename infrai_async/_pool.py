@@ -35,6 +35,7 @@ from infrai_async._flow import Closed, Flow, Hold, Learned, Pause, Refused, Rene
 from infrai_async._home import Home, Ticket
 from infrai_async._places import Places
 from infrai_async._request import Request
+from infrai_async._scopes import add_exactly
 from infrai_async._throttle import Gate, Pace, RetryQuota
 from infrai_async.errors import ConfigurationError, InfraiError
 
@@ -229,6 +230,8 @@ class Pool:
                 return True
 
     async def _attempt(self, home: Home, ticket: Ticket, step: Send, headers: HeaderSet, *, public: bool) -> Result:
+        if step.scopes is not None:
+            step.scopes.check(time.monotonic())
         if self._opens_too_late(ticket):
             return Refused(self._gate.opens_at - time.monotonic())
         places = self._places
@@ -245,6 +248,8 @@ class Pool:
             if key is None and not public:
                 ticket.waits = "for the API key"
                 key = await self._find_key(home, ticket)
+            if step.scopes is not None:
+                step.scopes.check(time.monotonic())
             ticket.key, ticket.keys_asked = key, self._keys_asked
             ticket.sending = True
             ticket.retries += step.again
@@ -333,7 +338,7 @@ class Pool:
     def spend(self, cost: Decimal) -> None:
         """Note what an answer said it cost."""
         with self._lock:
-            self._counters.cost_usd += cost
+            self._counters.cost_usd = add_exactly(self._counters.cost_usd, cost)
 
     def stats(self) -> Stats:
         """Return the figures as they are now."""

@@ -13,15 +13,16 @@ from yarl import URL
 
 from infrai_async._client import AsyncInfrai, grace_seconds
 from infrai_async._config import Secret
-from infrai_async._pool import KeySource, Stats
+from infrai_async._pool import KeySource, Pool, Stats
 from infrai_async._request import UNSET, Unset
 from infrai_async._retry import RetryPolicy
+from infrai_async._scopes import Scoped
 from infrai_async.sync._facade import Facade, blocking
 from infrai_async.sync._resources import Account, Cdn, Db, Discovery, Flags, Storage
 from infrai_async.sync._runner import Runner
 
 
-class Infrai(Facade[AsyncInfrai]):
+class Infrai(Facade[AsyncInfrai], Scoped):
     """The blocking client of the Infrai API: for scripts, threads and notebooks.
 
     It is the asynchronous client, run in an event loop of its own, in a thread that starts with the first call: so it
@@ -82,6 +83,9 @@ class Infrai(Facade[AsyncInfrai]):
             headers=headers,
         )
         super().__init__(twin, Runner())
+
+    def _scope(self) -> Pool:
+        return self._twin._scope()
 
     def __repr__(self) -> str:
         return repr(self._twin).replace("AsyncInfrai", "Infrai", 1)

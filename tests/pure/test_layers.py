@@ -24,6 +24,7 @@ PURE = [
     "_json",
     "_retry",
     "_throttle",
+    "_scopes",
     "_flow",
     "_config",
 ]

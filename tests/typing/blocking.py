@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import assert_type
 
@@ -13,8 +13,10 @@ from infrai_async import (
     Balance,
     Branch,
     Bucket,
+    Budget,
     CacheStats,
     CapabilityInfo,
+    Deadline,
     DiscoveryIndex,
     Distribution,
     Flag,
@@ -23,6 +25,7 @@ from infrai_async import (
     FlagValues,
     Infrai,
     Model,
+    Operation,
     Page,
     PresignedUrl,
     Project,
@@ -107,6 +110,24 @@ def client_itself(client: Infrai) -> None:
     assert_type(client.close(grace=0), None)
     with Infrai() as entered:
         assert_type(entered, Infrai)
+
+
+def blocks(client: Infrai) -> None:
+    assert_type(client.budget(usd=0.5), Budget)
+    assert_type(client.deadline(30), Deadline)
+    assert_type(client.operation("deploy-42"), Operation)
+    client.budget(Decimal(1))
+    client.budget(1)
+    client.budget("0.50")
+    client.deadline(timedelta(minutes=1))
+    with client.budget(usd=0.5) as spent, client.deadline(1.5) as deadline, client.operation("deploy-42") as operation:
+        assert_type(spent, Budget)
+        assert_type(spent.usd, Decimal)
+        assert_type(spent.limit, Decimal)
+        assert_type(spent.by_capability, Mapping[str, Decimal])
+        assert_type(spent.by_vendor, Mapping[str, Decimal])
+        assert_type(deadline, Deadline)
+        assert_type(operation.name, str)
 
 
 def wrong(client: Infrai, anything: Mapping[str, object]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import assert_type
 
@@ -14,9 +14,11 @@ from infrai_async import (
     Balance,
     Branch,
     Bucket,
+    Budget,
     CacheStats,
     CapabilityInfo,
     Cursor,
+    Deadline,
     DiscoveryIndex,
     Distribution,
     Flag,
@@ -24,6 +26,7 @@ from infrai_async import (
     FlagValue,
     FlagValues,
     Model,
+    Operation,
     Page,
     PresignedUrl,
     Project,
@@ -103,6 +106,24 @@ async def client_itself(client: AsyncInfrai) -> None:
     assert_type(await client.call("db.project.get", {"id": "a"}), Model | Page[Model])
     async with AsyncInfrai() as entered:
         assert_type(entered, AsyncInfrai)
+
+
+def blocks(client: AsyncInfrai) -> None:
+    assert_type(client.budget(usd=0.5), Budget)
+    assert_type(client.deadline(30), Deadline)
+    assert_type(client.operation("deploy-42"), Operation)
+    client.budget(Decimal(1))
+    client.budget(1)
+    client.budget("0.50")
+    client.deadline(timedelta(minutes=1))
+    with client.budget(usd=0.5) as spent, client.deadline(1.5) as deadline, client.operation("deploy-42") as operation:
+        assert_type(spent, Budget)
+        assert_type(spent.usd, Decimal)
+        assert_type(spent.limit, Decimal)
+        assert_type(spent.by_capability, Mapping[str, Decimal])
+        assert_type(spent.by_vendor, Mapping[str, Decimal])
+        assert_type(deadline, Deadline)
+        assert_type(operation.name, str)
 
 
 def wrong(client: AsyncInfrai, anything: Mapping[str, object]) -> None:
