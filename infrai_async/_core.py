@@ -92,7 +92,12 @@ class Core:
             key_in_body=idempotency_key is not None,
         )
         flow = _flow.run(call, decoder)
-        return self.pool.run(flow, deadline, options.headers, public=row.public)
+        listener = self.pool.listener
+        if listener is None:
+            return self.pool.run(flow, deadline, options.headers, public=row.public)
+        reporter = listener.follow(row.id)
+        call.answered = reporter.answered
+        return self.pool.run_reported(flow, deadline, options.headers, public=row.public, reporter=reporter)
 
 
 class Resource:
