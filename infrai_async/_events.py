@@ -27,8 +27,8 @@ class Event:
 
         def log_calls(event: Event) -> None:
             if isinstance(event, CallFinished):
-                outcome = event.error or ("cancelled" if event.cancelled else "ok")
-                logging.info("%s: %s, sent %d times, %.3f s", event.capability, outcome, event.attempt, event.seconds)
+                outcome = type(event.error).__name__ if event.error else "cancelled" if event.cancelled else "ok"
+                logging.info("%s: %s, %d sent, %.3f s", event.capability, outcome, event.attempt, event.seconds)
 
         client = AsyncInfrai(on_event=log_calls)
 

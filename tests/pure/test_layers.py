@@ -25,6 +25,9 @@ PURE = [
     "_retry",
     "_throttle",
     "_flow",
+    "_events",
+    "_scopes",
+    "_reporter",
     "_config",
 ]
 ABOVE = ("infrai_async.local", "infrai_async.cli")

@@ -94,6 +94,8 @@ class Oracle:
 
     async def _stop(self) -> None:
         self._server.close()
+        for _ in range(5):  # steps from an accepted socket to its handler, which closes it; cancelled sooner, none does
+            await asyncio.sleep(0)
         for writer in tuple(self._writers):
             writer.transport.abort()
         mine = asyncio.current_task()

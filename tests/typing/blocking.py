@@ -10,13 +10,16 @@ from typing import assert_type
 from infrai_async import (
     Ack,
     Activation,
+    AttemptSent,
     Balance,
     Branch,
     Bucket,
     CacheStats,
+    CallFinished,
     CapabilityInfo,
     DiscoveryIndex,
     Distribution,
+    Event,
     Flag,
     FlagState,
     FlagValue,
@@ -107,6 +110,15 @@ def client_itself(client: Infrai) -> None:
     assert_type(client.close(grace=0), None)
     with Infrai() as entered:
         assert_type(entered, Infrai)
+
+
+def listeners(heard: list[Event], sent: list[AttemptSent]) -> None:
+    def costs(event: Event) -> Decimal | None:
+        return event.cost_usd if isinstance(event, CallFinished) else None
+
+    Infrai(on_event=costs)
+    Infrai(on_event=heard.append)
+    Infrai(on_event=sent.append)  # type: ignore[arg-type]  # pyright: ignore
 
 
 def wrong(client: Infrai, anything: Mapping[str, object]) -> None:
