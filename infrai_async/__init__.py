@@ -21,6 +21,7 @@ from infrai_async._version import __version__
 if TYPE_CHECKING:
     from infrai_async._client import AsyncInfrai
     from infrai_async._cursor import Cursor, Pages
+    from infrai_async._events import AttemptSent, CallFinished, CallStarted, Event, Retrying, Throttled
     from infrai_async._pool import Stats
     from infrai_async._request import UNSET, Unset
     from infrai_async._retry import RetryPolicy
@@ -77,7 +78,19 @@ if TYPE_CHECKING:
     from infrai_async.sync import Infrai
 
 # lightest first
-_HOMES = ("errors", "models", "capabilities", "_request", "_retry", "_scopes", "_cursor", "_pool", "_client", "sync")
+_HOMES = (
+    "errors",
+    "models",
+    "capabilities",
+    "_request",
+    "_retry",
+    "_events",
+    "_scopes",
+    "_cursor",
+    "_pool",
+    "_client",
+    "sync",
+)
 
 __all__ = [
     "CAPABILITIES",
@@ -87,6 +100,7 @@ __all__ = [
     "Activation",
     "AsyncInfrai",
     "Attempt",
+    "AttemptSent",
     "AuthenticationError",
     "BadRequestError",
     "Balance",
@@ -95,6 +109,8 @@ __all__ = [
     "Budget",
     "BudgetExceeded",
     "CacheStats",
+    "CallFinished",
+    "CallStarted",
     "Capability",
     "CapabilityInfo",
     "ClientClosedError",
@@ -106,6 +122,7 @@ __all__ = [
     "DecodeError",
     "DiscoveryIndex",
     "Distribution",
+    "Event",
     "Flag",
     "FlagRule",
     "FlagState",
@@ -128,10 +145,12 @@ __all__ = [
     "PurgeResult",
     "RateLimitError",
     "RetryPolicy",
+    "Retrying",
     "RolloutConfig",
     "ServerError",
     "Snapshot",
     "Stats",
+    "Throttled",
     "TimeoutError",
     "TopupRecord",
     "TransportError",

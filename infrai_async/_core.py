@@ -16,7 +16,7 @@ from infrai_async._decode import decode, decode_page
 from infrai_async._pool import HeaderSet, Pool
 from infrai_async._request import build, check_key
 from infrai_async._retry import RetryPolicy
-from infrai_async._scopes import surrounding
+from infrai_async._scopes import current_operation, surrounding
 from infrai_async.capabilities import Capability
 from infrai_async.models import Model, Page
 
@@ -98,7 +98,13 @@ class Core:
             key_in_body=idempotency_key is not None,
         )
         flow = _flow.run(call, decoder)
-        running = self.pool.run(flow, deadline, options.headers, public=row.public)
+        listener = self.pool.listener
+        if listener is None:
+            running = self.pool.run(flow, deadline, options.headers, public=row.public)
+        else:
+            reporter = listener.follow(row.id, current_operation(self.pool))
+            call.answered = reporter.answered
+            running = self.pool.run_reported(flow, deadline, options.headers, public=row.public, reporter=reporter)
         return running if claim is None else claim.follow(running)
 
 

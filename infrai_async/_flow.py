@@ -116,7 +116,7 @@ class Call:
     """One call: what it was asked, and what it knows of itself while it runs.
 
     ``left`` gives the seconds that its time has left, ``chance`` a number between 0 and 1; ``spend`` takes what an
-    answer says it cost.
+    answer says it cost; ``answered`` each answer that could be read, where somebody listens.
     """
 
     row: Capability[Any]
@@ -127,6 +127,7 @@ class Call:
     chance: Callable[[], float]
     spend: Callable[[Decimal], None]
     scopes: Scopes | None = None
+    answered: Callable[[Envelope], None] | None = None
     idempotency_key: str | None = None
     key_in_body: bool = False
     generation: int = 0
@@ -253,6 +254,8 @@ def _read(call: Call, answer: Answer, decode: Decoder[T]) -> T | Failure:
             call.spend(cost)
             if call.scopes is not None:
                 call.scopes.charge(cost, call.row.id, vendor_of(envelope))
+        if call.answered is not None:
+            call.answered(envelope)
         if envelope.error is None:
             value = decode(call.row, envelope)
             call.note_route(unrouted=False)

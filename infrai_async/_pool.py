@@ -34,6 +34,7 @@ from infrai_async._connect import CONNECT_SECONDS, as_transport_error, environme
 from infrai_async._flow import Closed, Flow, Hold, Learned, Pause, Refused, Renew, Result, Send
 from infrai_async._home import Home, Ticket
 from infrai_async._places import Places
+from infrai_async._reporter import Listener, Reporter
 from infrai_async._request import Request
 from infrai_async._scopes import add_exactly
 from infrai_async._throttle import Gate, Pace, RetryQuota
@@ -109,6 +110,7 @@ class PoolSettings:
     proxy: str | URL | None = attrs.field(default=None, repr=False)
     trust_env: bool = False
     ssl: SSLContext | None = None
+    listener: Listener | None = None
 
 
 class HeaderSet:
@@ -150,6 +152,7 @@ class Pool:
 
     def __init__(self, settings: PoolSettings) -> None:
         self.settings = settings
+        self.listener = settings.listener
         self.learned = Learned()
         self.closed = False
         self._gate = Gate()
@@ -168,9 +171,20 @@ class Pool:
 
     # --- a call ---
 
-    async def run(self, flow: Flow[T], deadline: float, headers: HeaderSet, *, public: bool) -> T:
+    async def run_reported(
+        self, flow: Flow[T], deadline: float, headers: HeaderSet, *, public: bool, reporter: Reporter
+    ) -> T:
+        """Drive a flow to its end, which is reported however it comes."""
+        with reporter:
+            return await self.run(flow, deadline, headers, public=public, reporter=reporter)
+
+    async def run(
+        self, flow: Flow[T], deadline: float, headers: HeaderSet, *, public: bool, reporter: Reporter | None = None
+    ) -> T:
         """Drive a flow to its end; ``deadline`` is by ``time.monotonic``."""
         step = next(flow)
+        if reporter is not None:
+            reporter.started()
         try:
             home = self._home()
         except ConfigurationError as error:
@@ -180,7 +194,9 @@ class Pool:
             flow.send(Closed())
             raise AssertionError("a flow ends when the client is closed")
         task = cast("asyncio.Task[object]", asyncio.current_task())
-        ticket = Ticket(task=task, cancelling=task.cancelling(), deadline=deadline, begun=time.monotonic())
+        ticket = Ticket(
+            task=task, cancelling=task.cancelling(), deadline=deadline, begun=time.monotonic(), reporter=reporter
+        )
         home.enter(ticket)
         self._count_call()
         done = False
@@ -215,6 +231,8 @@ class Pool:
                 with self._lock:
                     self._gate.close(now + seconds, now)
                     self._pace.slow_down(now, now + seconds, self._counters.succeeded, ticket.sent_at)
+                if ticket.reporter is not None:
+                    ticket.reporter.throttled(seconds)
                 return None
             case Renew():
                 ticket.waits = "for another API key"
@@ -225,6 +243,8 @@ class Pool:
                     if self.closed or not self._quota.take():
                         return False
                 _log.info("%s: sending again in %.3f s after %s", capability, seconds, reason)
+                if ticket.reporter is not None:
+                    ticket.reporter.retrying(reason, seconds)
                 ticket.waits = "between attempts"
                 await asyncio.sleep(seconds)
                 return True
@@ -274,6 +294,9 @@ class Pool:
     async def _send(self, home: Home, ticket: Ticket, request: Request, headers: CIMultiDict[str]) -> Answer | Broken:
         ticket.started_at, ticket.sent_at = time.time(), time.monotonic()
         ticket.attempts += 1
+        if ticket.reporter is not None:
+            waited = ticket.sent_at - ticket.begun
+            ticket.reporter.sent(request.method, self.settings.origin, request.target, waited)
         ticket.watch(connected=home.borrowed)
         response: aiohttp.ClientResponse | None = None
         body: bytes | None = None

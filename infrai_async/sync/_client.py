@@ -14,6 +14,7 @@ from yarl import URL
 from infrai_async._client import AsyncInfrai, grace_seconds
 from infrai_async._config import Secret
 from infrai_async._pool import KeySource, Pool, Stats
+from infrai_async._reporter import OnEvent
 from infrai_async._request import UNSET, Unset
 from infrai_async._retry import RetryPolicy
 from infrai_async._scopes import Scoped
@@ -46,6 +47,8 @@ class Infrai(Facade[AsyncInfrai], Scoped):
         allow_http: whether plain http may go to another machine than this one.
         headers: sent with every call; a ``User-Agent`` is put before ours. Authorization, content type and
             idempotency key stay ours.
+        on_event: called with each event of each call (see ``Event``) in the client's own event loop, which is another
+            thread's, so it must not block. What it raises is logged, and does not touch the call.
 
     Raises:
         ConfigurationError: ``base_url`` is unusable, or settings exclude each other.
@@ -67,6 +70,7 @@ class Infrai(Facade[AsyncInfrai], Scoped):
         ssl: SSLContext | None = None,
         allow_http: bool = False,
         headers: Mapping[str, str] | None = None,
+        on_event: OnEvent | None = None,
     ) -> None:
         if isinstance(api_key, str):
             api_key = Secret(api_key)  # first of all, so that no dump of this frame shows it
@@ -81,6 +85,7 @@ class Infrai(Facade[AsyncInfrai], Scoped):
             ssl=ssl,
             allow_http=allow_http,
             headers=headers,
+            on_event=on_event,
         )
         super().__init__(twin, Runner())
 

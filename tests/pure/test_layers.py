@@ -26,6 +26,9 @@ PURE = [
     "_throttle",
     "_scopes",
     "_flow",
+    "_events",
+    "_scopes",
+    "_reporter",
     "_config",
 ]
 ABOVE = ("infrai_async.local", "infrai_async.cli")

@@ -10,15 +10,18 @@ from typing import assert_type
 from infrai_async import (
     Ack,
     Activation,
+    AttemptSent,
     Balance,
     Branch,
     Bucket,
     Budget,
     CacheStats,
+    CallFinished,
     CapabilityInfo,
     Deadline,
     DiscoveryIndex,
     Distribution,
+    Event,
     Flag,
     FlagState,
     FlagValue,
@@ -128,6 +131,15 @@ def blocks(client: Infrai) -> None:
         assert_type(spent.by_vendor, Mapping[str, Decimal])
         assert_type(deadline, Deadline)
         assert_type(operation.name, str)
+
+
+def listeners(heard: list[Event], sent: list[AttemptSent]) -> None:
+    def costs(event: Event) -> Decimal | None:
+        return event.cost_usd if isinstance(event, CallFinished) else None
+
+    Infrai(on_event=costs)
+    Infrai(on_event=heard.append)
+    Infrai(on_event=sent.append)  # type: ignore[arg-type]  # pyright: ignore
 
 
 def wrong(client: Infrai, anything: Mapping[str, object]) -> None:

@@ -11,30 +11,38 @@ from infrai_async import (
     Ack,
     Activation,
     AsyncInfrai,
+    AttemptSent,
     Balance,
     Branch,
     Bucket,
     Budget,
     CacheStats,
+    CallFinished,
+    CallStarted,
     CapabilityInfo,
     Cursor,
     Deadline,
     DiscoveryIndex,
     Distribution,
+    Event,
     Flag,
     FlagState,
     FlagValue,
     FlagValues,
+    InfraiError,
     Model,
     Operation,
     Page,
     PresignedUrl,
     Project,
     PurgeResult,
+    Retrying,
     Snapshot,
     Stats,
+    Throttled,
     TopupRecord,
 )
+from infrai_async.ext.otel import OpenTelemetry
 
 
 async def db(client: AsyncInfrai) -> None:
@@ -98,6 +106,32 @@ async def cursors(client: AsyncInfrai) -> None:
     assert_type(await cursor.page(), Page[Project])
     assert_type(await cursor.collect(max_items=5), list[Project])
     assert_type(cursor.next_cursor, str | None)
+
+
+def events(event: Event) -> None:
+    assert_type(event.operation, str | None)
+    match event:
+        case CallStarted():
+            assert_type((event.capability, event.attempt, event.call), tuple[str, int, int])
+        case AttemptSent():
+            assert_type((event.method, event.origin, event.path, event.waited), tuple[str, str, str, float])
+        case Retrying():
+            assert_type((event.reason, event.seconds), tuple[str, float])
+        case Throttled():
+            assert_type(event.seconds, float)
+        case CallFinished():
+            assert_type(event.error, InfraiError | None)
+            assert_type(event.cost_usd, Decimal | None)
+            assert_type((event.cancelled, event.seconds), tuple[bool, float])
+            assert_type(event.request_id, str | None)
+
+
+def listeners(heard: list[Event], sent: list[AttemptSent]) -> None:
+    AsyncInfrai(on_event=events)
+    AsyncInfrai(on_event=heard.append)
+    AsyncInfrai(on_event=OpenTelemetry())
+    AsyncInfrai(on_event=sent.append)  # type: ignore[arg-type]  # pyright: ignore
+    AsyncInfrai(on_event="events")  # type: ignore[arg-type]  # pyright: ignore
 
 
 async def client_itself(client: AsyncInfrai) -> None:
