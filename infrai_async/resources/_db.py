@@ -112,7 +112,12 @@ class Projects(Resource):
         return await self._core.call(PROJECT_DELETE, {"id": id}, idempotency_key)
 
     def list(
-        self, *, cursor: str | None = None, limit: int | None = None, max_items: int | None = None
+        self,
+        *,
+        cursor: str | None = None,
+        limit: int | None = None,
+        max_items: int | None = None,
+        prefetch: int = 0,
     ) -> Cursor[Project]:
         """List the account's projects (``db.project.list``). Nothing is sent until the cursor is read.
 
@@ -120,11 +125,12 @@ class Projects(Resource):
             cursor: where to resume, from ``next_cursor`` of an earlier listing.
             limit: items a page; the service's choice by default.
             max_items: items in all.
+            prefetch: so many pages are fetched ahead while the one in hand is read; none by default.
 
         Raises:
             InvalidArgument: an argument is wrong.
         """
-        return self._core.cursor(PROJECT_LIST, {"limit": limit}, cursor=cursor, max_items=max_items)
+        return self._core.cursor(PROJECT_LIST, {"limit": limit}, cursor=cursor, max_items=max_items, prefetch=prefetch)
 
 
 class Branches(Resource):
@@ -194,6 +200,7 @@ class Branches(Resource):
         cursor: str | None = None,
         limit: int | None = None,
         max_items: int | None = None,
+        prefetch: int = 0,
     ) -> Cursor[Branch]:
         """List branches (``db.branch.list``). Nothing is sent until the cursor is read.
 
@@ -202,12 +209,13 @@ class Branches(Resource):
             cursor: where to resume, from ``next_cursor`` of an earlier listing.
             limit: items a page; the service's choice by default.
             max_items: items in all.
+            prefetch: so many pages are fetched ahead while the one in hand is read; none by default.
 
         Raises:
             InvalidArgument: an argument is wrong.
         """
         arguments: dict[str, object] = {"project_id": project_id, "limit": limit}
-        return self._core.cursor(BRANCH_LIST, arguments, cursor=cursor, max_items=max_items)
+        return self._core.cursor(BRANCH_LIST, arguments, cursor=cursor, max_items=max_items, prefetch=prefetch)
 
 
 class Snapshots(Resource):
@@ -265,6 +273,7 @@ class Snapshots(Resource):
         cursor: str | None = None,
         limit: int | None = None,
         max_items: int | None = None,
+        prefetch: int = 0,
     ) -> Cursor[Snapshot]:
         """List snapshots (``db.snapshot.list``). Nothing is sent until the cursor is read.
 
@@ -273,9 +282,10 @@ class Snapshots(Resource):
             cursor: where to resume, from ``next_cursor`` of an earlier listing.
             limit: items a page; the service's choice by default.
             max_items: items in all.
+            prefetch: so many pages are fetched ahead while the one in hand is read; none by default.
 
         Raises:
             InvalidArgument: an argument is wrong.
         """
         arguments: dict[str, object] = {"project_id": project_id, "limit": limit}
-        return self._core.cursor(SNAPSHOT_LIST, arguments, cursor=cursor, max_items=max_items)
+        return self._core.cursor(SNAPSHOT_LIST, arguments, cursor=cursor, max_items=max_items, prefetch=prefetch)
