@@ -33,6 +33,7 @@ PROMISED = {
     "DecodeError",
     "DiscoveryIndex",
     "Distribution",
+    "FanOut",
     "Flag",
     "FlagRule",
     "FlagValue",
@@ -45,6 +46,7 @@ PROMISED = {
     "PermissionDeniedError",
     "PresignedUrl",
     "Project",
+    "ProjectInventory",
     "PurgeResult",
     "RateLimitError",
     "RetryPolicy",
@@ -54,6 +56,7 @@ PROMISED = {
     "TimeoutError",
     "TransportError",
     "Variant",
+    "fan_out",
 }
 
 

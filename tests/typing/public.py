@@ -19,18 +19,22 @@ from infrai_async import (
     Cursor,
     DiscoveryIndex,
     Distribution,
+    FanOut,
     Flag,
     FlagState,
     FlagValue,
     FlagValues,
+    Inventory,
     Model,
     Page,
     PresignedUrl,
     Project,
+    ProjectInventory,
     PurgeResult,
     Snapshot,
     Stats,
     TopupRecord,
+    fan_out,
 )
 
 
@@ -95,6 +99,24 @@ async def cursors(client: AsyncInfrai) -> None:
     assert_type(await cursor.page(), Page[Project])
     assert_type(await cursor.collect(max_items=5), list[Project])
     assert_type(cursor.next_cursor, str | None)
+
+
+async def many(client: AsyncInfrai) -> None:
+    pairs = fan_out(client.db.project.list(prefetch=1), lambda project: client.db.branch.list(project_id=project.id))
+    assert_type(pairs, FanOut[Project, Branch])
+    async with pairs as entered:
+        async for project, branch in entered:
+            assert_type(project, Project)
+            assert_type(branch, Branch)
+    assert_type(await pairs.aclose(), None)
+    assert_type(fan_out([1], lambda number: "a" * number), FanOut[int, str])
+    nested = fan_out(pairs, lambda pair: client.db.snapshot.list(project_id=pair[0].id))
+    assert_type(nested, FanOut[tuple[Project, Branch], Snapshot])
+    entries = client.db.inventory(concurrency=8, checkpoint="a", on_error=print, progress=True)
+    assert_type(entries, Inventory)
+    async for entry in entries:
+        assert_type(entry, ProjectInventory)
+        assert_type(entry.branches, tuple[Branch, ...])
 
 
 async def client_itself(client: AsyncInfrai) -> None:
