@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from infrai_async._client import AsyncInfrai
     from infrai_async._cursor import Cursor, Pages
     from infrai_async._events import AttemptSent, CallFinished, CallStarted, Event, Retrying, Throttled
+    from infrai_async._fan_out import FanOut, fan_out
+    from infrai_async._inventory import Inventory
     from infrai_async._pool import Stats
     from infrai_async._request import UNSET, Unset
     from infrai_async._retry import RetryPolicy
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
         Page,
         PresignedUrl,
         Project,
+        ProjectInventory,
         PurgeResult,
         RolloutConfig,
         Snapshot,
@@ -87,6 +90,8 @@ _HOMES = (
     "_events",
     "_scopes",
     "_cursor",
+    "_fan_out",
+    "_inventory",
     "_pool",
     "_client",
     "sync",
@@ -123,6 +128,7 @@ __all__ = [
     "DiscoveryIndex",
     "Distribution",
     "Event",
+    "FanOut",
     "Flag",
     "FlagRule",
     "FlagState",
@@ -132,6 +138,7 @@ __all__ = [
     "InfraiError",
     "InsufficientCreditError",
     "InvalidArgument",
+    "Inventory",
     "Metadata",
     "Model",
     "NotFoundError",
@@ -142,6 +149,7 @@ __all__ = [
     "PermissionDeniedError",
     "PresignedUrl",
     "Project",
+    "ProjectInventory",
     "PurgeResult",
     "RateLimitError",
     "RetryPolicy",
@@ -157,6 +165,7 @@ __all__ = [
     "Unset",
     "Variant",
     "__version__",
+    "fan_out",
 ]
 
 

@@ -37,6 +37,7 @@ PROMISED = {
     "DiscoveryIndex",
     "Distribution",
     "Event",
+    "FanOut",
     "Flag",
     "FlagRule",
     "FlagValue",
@@ -49,6 +50,7 @@ PROMISED = {
     "PermissionDeniedError",
     "PresignedUrl",
     "Project",
+    "ProjectInventory",
     "PurgeResult",
     "RateLimitError",
     "RetryPolicy",
@@ -60,6 +62,7 @@ PROMISED = {
     "TimeoutError",
     "TransportError",
     "Variant",
+    "fan_out",
 }
 
 

@@ -32,13 +32,14 @@ from infrai_async import (
     Page,
     PresignedUrl,
     Project,
+    ProjectInventory,
     PurgeResult,
     Snapshot,
     Stats,
     TopupRecord,
 )
 from infrai_async.models import JSON
-from infrai_async.sync import Cursor
+from infrai_async.sync import Cursor, FanOut, Inventory
 
 
 def db(client: Infrai) -> None:
@@ -104,6 +105,26 @@ def cursors(client: Infrai) -> None:
     assert_type(cursor.to_records(progress=True), list[dict[str, JSON]])
     assert_type(next(cursor), Project)
     assert_type(cursor.next_cursor, str | None)
+
+
+def many(client: Infrai) -> None:
+    pairs = client.fan_out(client.db.project.list(), lambda project: client.db.branch.list(project_id=project.id))
+    assert_type(pairs, FanOut[Project, Branch])
+    assert_type(
+        client.fan_out(pairs, lambda pair: client.db.snapshot.list(project_id=pair[0].id)),
+        FanOut[tuple[Project, Branch], Snapshot],
+    )
+    for project, branch in pairs:
+        assert_type(project, Project)
+        assert_type(branch, Branch)
+    assert_type(next(pairs), tuple[Project, Branch])
+    assert_type(pairs.close(), None)
+    entries = client.db.inventory(checkpoint="a")
+    assert_type(client.db.inventory(concurrency=1), Inventory)
+    for entry in entries:
+        assert_type(entry, ProjectInventory)
+    assert_type(next(entries), ProjectInventory)
+    assert_type(entries.close(), None)
 
 
 def client_itself(client: Infrai) -> None:

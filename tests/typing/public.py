@@ -25,22 +25,26 @@ from infrai_async import (
     DiscoveryIndex,
     Distribution,
     Event,
+    FanOut,
     Flag,
     FlagState,
     FlagValue,
     FlagValues,
     InfraiError,
+    Inventory,
     Model,
     Operation,
     Page,
     PresignedUrl,
     Project,
+    ProjectInventory,
     PurgeResult,
     Retrying,
     Snapshot,
     Stats,
     Throttled,
     TopupRecord,
+    fan_out,
 )
 from infrai_async.ext.otel import OpenTelemetry
 
@@ -132,6 +136,24 @@ def listeners(heard: list[Event], sent: list[AttemptSent]) -> None:
     AsyncInfrai(on_event=OpenTelemetry())
     AsyncInfrai(on_event=sent.append)  # type: ignore[arg-type]  # pyright: ignore
     AsyncInfrai(on_event="events")  # type: ignore[arg-type]  # pyright: ignore
+
+
+async def many(client: AsyncInfrai) -> None:
+    pairs = fan_out(client.db.project.list(prefetch=1), lambda project: client.db.branch.list(project_id=project.id))
+    assert_type(pairs, FanOut[Project, Branch])
+    async with pairs as entered:
+        async for project, branch in entered:
+            assert_type(project, Project)
+            assert_type(branch, Branch)
+    assert_type(await pairs.aclose(), None)
+    assert_type(fan_out([1], lambda number: "a" * number), FanOut[int, str])
+    nested = fan_out(pairs, lambda pair: client.db.snapshot.list(project_id=pair[0].id))
+    assert_type(nested, FanOut[tuple[Project, Branch], Snapshot])
+    entries = client.db.inventory(concurrency=8, checkpoint="a", on_error=print, progress=True)
+    assert_type(entries, Inventory)
+    async for entry in entries:
+        assert_type(entry, ProjectInventory)
+        assert_type(entry.branches, tuple[Branch, ...])
 
 
 async def client_itself(client: AsyncInfrai) -> None:
