@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from benchmarks import answers, bulk, storms
 from benchmarks.calls import cases, measure, measure_iteration
 from benchmarks.report import Result, document, table
 from benchmarks.server import make_certificate, running
@@ -46,6 +47,11 @@ def main() -> None:
             ]
             planned.append(("start: import", partial(measure_imports, rounds=2 * rounds + 1)))
             planned.append(("build", partial(measure_building, rounds=rounds)))
+            planned += [
+                (f"bulk, pages of {per_page}", partial(bulk.measure, per_page, rounds=rounds, turns=turns // 2))
+                for per_page in answers.PER_PAGES
+            ]
+            planned += [(title, partial(storms.measure, title, rounds=rounds)) for title in storms.STORMS]
             results: list[Result] = []
             for title, run in planned:
                 if arguments.only in title:
