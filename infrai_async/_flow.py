@@ -212,6 +212,8 @@ def run(call: Call, decode: Decoder[T]) -> Flow[T]:
         pause = call.pause(outcome)
         if pause is None:
             raise error
+        if isinstance(error, RateLimitError) and outcome.verdict.hold is None:
+            yield Hold(pause)  # it did not say for how long: nobody had better ask again before this call does
         held = outcome.verdict.hold is not None  # then the gate makes it wait, and it draws on no quota
         if not held and (yield Pause(pause, call.row.id, call.tries[-1][1])) is not True:
             raise error

@@ -19,7 +19,7 @@ from infrai_async._answer import Broken
 from infrai_async._config import Secret
 from infrai_async._connect import Connector, Sighting
 from infrai_async._flow import Closed, Expired
-from infrai_async._throttle import Gate
+from infrai_async._throttle import Gate, Pace
 from infrai_async.errors import TimeoutError, TransportError
 
 _LAST_WORDS: Final = 1.0  # seconds for cancelled calls to end
@@ -74,6 +74,7 @@ class Home:
         self,
         loop: asyncio.AbstractEventLoop,
         gate: Gate,
+        pace: Pace,
         borrowed: aiohttp.ClientSession | None,
         proxy: str | URL | None,
         context: SSLContext | None,
@@ -84,7 +85,8 @@ class Home:
         self.borrowed = borrowed is not None
         self.session = borrowed or _new_session(proxy, context)
         self._gate = gate
-        self._gate_waiters: deque[asyncio.Future[None]] = deque()
+        self._pace = pace
+        self._starters: deque[asyncio.Future[None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._next_deadline = _NEVER
         self._closing: asyncio.Task[None] | None = None
@@ -130,24 +132,30 @@ class Home:
         if later < _NEVER:
             self._arm(later)
 
-    # --- the gate: one timer wakes the waiters in the order in which they came ---
+    # --- gate and pace: one timer lets the waiters start in the order in which they came ---
 
-    async def wait_for_gate(self) -> None:
-        """Wait until the gate opens as far as is known now; it may have been closed anew by then."""
+    async def wait_to_start(self, *, again: bool) -> None:
+        """Wait for the gate and for one's turn; ``again`` takes whose turn the gate has cut off to the front."""
         waiter = self.loop.create_future()
-        self._gate_waiters.append(waiter)
-        if len(self._gate_waiters) == 1:
-            self._watch_gate()
+        if again:
+            self._starters.appendleft(waiter)
+        else:
+            self._starters.append(waiter)
+        if len(self._starters) == 1:
+            self._let_start()
         await waiter
 
-    def _watch_gate(self) -> None:
-        delay = self._gate.opens_at - time.monotonic()
-        if delay > 0:
-            self.loop.call_later(delay, self._watch_gate)
-            return
-        waiters, self._gate_waiters = self._gate_waiters, deque()
-        for waiter in waiters:
+    def _let_start(self) -> None:
+        starters = self._starters
+        while starters:
+            now = time.monotonic()
+            delay = max(self._gate.opens_at, self._pace.next_start) - now
+            if delay > 0:
+                self.loop.call_later(delay, self._let_start)
+                return
+            waiter = starters.popleft()
             if not waiter.done():
+                self._pace.start(now, len(starters))
                 waiter.set_result(None)
 
     # --- closing ---

@@ -35,7 +35,7 @@ from infrai_async._flow import Closed, Flow, Hold, Learned, Pause, Refused, Rene
 from infrai_async._home import Home, Ticket
 from infrai_async._places import Places
 from infrai_async._request import Request
-from infrai_async._throttle import Gate, RetryQuota
+from infrai_async._throttle import Gate, Pace, RetryQuota
 from infrai_async.errors import ConfigurationError, InfraiError
 
 T = TypeVar("T")
@@ -152,6 +152,7 @@ class Pool:
         self.learned = Learned()
         self.closed = False
         self._gate = Gate()
+        self._pace = Pace()
         self._quota = RetryQuota()
         self._places = Places(settings.max_concurrency)
         self._origin = URL(settings.origin, encoded=True)
@@ -212,6 +213,7 @@ class Pool:
                 now = time.monotonic()
                 with self._lock:
                     self._gate.close(now + seconds, now)
+                    self._pace.slow_down(now, now + seconds, self._counters.succeeded, ticket.sent_at)
                 return None
             case Renew():
                 ticket.waits = "for another API key"
@@ -227,19 +229,18 @@ class Pool:
                 return True
 
     async def _attempt(self, home: Home, ticket: Ticket, step: Send, headers: HeaderSet, *, public: bool) -> Result:
-        gate = self._gate
-        if (delay := gate.opens_at - time.monotonic()) > 0 and gate.opens_at > ticket.deadline:
-            return Refused(delay)
+        if self._opens_too_late(ticket):
+            return Refused(self._gate.opens_at - time.monotonic())
         places = self._places
         ticket.waits = "for a place in the pool"
         if not places.take_now() and not await places.take():
             return Closed()
         try:
-            while (delay := gate.opens_at - time.monotonic()) > 0:
-                if gate.opens_at > ticket.deadline:
-                    return Refused(delay)
-                ticket.waits = "for the service's pause to end"
-                await home.wait_for_gate()
+            if self._pace.limited:
+                if not await self._turn(home, ticket):
+                    return Refused(self._gate.opens_at - time.monotonic())
+            elif places.taken == 1:
+                self._pace.begin(time.monotonic(), self._counters.succeeded)
             key = None if public else self._key
             if key is None and not public:
                 ticket.waits = "for the API key"
@@ -250,6 +251,20 @@ class Pool:
             return await self._send(home, ticket, step.request, headers.of(step.request, key))
         finally:
             places.release()
+
+    def _opens_too_late(self, ticket: Ticket) -> bool:
+        return self._gate.opens_at > ticket.deadline and self._gate.opens_at > time.monotonic()
+
+    async def _turn(self, home: Home, ticket: Ticket) -> bool:
+        """Wait until the call may start; false when the gate opens after its time is up."""
+        ticket.waits = "for the service's pause to end"
+        again = False
+        while not again or self._gate.opens_at > time.monotonic():  # it may be closed anew just then
+            if self._opens_too_late(ticket):
+                return False
+            await home.wait_to_start(again=again)
+            again = True
+        return True
 
     async def _send(self, home: Home, ticket: Ticket, request: Request, headers: CIMultiDict[str]) -> Answer | Broken:
         ticket.started_at, ticket.sent_at = time.time(), time.monotonic()
@@ -374,7 +389,7 @@ class Pool:
                 self._check_borrowed(loop, session)
             for other in [known for known in self._homes if known.is_closed()]:
                 self._homes.pop(other).abandon()
-            home = self._homes[loop] = Home(loop, self._gate, session, self._proxy(), self.settings.ssl)
+            home = self._homes[loop] = Home(loop, self._gate, self._pace, session, self._proxy(), self.settings.ssl)
         return home
 
     def _proxy(self) -> str | URL | None:

@@ -1,14 +1,19 @@
-"""The gate that a 429 closes, and the quota that retries draw on: arithmetic."""
+"""The gate that a 429 closes, the pace after it, and the quota that retries draw on: arithmetic."""
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import random
+from collections import deque
+from collections.abc import Callable
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infrai_async._throttle import Gate, RetryQuota
+from infrai_async._throttle import Gate, Pace, RetryQuota
 
 
 def spend(quota: RetryQuota, calls: int, faults: float) -> int:
@@ -111,3 +116,190 @@ def test_a_gate_only_ever_moves_on(steps: list[tuple[float, float]]) -> None:
         gate.close(now + length, now)
         assert gate.opens_at == max(before, now + length)
     assert gate.held_seconds <= gate.opens_at + 1e-6
+
+
+# --- the pace ---
+
+
+@attrs.define
+class Simulation:
+    """A pool of 64 places before a service that lets ``rate`` calls a second through, and ``burst`` at once.
+
+    Whatever comes above that is told to wait ``after`` seconds. Every answer takes ``latency`` seconds, every timer is
+    up to a millisecond late. No clock, no socket: events in the order of their times.
+    """
+
+    rate: float = 200.0
+    burst: float = 20.0
+    after: float = 0.1
+    latency: float = 0.005
+    sent: list[float] = attrs.field(factory=list)
+    throttled: list[float] = attrs.field(factory=list)  # by when they were sent
+    finished: list[float] = attrs.field(factory=list)
+    _pace: Pace = attrs.field(factory=Pace)
+    _gate: Gate = attrs.field(factory=Gate)
+    _waiting: int = 0
+    _holding: int = 0
+    _starters: deque[int] = attrs.field(factory=deque)
+    _tokens: float = 0.0
+    _seen: float = 0.0
+    _events: list[tuple[float, int, Callable[..., None], tuple[float, ...]]] = attrs.field(factory=list)
+    _order: itertools.count[int] = attrs.field(factory=itertools.count)
+    _chance: random.Random = attrs.field(factory=lambda: random.Random(1))
+
+    def run(self, calls: int, every: float = 0.0) -> None:
+        self._tokens = self.burst
+        for number in range(calls):
+            self._at(number * every, self._come)
+        while self._events:
+            now, _, what, arguments = heapq.heappop(self._events)
+            what(now, *arguments)
+
+    def _at(self, time: float, what: Callable[..., None], *arguments: float) -> None:
+        heapq.heappush(self._events, (time, next(self._order), what, arguments))
+
+    def _come(self, now: float) -> None:
+        self._waiting += 1
+        self._fill(now)
+
+    def _fill(self, now: float) -> None:
+        while self._waiting and self._holding < 64:
+            self._waiting -= 1
+            self._holding += 1
+            if self._pace.limited:
+                self._starters.append(0)
+                if len(self._starters) == 1:
+                    self._let_start(now)
+            else:
+                if self._holding == 1:
+                    self._pace.begin(now, len(self.finished))
+                self._send(now)
+
+    def _let_start(self, now: float) -> None:
+        while self._starters:
+            due = max(self._gate.opens_at, self._pace.next_start)
+            if due > now:
+                self._at(due + self._chance.random() / 1000, self._let_start)
+                return
+            self._starters.popleft()
+            self._pace.start(now, len(self._starters))
+            self._send(now)
+
+    def _send(self, now: float) -> None:
+        self.sent.append(now)
+        self._at(now + self.latency / 2, self._serve, now)
+
+    def _serve(self, now: float, sent: float) -> None:
+        self._tokens = min(self.burst, self._tokens + (now - self._seen) * self.rate)
+        self._seen = now
+        served = self._tokens >= 1.0
+        self._tokens -= served
+        self._at(now + self.latency / 2, self._answer, sent, served)
+
+    def _answer(self, now: float, sent: float, served: bool) -> None:
+        self._holding -= 1
+        if served:
+            self.finished.append(now)
+        else:
+            self.throttled.append(sent)
+            self._gate.close(now + self.after, now)
+            self._pace.slow_down(now, now + self.after, len(self.finished), sent)
+            self._waiting += 1
+        self._fill(now)
+
+    @property
+    def seconds(self) -> float:
+        return self.finished[-1]
+
+    @property
+    def late_share(self) -> float:
+        """The share of what was sent after the first second that was throttled."""
+        return sum(sent > 1 for sent in self.throttled) / max(1, sum(sent > 1 for sent in self.sent))
+
+
+@pytest.mark.parametrize(
+    ("settings", "longer"),
+    [
+        ({}, 1.06),
+        ({"latency": 0.001}, 1.06),
+        ({"latency": 0.02}, 1.15),
+        ({"latency": 0.1}, 1.4),
+        ({"rate": 50.0, "burst": 5.0}, 1.1),
+        ({"rate": 1000.0, "burst": 50.0}, 1.4),
+        ({"rate": 5000.0, "burst": 500.0}, 1.1),
+        ({"burst": 200.0, "after": 0.5}, 1.1),
+        ({"after": 0.01}, 1.05),
+        ({"burst": 1.0, "after": 0.05}, 1.9),
+        ({"rate": 20.0, "burst": 2.0, "after": 1.0}, 2.5),
+    ],
+    ids=str,
+)
+def test_the_rate_of_a_service_that_allows_so_much_is_found_and_kept(settings: dict[str, float], longer: float) -> None:
+    pool = Simulation(**settings)
+    calls = int(5 * pool.rate + pool.burst)
+    pool.run(calls)
+    assert len(pool.finished) == calls
+    assert pool.seconds < 5.0 * longer
+    assert pool.late_share < 0.05
+
+
+def test_a_service_that_never_throttles_is_not_slowed_down() -> None:
+    pool = Simulation(rate=1e9, burst=1e9)
+    pool.run(1000)
+    assert pool.throttled == []
+    assert pool.seconds < 1000 / 64 * pool.latency + 0.02
+
+
+def test_calls_that_waited_for_a_pause_start_spread_out() -> None:
+    pool = Simulation(rate=1e9, burst=1.0, after=2.0)
+    pool._seen, pool._tokens = 0.0, 0.0
+    pool._pace.slow_down(0.0, 2.0, 0, 0.0)
+    pool._gate.close(2.0, 0.0)
+    pool.run(50)
+    steps = [later - sooner for sooner, later in itertools.pairwise(pool.sent)]
+    assert pool.sent[0] >= 2.0
+    assert 0.8 < pool.sent[-1] - pool.sent[0] < 1.3
+    assert max(steps) < 0.1
+
+
+def test_a_limit_is_forgotten_when_the_service_has_not_throttled_for_a_while() -> None:
+    pace = Pace()
+    pace.slow_down(0.0, 0.1, 0, 0.0)
+    pace.start(5.0, 0)
+    assert pace.limited
+    pace.start(5.2, 0)
+    assert not pace.limited
+
+
+def test_the_rate_falls_when_the_service_throttles_and_grows_back_when_not() -> None:
+    def tried(pace: Pace, now: float) -> float:
+        pace.next_start = now
+        pace.start(now, 0)
+        return 1.0 / (pace.next_start - now)
+
+    pace = Pace()
+    pace.begin(0.0, 0)
+    pace.slow_down(0.9, 1.0, 100, 0.8)  # 100 in a second
+    assert tried(pace, 1.0) == pytest.approx(85.0)
+    assert tried(pace, 2.0) == pytest.approx(100.0)
+    assert tried(pace, 3.0) == pytest.approx(115.0)
+    pace.slow_down(3.0, 3.1, 300, 2.9)  # 200 in 2.1 seconds, with 115 tried
+    assert tried(pace, 3.1) == pytest.approx(0.85 * (200 / 2.1 + 115.0) / 2)
+
+
+def test_an_answer_to_what_was_sent_before_the_pause_teaches_nothing_new() -> None:
+    pace = Pace()
+    pace.begin(0.0, 0)
+    pace.slow_down(0.9, 1.0, 100, 0.8)
+    before = attrs.evolve(pace)
+    pace.slow_down(0.95, 1.0, 100, 0.85)
+    assert pace == before
+
+
+def test_a_late_loop_makes_up_for_a_moment_only() -> None:
+    pace = Pace()
+    pace.begin(0.0, 0)
+    pace.slow_down(0.9, 1.0, 100, 0.8)
+    pace.start(1.0, 9)
+    pace.start(1.5, 9)
+    assert pace.next_start == pytest.approx(1.45 + 1 / 98.125)
