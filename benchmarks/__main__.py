@@ -1,4 +1,4 @@
-"""Runs the benchmarks: ``python -m benchmarks [--quick] [--json FILE] [--only WORD]``."""
+"""Runs the benchmarks: ``python -m benchmarks [--quick] [--json FILE] [--only WORD ...]``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="What the client costs.")
     parser.add_argument("--quick", action="store_true", help="a rough idea in about 20 seconds: http only, few rounds")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
-    parser.add_argument("--only", default="", metavar="WORD", help="the cases with this word in their name")
+    parser.add_argument(
+        "--only", nargs="+", default=[""], metavar="WORD", help="the cases with one of these in their name"
+    )
     parser.add_argument("--rounds", type=int, help="fresh processes for each contender (default 5, quick 2)")
     parser.add_argument("--no-nginx", action="store_true", help="use the server in Python even where nginx is found")
     arguments = parser.parse_args()
@@ -54,7 +56,7 @@ def main() -> None:
             planned += [(title, partial(storms.measure, title, rounds=rounds)) for title in storms.STORMS]
             results: list[Result] = []
             for title, run in planned:
-                if arguments.only in title:
+                if any(word in title for word in arguments.only):
                     print(f"... {title}", file=sys.stderr, flush=True)
                     results += run()
             kind = server.kind
