@@ -21,6 +21,8 @@ from infrai_async._version import __version__
 if TYPE_CHECKING:
     from infrai_async._client import AsyncInfrai
     from infrai_async._cursor import Cursor, Pages
+    from infrai_async._fan_out import FanOut, fan_out
+    from infrai_async._inventory import Inventory
     from infrai_async._pool import Stats
     from infrai_async._request import UNSET, Unset
     from infrai_async._retry import RetryPolicy
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
         Page,
         PresignedUrl,
         Project,
+        ProjectInventory,
         PurgeResult,
         RolloutConfig,
         Snapshot,
@@ -76,7 +79,19 @@ if TYPE_CHECKING:
     from infrai_async.sync import Infrai
 
 # lightest first
-_HOMES = ("errors", "models", "capabilities", "_request", "_retry", "_cursor", "_pool", "_client", "sync")
+_HOMES = (
+    "errors",
+    "models",
+    "capabilities",
+    "_request",
+    "_retry",
+    "_cursor",
+    "_fan_out",
+    "_inventory",
+    "_pool",
+    "_client",
+    "sync",
+)
 
 __all__ = [
     "CAPABILITIES",
@@ -103,6 +118,7 @@ __all__ = [
     "DecodeError",
     "DiscoveryIndex",
     "Distribution",
+    "FanOut",
     "Flag",
     "FlagRule",
     "FlagState",
@@ -112,6 +128,7 @@ __all__ = [
     "InfraiError",
     "InsufficientCreditError",
     "InvalidArgument",
+    "Inventory",
     "Metadata",
     "Model",
     "NotFoundError",
@@ -121,6 +138,7 @@ __all__ = [
     "PermissionDeniedError",
     "PresignedUrl",
     "Project",
+    "ProjectInventory",
     "PurgeResult",
     "RateLimitError",
     "RetryPolicy",
@@ -134,6 +152,7 @@ __all__ = [
     "Unset",
     "Variant",
     "__version__",
+    "fan_out",
 ]
 
 

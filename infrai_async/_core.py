@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 import attrs
 
 from infrai_async import _flow
-from infrai_async._cursor import Cursor, check_max_items
+from infrai_async._cursor import Cursor, check_count, check_max_items
 from infrai_async._decode import decode, decode_page
 from infrai_async._pool import HeaderSet, Pool
 from infrai_async._request import build, check_key
@@ -59,15 +59,18 @@ class Core:
         *,
         cursor: str | None = None,
         max_items: int | None = None,
+        prefetch: int = 0,
     ) -> Cursor[T]:
         """Return a cursor over a listing; nothing is sent yet, but the arguments are checked."""
         at_most = check_max_items(max_items)
+        ahead = check_count("prefetch", prefetch)
         build(row, row.routes[0], {**arguments, "cursor": cursor})
         return Cursor(
             lambda position: self.page(row, {**arguments, "cursor": position}),
             capability=row.id,
             cursor=cursor,
             max_items=at_most,
+            prefetch=ahead,
         )
 
     def _run(

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import builtins
 import operator
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
-from typing import Generic, Self, SupportsIndex, TypeAlias, TypeVar, overload
+from typing import Generic, Self, SupportsIndex, TypeVar, overload
 
+from infrai_async._ahead import Ahead, Fetch
 from infrai_async._progress import Progress, Report, reporting
 from infrai_async.errors import InvalidArgument, PaginationError
 from infrai_async.models import JSON, Model, Page
 
 T = TypeVar("T", bound=Model)
-Fetch: TypeAlias = Callable[[str | None], Awaitable[Page[T]]]
 
 
 class Items(builtins.list[T]):
@@ -44,18 +44,24 @@ class Cursor(Generic[T]):
     the page whose items were not all handed out.
     """
 
-    __slots__ = ("_capability", "_fetch", "_fetching", "_items", "_left", "_next", "_resume", "_seen", "_started")
+    __slots__ = ("_ahead", "_capability", "_fetch", "_fetching", "_items", "_left", "_next", "_resume", "_started")
 
     def __init__(
-        self, fetch: Fetch[T], *, capability: str, cursor: str | None = None, max_items: int | None = None
+        self,
+        fetch: Fetch[T],
+        *,
+        capability: str,
+        cursor: str | None = None,
+        max_items: int | None = None,
+        prefetch: int = 0,
     ) -> None:
-        self._fetch = fetch
+        self._fetch = _once(fetch, capability)
+        self._ahead = Ahead(self._fetch, prefetch) if prefetch else None
         self._capability = capability
         self._left = max_items
         self._items: Iterator[T] = iter(())  # what is left of the page in hand
         self._resume = cursor
         self._next = cursor
-        self._seen: set[int] = set()
         self._started = False
         self._fetching = False
 
@@ -97,23 +103,17 @@ class Cursor(Generic[T]):
     async def _fetch_next(self) -> Page[T]:
         if self._fetching:
             raise RuntimeError("this cursor is being read by another task: give each task a cursor of its own")
-        self._check_unseen(self._next)
         self._fetching = True
         try:
-            page = await self._fetch(self._next)
+            if self._ahead is None:
+                page = await self._fetch(self._next)
+            else:
+                page = await self._ahead.take(self._next, self._left)
         finally:
             self._fetching = False
-        self._seen.add(hash(self._next))  # a hash: a listing may have millions of pages
         self._started = True
         self._resume, self._next = self._next, page.next_cursor
         return self._cut(page)
-
-    def _check_unseen(self, cursor: str | None) -> None:
-        if hash(cursor) in self._seen:
-            raise PaginationError(
-                f"the service handed out a cursor again after {len(self._seen)} pages: going on would never end",
-                capability=self._capability,
-            )
 
     def _cut(self, page: Page[T]) -> Page[T]:
         if self._left is None:
@@ -197,14 +197,38 @@ class Pages(Generic[T]):
         return await self._cursor.page()
 
 
+def _once(fetch: Fetch[T], capability: str) -> Fetch[T]:
+    """Return ``fetch`` so that it refuses a cursor whose page it has given already."""
+    seen: set[int] = set()  # hashes: a listing may have millions of pages
+
+    async def fetch_once(cursor: str | None) -> Page[T]:
+        if hash(cursor) in seen:
+            raise PaginationError(
+                f"the service handed out a cursor again after {len(seen)} pages: going on would never end",
+                capability=capability,
+            )
+        page = await fetch(cursor)
+        seen.add(hash(cursor))
+        return page
+
+    return fetch_once
+
+
 def check_max_items(max_items: object) -> int | None:
     """Return ``max_items`` as given.
 
     Raises:
         InvalidArgument: it is negative or no whole number.
     """
-    if max_items is None:
-        return None
-    if isinstance(max_items, bool) or not isinstance(max_items, int) or max_items < 0:
-        raise InvalidArgument("max_items must be a whole number, 0 or more")
-    return max_items
+    return None if max_items is None else check_count("max_items", max_items)
+
+
+def check_count(name: str, number: object, *, least: int = 0) -> int:
+    """Return a number of things as given.
+
+    Raises:
+        InvalidArgument: it is less than ``least`` or no whole number.
+    """
+    if isinstance(number, bool) or not isinstance(number, int) or number < least:
+        raise InvalidArgument(f"{name} must be a whole number, {least} or more")
+    return number

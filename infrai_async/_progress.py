@@ -12,6 +12,17 @@ Report: TypeAlias = Callable[[int, int | None], object]
 Progress: TypeAlias = bool | Report
 
 
+def check_progress(progress: Progress) -> Progress:
+    """Return ``progress`` as given, before anything depends on it.
+
+    Raises:
+        InvalidArgument: neither a truth value nor a function.
+    """
+    if not isinstance(progress, bool) and not callable(progress):
+        raise InvalidArgument("progress must be True for a bar, or a function of (done, total)")
+    return progress
+
+
 @contextmanager
 def reporting(progress: Progress, what: str) -> Iterator[Report]:
     """Give a function to call with how much is done, and of how much in all where that is known.
@@ -25,14 +36,45 @@ def reporting(progress: Progress, what: str) -> Iterator[Report]:
         ConfigurationError: ``True``, and tqdm is not installed.
         InvalidArgument: neither a truth value nor a function.
     """
-    if progress is False:
+    given = check_progress(progress)
+    if given is False:
         yield _unseen
-    elif progress is True:
+    elif given is True:
         yield from _bar(what)
-    elif callable(progress):
-        yield progress
     else:
-        raise InvalidArgument("progress must be True for a bar, or a function of (done, total)")
+        yield given
+
+
+class Reporter:
+    """Reports from its first use until it is closed, or dropped; the arguments are those of ``reporting``.
+
+    Raises:
+        InvalidArgument: ``progress`` is neither a truth value nor a function.
+    """
+
+    def __init__(self, progress: Progress, what: str) -> None:
+        self._context = reporting(check_progress(progress), what)
+        self._report: Report | None = None
+
+    def open(self) -> None:
+        """Begin; calling it again does nothing more.
+
+        Raises:
+            ConfigurationError: ``progress`` is ``True``, and tqdm is not installed.
+        """
+        if self._report is None:
+            self._report = self._context.__enter__()
+
+    def report(self, done: int, total: int | None) -> None:
+        """Say how far it has come."""
+        if self._report is not None:
+            self._report(done, total)
+
+    def close(self) -> None:
+        """End; calling it again does nothing more."""
+        if self._report is not None:
+            self._report = None
+            self._context.__exit__(None, None, None)
 
 
 def _unseen(done: int, total: int | None) -> None:

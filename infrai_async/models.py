@@ -205,6 +205,32 @@ class Snapshot(Model):
 
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
+class ProjectInventory:
+    """A project with all its branches and snapshots."""
+
+    project: Project
+    branches: tuple[Branch, ...]
+    snapshots: tuple[Snapshot, ...]
+
+    def to_dict(self) -> dict[str, JSON]:
+        """Return plain JSON types, as the models' own ``to_dict`` does: connection URIs stand in clear."""
+        return {
+            "project": self.project.to_dict(),
+            "branches": to_plain(self.branches),
+            "snapshots": to_plain(self.snapshots),
+        }
+
+    def _repr_html_(self) -> str:
+        from infrai_async._html import record, table
+
+        return (
+            record(self.project)
+            + table(self.branches, empty="no branches")
+            + table(self.snapshots, empty="no snapshots")
+        )
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
 class Bucket(Model):
     """An object-storage bucket."""
 

@@ -134,7 +134,12 @@ class Distributions(Resource):
         return await self._core.call(DISTRIBUTION_DELETE, {"distribution_id": distribution_id}, idempotency_key)
 
     def list(
-        self, *, cursor: str | None = None, limit: int | None = None, max_items: int | None = None
+        self,
+        *,
+        cursor: str | None = None,
+        limit: int | None = None,
+        max_items: int | None = None,
+        prefetch: int = 0,
     ) -> Cursor[Distribution]:
         """List distributions (``cdn.distribution.list``). Nothing is sent until the cursor is read.
 
@@ -142,11 +147,14 @@ class Distributions(Resource):
             cursor: where to resume, from ``next_cursor`` of an earlier listing.
             limit: items a page; the service's choice by default.
             max_items: items in all.
+            prefetch: so many pages are fetched ahead while the one in hand is read; none by default.
 
         Raises:
             InvalidArgument: an argument is wrong.
         """
-        return self._core.cursor(DISTRIBUTION_LIST, {"limit": limit}, cursor=cursor, max_items=max_items)
+        return self._core.cursor(
+            DISTRIBUTION_LIST, {"limit": limit}, cursor=cursor, max_items=max_items, prefetch=prefetch
+        )
 
 
 class Cache(Resource):

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+from collections.abc import Coroutine
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from infrai_async._core import Resource
 from infrai_async._cursor import Cursor
+from infrai_async._fan_out import OnError
+from infrai_async._inventory import Inventory
+from infrai_async._progress import Progress
 from infrai_async.capabilities import (
     BRANCH_CREATE,
     BRANCH_DELETE,
@@ -21,7 +27,11 @@ from infrai_async.capabilities import (
     SNAPSHOT_LIST,
     SNAPSHOT_RESTORE,
 )
-from infrai_async.models import Ack, Branch, Project, Snapshot
+from infrai_async.errors import NotFoundError
+from infrai_async.models import Ack, Branch, Project, ProjectInventory, Snapshot
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 class Db(Resource):
@@ -41,6 +51,72 @@ class Db(Resource):
     def snapshot(self) -> Snapshots:
         """Snapshots: a project frozen at one moment."""
         return Snapshots(self._core)
+
+    def inventory(
+        self,
+        *,
+        concurrency: int = 32,
+        checkpoint: str | os.PathLike[str] | None = None,
+        on_error: OnError[Project] = None,
+        progress: Progress = False,
+    ) -> Inventory:
+        """List every project with its branches and snapshots, many projects at a time, each as it completes.
+
+        With a checkpoint it can be killed at any point, and goes on where it was when it is called again with the
+        same file: every project comes at least once. One counts as done when the next is asked for, or when
+        ``on_error`` has returned. Projects that are deleted meanwhile may be missing, and new ones may be there. The
+        file holds ids and cursors, and belongs to one inventory at a time; it is removed at the end.
+
+        Args:
+            concurrency: how many projects are looked into at once, by two calls each.
+            checkpoint: the path of a file, made when there is none.
+            on_error: called with a project and the error that listing its branches or snapshots ended in, plain or
+                asynchronous, and the rest goes on. Without it the first error ends everything.
+            progress: ``True`` for a bar, or a function that is called with ``(done, total)`` projects; the total is
+                ``None`` until all are listed.
+
+        Raises:
+            InvalidArgument: an argument is wrong.
+            ConfigurationError: while it is read: the file is no checkpoint, or cannot be read and written.
+        """
+        return Inventory(
+            lambda cursor: self.project.list(cursor=cursor),
+            self._look_into,
+            concurrency=concurrency,
+            checkpoint=checkpoint,
+            on_error=on_error,
+            progress=progress,
+        )
+
+    async def _look_into(self, project: Project) -> ProjectInventory | None:
+        """Return what a project has; ``None`` when it has been deleted meanwhile."""
+        try:
+            branches, snapshots = await _both(
+                self.branch.list(project_id=project.id).collect(), self.snapshot.list(project_id=project.id).collect()
+            )
+        except NotFoundError:
+            if await self._is_there(project.id):
+                raise
+            return None
+        return ProjectInventory(project=project, branches=tuple(branches), snapshots=tuple(snapshots))
+
+    async def _is_there(self, id: str) -> bool:
+        try:
+            await self.project.get(id)
+        except NotFoundError:
+            return False
+        return True
+
+
+async def _both(one: Coroutine[Any, Any, A], other: Coroutine[Any, Any, B]) -> tuple[A, B]:
+    """Await two at once; the first error ends the other, and is raised as it is."""
+    tasks = asyncio.ensure_future(one), asyncio.ensure_future(other)
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
 
 class Projects(Resource):
@@ -112,7 +188,12 @@ class Projects(Resource):
         return await self._core.call(PROJECT_DELETE, {"id": id}, idempotency_key)
 
     def list(
-        self, *, cursor: str | None = None, limit: int | None = None, max_items: int | None = None
+        self,
+        *,
+        cursor: str | None = None,
+        limit: int | None = None,
+        max_items: int | None = None,
+        prefetch: int = 0,
     ) -> Cursor[Project]:
         """List the account's projects (``db.project.list``). Nothing is sent until the cursor is read.
 
@@ -120,11 +201,12 @@ class Projects(Resource):
             cursor: where to resume, from ``next_cursor`` of an earlier listing.
             limit: items a page; the service's choice by default.
             max_items: items in all.
+            prefetch: so many pages are fetched ahead while the one in hand is read; none by default.
 
         Raises:
             InvalidArgument: an argument is wrong.
         """
-        return self._core.cursor(PROJECT_LIST, {"limit": limit}, cursor=cursor, max_items=max_items)
+        return self._core.cursor(PROJECT_LIST, {"limit": limit}, cursor=cursor, max_items=max_items, prefetch=prefetch)
 
 
 class Branches(Resource):
@@ -194,6 +276,7 @@ class Branches(Resource):
         cursor: str | None = None,
         limit: int | None = None,
         max_items: int | None = None,
+        prefetch: int = 0,
     ) -> Cursor[Branch]:
         """List branches (``db.branch.list``). Nothing is sent until the cursor is read.
 
@@ -202,12 +285,13 @@ class Branches(Resource):
             cursor: where to resume, from ``next_cursor`` of an earlier listing.
             limit: items a page; the service's choice by default.
             max_items: items in all.
+            prefetch: so many pages are fetched ahead while the one in hand is read; none by default.
 
         Raises:
             InvalidArgument: an argument is wrong.
         """
         arguments: dict[str, object] = {"project_id": project_id, "limit": limit}
-        return self._core.cursor(BRANCH_LIST, arguments, cursor=cursor, max_items=max_items)
+        return self._core.cursor(BRANCH_LIST, arguments, cursor=cursor, max_items=max_items, prefetch=prefetch)
 
 
 class Snapshots(Resource):
@@ -265,6 +349,7 @@ class Snapshots(Resource):
         cursor: str | None = None,
         limit: int | None = None,
         max_items: int | None = None,
+        prefetch: int = 0,
     ) -> Cursor[Snapshot]:
         """List snapshots (``db.snapshot.list``). Nothing is sent until the cursor is read.
 
@@ -273,9 +358,10 @@ class Snapshots(Resource):
             cursor: where to resume, from ``next_cursor`` of an earlier listing.
             limit: items a page; the service's choice by default.
             max_items: items in all.
+            prefetch: so many pages are fetched ahead while the one in hand is read; none by default.
 
         Raises:
             InvalidArgument: an argument is wrong.
         """
         arguments: dict[str, object] = {"project_id": project_id, "limit": limit}
-        return self._core.cursor(SNAPSHOT_LIST, arguments, cursor=cursor, max_items=max_items)
+        return self._core.cursor(SNAPSHOT_LIST, arguments, cursor=cursor, max_items=max_items, prefetch=prefetch)

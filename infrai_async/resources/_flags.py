@@ -232,6 +232,7 @@ class Flags(Resource):
         cursor: str | None = None,
         limit: int | None = None,
         max_items: int | None = None,
+        prefetch: int = 0,
     ) -> Cursor[Flag]:
         """List flags (``flags.list``). Nothing is sent until the cursor is read.
 
@@ -240,9 +241,10 @@ class Flags(Resource):
             cursor: where to resume, from ``next_cursor`` of an earlier listing.
             limit: items a page; the service's choice by default.
             max_items: items in all.
+            prefetch: so many pages are fetched ahead while the one in hand is read; none by default.
 
         Raises:
             InvalidArgument: an argument is wrong.
         """
         arguments: dict[str, object] = {"include_archived": include_archived, "limit": limit}
-        return self._core.cursor(FLAG_LIST, arguments, cursor=cursor, max_items=max_items)
+        return self._core.cursor(FLAG_LIST, arguments, cursor=cursor, max_items=max_items, prefetch=prefetch)

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from functools import cached_property
 from ssl import SSLContext
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from yarl import URL
 
 from infrai_async._client import AsyncInfrai, grace_seconds
 from infrai_async._config import Secret
+from infrai_async._fan_out import OnError
 from infrai_async._pool import KeySource, Stats
+from infrai_async._progress import Progress
 from infrai_async._request import UNSET, Unset
 from infrai_async._retry import RetryPolicy
 from infrai_async.sync._facade import Facade, blocking
+from infrai_async.sync._many import FanOut, fan_out
 from infrai_async.sync._resources import Account, Cdn, Db, Discovery, Flags, Storage
 from infrai_async.sync._runner import Runner
+
+P = TypeVar("P")
+C = TypeVar("C")
 
 
 class Infrai(Facade[AsyncInfrai]):
@@ -123,6 +129,37 @@ class Infrai(Facade[AsyncInfrai]):
 
     @blocking(AsyncInfrai.call)
     def call(self) -> None: ...
+
+    def fan_out(
+        self,
+        parents: Iterable[P],
+        children: Callable[[P], Iterable[C]],
+        *,
+        concurrency: int = 32,
+        on_error: OnError[P] = None,
+        progress: Progress = False,
+    ) -> FanOut[P, C]:
+        """List the children of every parent, many parents at a time: ``infrai_async.fan_out`` for a thread that waits.
+
+        Read it by ``for parent, child in client.fan_out(...)``. Every child comes exactly once, as soon as it is
+        there: the children of one parent in their order, those of different parents in any. Nothing is sent until it
+        is read, and no more is fetched than the reader keeps up with.
+
+        Args:
+            parents: a cursor of this client, or any other iterable; another fan-out too.
+            children: called with a parent, gives such an iterable of its children. It runs in the client's own event
+                loop, and so does ``on_error``: neither may block, or make a call of this client.
+            concurrency: how many parents' children are listed at once.
+            on_error: called with a parent and the error that its children ended in, plain or asynchronous, and the
+                rest goes on. Without it the first error ends everything. An error of the parents' own listing always
+                does.
+            progress: ``True`` for a bar, or a function that is called with ``(done, total)``: parents whose children
+                are all there, and parents in all, which is ``None`` until those are all listed.
+
+        Raises:
+            InvalidArgument: an argument is wrong.
+        """
+        return fan_out(self._runner, parents, children, concurrency=concurrency, on_error=on_error, progress=progress)
 
     def with_options(
         self,

@@ -39,7 +39,7 @@ def blocking(
         __tracebackhide__ = True
         return self._runner.run(partial(method, self._twin, *args, **kwargs))
 
-    return lambda stub: _declared(stub, call, method)
+    return lambda stub: declared(stub, call, method)
 
 
 def paged(
@@ -51,19 +51,19 @@ def paged(
         __tracebackhide__ = True
         return Cursor(method(self._twin, *args, **kwargs), self._runner)
 
-    hints = get_type_hints(method)
-    returns = cast("Any", Cursor)[get_args(hints["return"])]
-
-    def declare(stub: Stub) -> Callable[Concatenate[Facade[A], P], Cursor[T]]:
-        declared = _declared(stub, call, method)
-        declared.__annotations__ = {**hints, "return": returns}
-        vars(declared)["__signature__"] = inspect.signature(method).replace(return_annotation=returns)
-        return declared
-
-    return declare
+    returns = cast("Any", Cursor)[get_args(get_type_hints(method)["return"])]
+    return lambda stub: returning(returns, declared(stub, call, method))
 
 
-def _declared(stub: Stub, call: Callable[P, R], method: Callable[..., object]) -> Callable[P, R]:
+def returning(returns: object, method: Callable[P, R]) -> Callable[P, R]:
+    """Give a declared method the return type that it has instead of its twin's."""
+    method.__annotations__ = {**get_type_hints(inspect.unwrap(method)), "return": returns}
+    vars(method)["__signature__"] = inspect.signature(method).replace(return_annotation=returns)
+    return method
+
+
+def declared(stub: Stub, call: Callable[P, R], method: Callable[..., object]) -> Callable[P, R]:
+    """Give ``call`` the name, the signature and the docstring of the method that it stands for."""
     if stub.__name__ != method.__name__:
         raise TypeError(f"{stub.__qualname__} borrows from {method.__qualname__}")
     update_wrapper(call, method)

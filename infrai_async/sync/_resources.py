@@ -6,6 +6,7 @@ from functools import cached_property
 
 from infrai_async.resources import _account, _cdn, _db, _discovery, _flags, _storage
 from infrai_async.sync._facade import Facade, blocking, paged
+from infrai_async.sync._many import inventory
 
 
 class Db(Facade[_db.Db]):
@@ -25,6 +26,9 @@ class Db(Facade[_db.Db]):
     def snapshot(self) -> Snapshots:
         """Snapshots: a project frozen at one moment."""
         return Snapshots(self._twin.snapshot, self._runner)
+
+    @inventory(_db.Db.inventory)
+    def inventory(self) -> None: ...
 
 
 class Projects(Facade[_db.Projects]):

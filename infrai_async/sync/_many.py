@@ -1,0 +1,134 @@
+"""The blocking equivalents of what lists many things at once; each way into the event loop brings all that is ready."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from types import TracebackType
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeAlias, TypeVar
+
+from infrai_async import _fan_out, _inventory
+from infrai_async._fan_out import OnError
+from infrai_async._progress import Progress, Reporter
+from infrai_async.models import ProjectInventory
+from infrai_async.sync._facade import Cursor, Facade, Stub, declared, returning
+from infrai_async.sync._runner import Runner
+
+A = TypeVar("A")
+P = TypeVar("P")
+C = TypeVar("C")
+Parameters = ParamSpec("Parameters")
+_Twin: TypeAlias = "_fan_out.FanOut[Any, Any] | _inventory.Inventory"
+M = TypeVar("M", bound=_Twin)
+
+
+class _Many(Facade[M], Generic[M]):
+    """What is read batch by batch, and may be left early."""
+
+    def __init__(self, twin: M, runner: Runner, reporter: Reporter) -> None:
+        super().__init__(twin, runner)
+        self._reporter = reporter
+
+    def __repr__(self) -> str:
+        return repr(self._twin)
+
+    def _load(self) -> bool:
+        """Have the twin take what is ready in hand; false at the end."""
+        __tracebackhide__ = True
+        more = False
+        try:
+            self._reporter.open()
+            more = self._runner.run(self._twin._load)
+            self._reporter.report(*self._twin._progress)
+        finally:
+            if not more:
+                self._reporter.close()
+        return more
+
+    def close(self) -> None:
+        """End everything that is under way, and wait for its end; calling it again does nothing more."""
+        __tracebackhide__ = True
+        self._reporter.close()
+        self._runner.run(self._twin.aclose)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class FanOut(_Many[_fan_out.FanOut[P, C]], Generic[P, C]):
+    """Pairs of parent and child, as an iterator that is read once, by one thread at a time.
+
+    Left early, it ends what is under way when it is dropped; ``with`` and ``close`` also wait for that end. An error,
+    and Ctrl-C while it is waited for, end it for good.
+    """
+
+    def __iter__(self) -> Iterator[tuple[P, C]]:
+        return chain.from_iterable(self._batches())
+
+    def __next__(self) -> tuple[P, C]:
+        __tracebackhide__ = True
+        for pair in self:
+            return pair
+        raise StopIteration
+
+    def _batches(self) -> Iterator[Iterator[tuple[P, C]]]:
+        __tracebackhide__ = True
+        yield self._twin._items
+        while self._load():
+            yield self._twin._items
+
+
+class Inventory(_Many[_inventory.Inventory]):
+    """The entries of an inventory, as an iterator that is read once, by one thread at a time.
+
+    Left early, it ends what is under way when it is dropped; ``with`` and ``close`` also wait for that end. An error
+    ends it for good; with a checkpoint, another one goes on.
+    """
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> ProjectInventory:
+        __tracebackhide__ = True
+        while (entry := self._twin._next()) is None:
+            if not self._load():
+                raise StopIteration
+        return entry
+
+
+def fan_out(
+    runner: Runner,
+    parents: Iterable[P],
+    children: Callable[[P], Iterable[C]],
+    *,
+    concurrency: int,
+    on_error: OnError[P],
+    progress: Progress,
+) -> FanOut[P, C]:
+    """Return the blocking fan-out over blocking cursors; progress is reported in the thread that reads it."""
+    source: Any = _twin_of(parents)
+    listed: Any = (lambda parent: _twin_of(children(parent))) if callable(children) else children
+    twin: _fan_out.FanOut[P, C] = _fan_out.fan_out(source, listed, concurrency=concurrency, on_error=on_error)
+    return FanOut(twin, runner, Reporter(progress, _fan_out.title(source)))
+
+
+def inventory(
+    method: Callable[Concatenate[A, Parameters], _inventory.Inventory],
+) -> Callable[[Stub], Callable[Concatenate[Facade[A], Parameters], Inventory]]:
+    """Declare the blocking equivalent of an inventory; progress is reported in the thread that reads it."""
+
+    def call(self: Facade[A], /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Inventory:
+        __tracebackhide__ = True
+        reporter = Reporter(kwargs.pop("progress", False), "db.inventory")  # type: ignore[arg-type]
+        return Inventory(method(self._twin, *args, **kwargs), self._runner, reporter)
+
+    return lambda stub: returning(Inventory, declared(stub, call, method))
+
+
+def _twin_of(source: object) -> object:
+    return source._twin if isinstance(source, Cursor | _Many) else source
