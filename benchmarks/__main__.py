@@ -50,7 +50,10 @@ def main() -> None:
             planned.append(("start: import", partial(measure_imports, rounds=2 * rounds + 1)))
             planned.append(("build", partial(measure_building, rounds=rounds)))
             planned += [
-                (f"bulk, pages of {per_page}", partial(bulk.measure, per_page, rounds=rounds, turns=turns // 2))
+                (
+                    f"bulk, pages of {per_page}",
+                    partial(bulk.measure, per_page, rounds=rounds, turns=3 if per_page == 10 else 1),
+                )
                 for per_page in answers.PER_PAGES
             ]
             planned += [(title, partial(storms.measure, title, rounds=rounds)) for title in storms.STORMS]
