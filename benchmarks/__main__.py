@@ -51,7 +51,7 @@ def main() -> None:
             planned.append(("build", partial(measure_building, rounds=rounds)))
             planned += [
                 (
-                    f"bulk, pages of {per_page}",
+                    f"bulk, {per_page} a page",
                     partial(bulk.measure, per_page, rounds=rounds, turns=3 if per_page == 10 else 1),
                 )
                 for per_page in answers.PER_PAGES

@@ -169,7 +169,7 @@ def measure(per_page: int, *, rounds: int, turns: int) -> list[Result]:
 
     The goals are for pages of ten; the seeds' helper lists a fraction of the projects, which its figure is scaled from.
     """
-    case, work = f"bulk, pages of {per_page}", f"bulk{per_page}"
+    case, work = f"bulk, {per_page} a page", f"bulk{per_page}"
     names = [BY_HAND, HELPER, PLAIN, *([SPEED] if find_spec("orjson") else [])]
     results = {name: Result(case, name, "us", clock="wall") for name in names}
     server = Result(case, "the server itself", "us")

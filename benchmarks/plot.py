@@ -30,7 +30,7 @@ def draw(results: Results, target: Path) -> None:
     mpl.rcParams.update({"svg.hashsalt": "infrai", "axes.spines.top": False, "axes.spines.right": False})
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     bars, rates = figure.subplots(1, 2)
-    _bars(bars, [result for result in results if result["case"].startswith("bulk, pages of 10,")])
+    _bars(bars, [result for result in results if result["case"].startswith("bulk, 10 a page,")])
     [limited] = [result for result in results if result["case"] == storms.BUCKET and result["log"]]
     _rates(rates, limited["log"])
     figure.savefig(target, metadata={"Date": None})
