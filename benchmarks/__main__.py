@@ -1,4 +1,4 @@
-"""Runs the benchmarks: ``python -m benchmarks [--quick] [--json FILE] [--only WORD]``."""
+"""Runs the benchmarks: ``python -m benchmarks [--quick] [--json FILE] [--only WORD ...]``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from benchmarks import answers, bulk, storms
 from benchmarks.calls import cases, measure, measure_iteration
 from benchmarks.report import Result, document, table
 from benchmarks.server import make_certificate, running
@@ -22,7 +23,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="What the client costs.")
     parser.add_argument("--quick", action="store_true", help="a rough idea in about 20 seconds: http only, few rounds")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
-    parser.add_argument("--only", default="", metavar="WORD", help="the cases with this word in their name")
+    parser.add_argument(
+        "--only", nargs="+", default=[""], metavar="WORD", help="the cases with one of these in their name"
+    )
     parser.add_argument("--rounds", type=int, help="fresh processes for each contender (default 5, quick 2)")
     parser.add_argument("--no-nginx", action="store_true", help="use the server in Python even where nginx is found")
     arguments = parser.parse_args()
@@ -46,9 +49,17 @@ def main() -> None:
             ]
             planned.append(("start: import", partial(measure_imports, rounds=2 * rounds + 1)))
             planned.append(("build", partial(measure_building, rounds=rounds)))
+            planned += [
+                (
+                    f"bulk, {per_page} a page",
+                    partial(bulk.measure, per_page, rounds=rounds, turns=3 if per_page == 10 else 1),
+                )
+                for per_page in answers.PER_PAGES
+            ]
+            planned += [(title, partial(storms.measure, title, rounds=rounds)) for title in storms.STORMS]
             results: list[Result] = []
             for title, run in planned:
-                if arguments.only in title:
+                if any(word in title for word in arguments.only):
                     print(f"... {title}", file=sys.stderr, flush=True)
                     results += run()
             kind = server.kind

@@ -8,10 +8,13 @@ from typing import Any, Final
 API_KEY: Final = "ifr_benchmark_0123456789abcdef"
 PROJECT_ID: Final = "prj_000007"
 PER_PAGE: Final = 100
-PAGES: Final = 10  # of the long listing
+PAGES: Final = 10  # of the long listing, and of each project's branches
+PER_PAGES: Final = (10, 100)  # branches to a page
+ANY_PROJECT: Final = "prj_000000"  # stands in the answers for whichever project is asked for
 
 ONE: Final = f"/v1/db/project/get/{PROJECT_ID}"
 LIST: Final = "/v1/db/project/list"
+BRANCHES: Final = "/v1/db/branch/list"
 
 
 def page_path(cursor: str | None = None) -> str:
@@ -21,25 +24,51 @@ def page_path(cursor: str | None = None) -> str:
 
 def by_cursor() -> dict[str, bytes]:
     """Return the body of every page of the long listing, by its cursor; the first one's is empty."""
+    return _pages([_project(number) for number in range(PAGES * PER_PAGE)])
+
+
+def branches(per_page: int) -> dict[str, bytes]:
+    """Return the body of every page of the branches of ``ANY_PROJECT``, by its cursor."""
+    return _pages([_branch(number) for number in range(PAGES * per_page)])
+
+
+def _pages(items: list[dict[str, Any]]) -> dict[str, bytes]:
     cursors = ["", *(f"c{number:02}" for number in range(1, PAGES))]
+    size = len(items) // PAGES
     return {
-        cursor: _body(
-            {
-                "items": [_project(PER_PAGE * index + item) for item in range(PER_PAGE)],
-                "next_cursor": cursors[index + 1] if index + 1 < PAGES else None,
-            }
-        )
-        for index, cursor in enumerate(cursors)
+        cursor: _body({"items": items[index * size : (index + 1) * size], "next_cursor": following})
+        for index, (cursor, following) in enumerate(zip(cursors, [*cursors[1:], None], strict=True))
     }
 
 
 def one() -> bytes:
     """Return the body that ``db.project.get`` is answered with."""
-    return _body(_project(7))
+    return project(7)
 
 
-def _project(number: int) -> dict[str, Any]:
-    name = f"tenant-{number:06}"
+def project(number: int, name: str | None = None) -> bytes:
+    """Return the body of a project."""
+    return _body(_project(number, name))
+
+
+def refusal(code: str) -> bytes:
+    """Return the body of an answer that refuses."""
+    error = {"code": code, "message": "not now"}
+    return json.dumps({"ok": False, "data": None, "error": error}, separators=(",", ":")).encode()
+
+
+def _branch(number: int) -> dict[str, Any]:
+    name = f"preview-{number:04}"
+    return {
+        "id": f"br_{ANY_PROJECT}_{number:04}",
+        "branch_name": name,
+        "project_id": ANY_PROJECT,
+        "connection_uri": f"postgresql://app:f3Zq9sLw2RtX8vKd@ep-{name}.eu-central-1.pg.example.com:5432/app?sslmode=require",
+    }
+
+
+def _project(number: int, name: str | None = None) -> dict[str, Any]:
+    name = name or f"tenant-{number:06}"
     return {
         "id": f"prj_{number:06}",
         "name": name,

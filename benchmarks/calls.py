@@ -24,12 +24,17 @@ from benchmarks.server import Server
 
 _PATIENCE: Final = 30.0  # seconds for a contender to end
 
+_ASYNCHRONOUS: Final = "benchmarks.contenders"
+_BLOCKING_ONE: Final = "benchmarks.blocking"
 NAIVE: Final = "naive aiohttp"
 PLAIN: Final = "infrai-async"
 SPEED: Final = "infrai-async[speed]"
 REQUESTS: Final = "requests.Session"
 HTTPX: Final = "httpx.Client"
-_WHO: Final = {NAIVE: "naive", REQUESTS: "requests", HTTPX: "httpx"}  # everybody else is the SDK
+BY_HAND: Final = "aiohttp by hand"
+HELPER: Final = "the seeds' helper"
+# everybody else is the SDK
+_WHO: Final = {NAIVE: "naive", REQUESTS: "requests", HTTPX: "httpx", BY_HAND: "by_hand", HELPER: "helper"}
 
 
 @attrs.frozen
@@ -80,10 +85,9 @@ class Contender:
         *,
         in_flight: int = 1,
         authority: Path | None = None,
-        blocking: bool = False,
+        module: str = _ASYNCHRONOUS,
     ) -> None:
         self.name = name
-        module = "benchmarks.blocking" if blocking else "benchmarks.contenders"
         options = [f"--in-flight={in_flight}"]
         if name == PLAIN:
             options.append("--without-orjson")
@@ -130,7 +134,7 @@ def measure(case: Case, server: Server, authority: Path | None, *, rounds: int, 
                         url,
                         in_flight=case.in_flight,
                         authority=authority if case.tls else None,
-                        blocking=case.blocking,
+                        module=_BLOCKING_ONE if case.blocking else _ASYNCHRONOUS,
                     )
                 )
                 for name in names
@@ -168,12 +172,12 @@ def measure_iteration(server: Server, *, blocking: bool, rounds: int, turns: int
     The asynchronous client fetches the pages; the blocking one has them, so that only its way into the loop is left.
     """
     case, goal, calls = ("blocking iterate", 30.0, 100) if blocking else ("iterate", 100.0, 15)
-    name = SPEED if find_spec("orjson") else PLAIN
+    name, module = SPEED if find_spec("orjson") else PLAIN, _BLOCKING_ONE if blocking else _ASYNCHRONOUS
     result = Result(f"{case}, per item above its page", name, "ns", goal, clock=_clock(blocking))
     for number in range(rounds):
         with (
-            Contender(name, "pages", server.http, blocking=blocking) as pages,
-            Contender(name, "items", server.http, blocking=blocking) as items,
+            Contender(name, "pages", server.http, module=module) as pages,
+            Contender(name, "items", server.http, module=module) as items,
         ):
             spent = take_turns([lambda: pages.turn(calls), lambda: items.turn(calls)], 6 * turns, first=number)
         for column, figures in ((0, result.cpu), (1, result.wall)):

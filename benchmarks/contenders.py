@@ -113,11 +113,11 @@ async def _awaited(function: Callable[[], Awaitable[int | None]]) -> int | None:
 # --- what every contender's process does ---
 
 
-def parsed(description: str | None, contenders: Iterable[str]) -> argparse.Namespace:
+def parsed(description: str | None, contenders: Iterable[str], works: Iterable[str] = EXPECTED) -> argparse.Namespace:
     """Return what the process was told to be, and take orjson out where it is to do without."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("contender", choices=tuple(contenders))
-    parser.add_argument("work", choices=tuple(EXPECTED))
+    parser.add_argument("work", choices=tuple(works))
     parser.add_argument("url")
     parser.add_argument("--in-flight", type=int, default=1)
     parser.add_argument("--authority", help="a PEM file of the authority to trust")

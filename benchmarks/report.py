@@ -15,7 +15,7 @@ import attrs
 
 _PACKAGES: Final = ("infrai-async", "aiohttp", "attrs", "cattrs", "httpx", "multidict", "orjson", "requests", "yarl")
 
-Clock: TypeAlias = Literal["CPU", "wall"]
+Clock: TypeAlias = Literal["CPU", "wall", ""]  # none for what is counted
 
 
 @attrs.define
@@ -23,7 +23,7 @@ class Result:
     """One contender's figures in one case: one for each round, in ``unit``; those of ``clock`` are the ones that count.
 
     ``base`` is who it is compared with, round by round. ``goal`` is for the ratio, or for the figure itself where
-    there is nobody to compare with.
+    there is nobody to compare with. ``log`` says what happened when, in seconds, for the plot.
     """
 
     case: str
@@ -34,11 +34,12 @@ class Result:
     wall: list[float] = attrs.field(factory=list)
     base: Result | None = None
     clock: Clock = "CPU"
+    log: list[tuple[float, int]] = attrs.field(factory=list)
 
     @property
     def figures(self) -> list[float]:
         """What counts here."""
-        return self.wall if self.clock == "wall" else self.cpu
+        return self.cpu if self.clock == "CPU" else self.wall
 
     @property
     def ratios(self) -> list[float]:
@@ -63,11 +64,11 @@ def table(results: Iterable[Result]) -> str:
             (
                 result.case if result.case != case else "",
                 result.contender,
-                f"{median(result.figures):.4g} {result.unit} {result.clock}",
+                f"{median(result.figures):.4g} {result.unit} {result.clock}".rstrip(),
                 f"{min(result.figures):.3g} - {max(result.figures):.3g}",
-                f"{median(result.ratios):.2f}" if result.ratios else "",
-                f"{min(result.ratios):.2f} - {max(result.ratios):.2f}" if result.ratios else "",
-                f"{result.goal:.2f}" if result.goal is not None else "",
+                f"{median(result.ratios):.3g}" if result.ratios else "",
+                f"{min(result.ratios):.3g} - {max(result.ratios):.3g}" if result.ratios else "",
+                f"{result.goal:.3g}" if result.goal is not None else "",
                 {True: "ok", False: "over", None: ""}[result.reached],
             )
         )
@@ -99,6 +100,7 @@ def document(results: Iterable[Result], settings: dict[str, Any]) -> dict[str, A
                 "ratios": result.ratios,
                 "goal": result.goal,
                 "reached": result.reached,
+                "log": result.log,
             }
             for result in results
         ],

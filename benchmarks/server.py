@@ -101,7 +101,7 @@ def _nginx(program: str, directory: Path, certificate: Certificate | None) -> It
     settings = directory / "nginx.conf"
     settings.write_text(text)
     command = [program, "-p", str(directory), "-e", str(directory / "error.log"), "-c", str(settings)]
-    with _ended(subprocess.Popen(command, stderr=subprocess.DEVNULL)) as process:
+    with ended(subprocess.Popen(command, stderr=subprocess.DEVNULL)) as process:
         _await_port(process, http)
         yield _server("nginx", http, https if certificate else None)
 
@@ -129,7 +129,7 @@ def _await_port(process: subprocess.Popen[bytes], port: int) -> None:
 def _asyncio(certificate: Certificate | None) -> Iterator[Server]:
     command = [sys.executable, "-m", "benchmarks.server", *([str(certificate.server)] if certificate else [])]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    with _ended(process):
+    with ended(process):
         assert process.stdout is not None
         ports = json.loads(process.stdout.readline() or b"{}")
         if not ports:
@@ -138,7 +138,8 @@ def _asyncio(certificate: Certificate | None) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def _ended(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+def ended(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    """End a process after the block, however that ends."""
     try:
         yield process
     finally:
@@ -161,11 +162,12 @@ def _answers() -> dict[bytes, bytes]:
     bodies = {answers.ONE: answers.one()}
     for cursor, body in answers.by_cursor().items():
         bodies[answers.page_path(cursor)] = body
-    return {target.encode(): _message(b"200 OK", body) for target, body in bodies.items()}
+    return {target.encode(): message(b"200 OK", body) for target, body in bodies.items()}
 
 
-def _message(status: bytes, body: bytes) -> bytes:
-    fields = b"Content-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
+def message(status: bytes, body: bytes, fields: bytes = b"") -> bytes:
+    """Return an answer as it goes over the wire; each of ``fields`` ends its line."""
+    fields += b"Content-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
     return b"HTTP/1.1 %b\r\nServer: benchmark\r\nDate: Sun, 01 Mar 2026 08:00:00 GMT\r\n%b\r\n%b" % (
         status,
         fields,
@@ -178,7 +180,7 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self, by_target: dict[bytes, bytes]) -> None:
         self._by_target = by_target
-        self._missing = _message(b"404 Not Found", b"{}")
+        self._missing = message(b"404 Not Found", b"{}")
         self._rest = b""
         self._transport: asyncio.Transport | None = None
 
