@@ -102,7 +102,7 @@ class Cursor(Generic[T]):
 
     async def _fetch_next(self) -> Page[T]:
         if self._fetching:
-            raise RuntimeError("this cursor is being read by another task: give each task a cursor of its own")
+            raise RuntimeError("this cursor is being read by another task or thread: give each a cursor of its own")
         self._fetching = True
         try:
             if self._ahead is None:

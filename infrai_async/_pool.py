@@ -365,12 +365,11 @@ class Pool:
 
     def stats(self) -> Stats:
         """Return the figures as they are now."""
-        with self._lock:
-            counted = attrs.asdict(self._counters)
-            still_to_wait = max(0.0, self._gate.opens_at - time.monotonic())
-            throttled = max(0.0, self._gate.held_seconds - still_to_wait)
+        # Without the lock: a signal's handler may make a call in the middle of this, which would wait for it for ever.
+        still_to_wait = max(0.0, self._gate.opens_at - time.monotonic())
+        throttled = max(0.0, self._gate.held_seconds - still_to_wait)
         return Stats(
-            **counted,
+            **attrs.asdict(self._counters),
             in_flight=self._places.taken,
             waiting=self._places.waiting,
             throttled_seconds=throttled,

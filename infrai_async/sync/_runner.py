@@ -34,6 +34,7 @@ R = TypeVar("R")
 Opened: TypeAlias = "Future[tuple[Loop, BlockingPortal]]"
 
 _POLL: Final = 0.1 if sys.platform == "win32" else -1.0  # seconds; on Windows only a wait that ends sees Ctrl-C
+_LONGEST: Final = 0.1 if sys.platform == "win32" else threading.TIMEOUT_MAX
 _LAST_WORDS: Final = 2.0  # seconds for a loop to end, beyond the grace that its calls were given
 _OWN_LOOP: Final = (
     "a blocking client cannot wait in its own event loop, as in a function that it calls there (api_key): "
@@ -41,12 +42,13 @@ _OWN_LOOP: Final = (
 )
 _runners: Final[weakref.WeakSet[Runner]] = weakref.WeakSet()
 _left_behind: Final[list[object]] = []
+_exiting: Final = threading.Event()
 
 
 class Crossing(Generic[R]):
     """One call on its way through the loop, while a thread waits for what becomes of it."""
 
-    __slots__ = ("_done", "_over", "_start", "_task", "error", "unheard", "value")
+    __slots__ = ("_done", "_start", "_task", "error", "over", "unheard", "value")
 
     def __init__(self, start: Callable[[], Coroutine[Any, Any, R]]) -> None:
         self._start = start
@@ -55,33 +57,44 @@ class Crossing(Generic[R]):
         self._task: asyncio.Task[None] | None = None
         self.value: R
         self.error: BaseException | None = None
+        self.over = False  # there is a value, or an error
         self.unheard = False  # nobody waits any longer
-        self._over = False
 
     # --- in the thread that waits ---
 
-    def cross(self, loop: Loop, seconds: float = _POLL) -> None:
-        """Run it in the loop and wait for its end, or until ``seconds`` have passed, or until it is given up."""
+    def cross(self, loop: Loop, seconds: float | None = None) -> None:
+        """Run it in the loop and wait until it is over, given up, or ``seconds`` have passed.
+
+        It is not over afterwards where the loop had no time left for it.
+        """
         __tracebackhide__ = True
+        self.unheard = False
         try:
             loop.call_soon_threadsafe(self._begin, loop)
-            while not self._done.acquire(True, seconds) and seconds is _POLL:
-                pass
+            self._wait(seconds)
         except BaseException as error:  # Ctrl-C, or what else a signal's handler raises
             if not isinstance(error, RuntimeError) or not loop.is_closed():
                 self._recall(loop)
                 raise
-            self.unheard = True
-        if self.unheard and self._task is None:
-            self.refuse()
+
+    def _wait(self, seconds: float | None) -> None:
+        __tracebackhide__ = True
+        if seconds is None:
+            while not self._done.acquire(True, _POLL):
+                pass
+            return
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and not self._done.acquire(True, min(left, _LONGEST)):
+            pass
 
     def _recall(self, loop: Loop) -> None:
         self.unheard = True
         with contextlib.suppress(RuntimeError):  # the loop has ended
             loop.call_soon_threadsafe(self._cancel)
 
-    def refuse(self) -> None:
+    def be_refused(self) -> None:
         """Take the one step that a call of a closed client has: it ends in its refusal, and needs no loop for it."""
+        self.over = True
         coroutine = self._start()
         try:
             coroutine.send(None)
@@ -93,22 +106,34 @@ class Crossing(Generic[R]):
             coroutine.close()
             self.error = ClientClosedError("the client is closed")
 
+    # --- in whoever ends the loop ---
+
     def give_up(self) -> None:
         """Send the thread away that waits: the loop has ended, or is stuck."""
-        if self._over:
-            return
+        if self._task is None:
+            self._release()
+        else:
+            self.end("the client was closed before the answer came")
+
+    def end(self, why: str) -> None:
+        """Let the waiting thread raise an error."""
+        if not self.over:
+            self.error, self.over = TransportError(why, outcome="maybe_applied"), True
+            self._release()
+
+    def _release(self) -> None:
         self.unheard = True
-        if self._task is not None:
-            self.error = TransportError("the client was closed before the answer came", outcome="maybe_applied")
         with contextlib.suppress(RuntimeError):  # the answer comes at the same moment
             self._done.release()
 
     # --- in the loop ---
 
     def _begin(self, loop: Loop) -> None:
+        if self.unheard:
+            return
         if loop.ending:
-            self.give_up()
-        elif not self.unheard:
+            self._release()
+        else:
             self._task = loop.create_task(self._carry())
 
     async def _carry(self) -> None:
@@ -116,7 +141,7 @@ class Crossing(Generic[R]):
             self.value = await self._start()
         except BaseException as error:  # noqa: BLE001 - all of them are the waiting thread's
             self.error = error
-        self._over = True
+        self.over = True
         if not self.unheard:
             self._done.release()
 
@@ -140,18 +165,29 @@ class LoopThread:
             self._opened.set_exception(error)
 
     def loop(self) -> Loop:
-        """Return the loop, once it runs."""
+        """Return the loop, once it runs.
+
+        Raises:
+            TransportError: it could not start.
+        """
+        failure = self._opened.exception()
+        if failure is not None:
+            raise TransportError(f"the client's event loop could not be started: {failure}") from failure
         return self._opened.result()[0]
 
     @property
     def ident(self) -> int | None:
-        """What ``threading.get_ident`` says in this thread."""
+        """What ``threading.get_ident`` says in this thread; another one's may be the same when this has ended."""
         return self._thread.ident
 
+    def is_current(self) -> bool:
+        """Return whether the caller runs in this thread."""
+        return threading.current_thread() is self._thread
+
     @property
-    def failed(self) -> bool:
-        """Whether the loop could not start."""
-        return self._opened.done() and self._opened.exception() is not None
+    def ended(self) -> bool:
+        """Whether the loop runs no longer, or could not start."""
+        return self._opened.done() and (self._opened.exception() is not None or not self._thread.is_alive())
 
     def stop(self) -> None:
         """Let the loop end: it cancels its tasks and closes its sessions."""
@@ -245,13 +281,16 @@ class Runner:
         crossing = Crossing(start)
         try:
             self._crossings.add(crossing)  # before the look at the loop: whoever ends that one finds this waiting
-            loop = self._loop
-            if loop is None or _thread.get_ident() == self._ident:
-                loop = self._open()
-            if loop is None:
-                crossing.refuse()
-            else:
-                crossing.cross(loop)
+            while not crossing.over:
+                loop = self._loop
+                if loop is None or _thread.get_ident() == self._ident:
+                    loop = self._open()
+                if loop is None:
+                    crossing.be_refused()
+                else:
+                    crossing.cross(loop)
+                    if not crossing.over and self._loop is loop:
+                        self._loop = None  # it has ended: by closing, or by the interpreter's exit
         finally:
             self._crossings.discard(crossing)
         if crossing.error is None:
@@ -264,19 +303,21 @@ class Runner:
 
     def _open(self) -> Loop | None:
         """Return the loop, started if need be; ``None`` when there will be none any more."""
-        try:
-            if not self._closed and (self._thread is None or self._thread.failed):
-                # Ctrl-C reaches the main thread alone: in another, it cannot come between a loop and the note of it.
-                starter = threading.Thread(target=self._start)
+        if _exiting.is_set() and threading.current_thread().daemon:
+            threading.Event().wait()  # nothing it could say would reach anybody
+        if not self._closed and (self._thread is None or self._thread.ended):
+            # Ctrl-C reaches the main thread alone: in another, it cannot come between a loop and the note of it.
+            starter = threading.Thread(target=self._start)
+            try:
                 starter.start()
-                starter.join()
-            thread = self._thread
-            if self._closed or thread is None:
-                return None
-            self.check_outside()
-            self._loop, self._ident = thread.loop(), thread.ident
-        except RuntimeError as error:
-            raise TransportError(f"the client's event loop could not be started: {error}") from error
+            except RuntimeError as error:  # no thread is to be had
+                raise TransportError(f"the client's event loop could not be started: {error}") from error
+            starter.join()
+        thread = self._thread
+        if self._closed or thread is None:
+            return None
+        self.check_outside()
+        self._loop, self._ident = thread.loop(), thread.ident
         return self._loop
 
     def check_outside(self) -> None:
@@ -286,12 +327,12 @@ class Runner:
             ConfigurationError: it is.
         """
         thread = self._thread
-        if thread is not None and thread.ident == _thread.get_ident():
+        if thread is not None and thread.is_current():
             raise ConfigurationError(_OWN_LOOP)
 
     def _start(self) -> None:
         with self._lock:
-            if not self._closed and (self._thread is None or self._thread.failed):
+            if not self._closed and (self._thread is None or self._thread.ended):
                 self._thread = LoopThread()
                 self._finalizer = weakref.finalize(self, self._thread.stop)
                 self._finalizer.atexit = False
@@ -305,7 +346,7 @@ class Runner:
         """
         with self._lock:
             thread, self._closed, self._loop = self._thread, True, None
-        if thread is None or thread.failed:
+        if thread is None or thread.ended:
             return
         try:
             self._bid(thread, farewell, grace)
@@ -339,6 +380,8 @@ class Runner:
     def after_fork(self) -> None:
         """Begin afresh in a forked child, where the thread does not exist: what the parent has stays the parent's."""
         _left_behind.append((self._thread, self._loop, self._crossings))  # kept alive: collecting them would complain
+        for crossing in self._crossings:  # of this very thread, which forked in a signal's handler
+            crossing.end("the process was forked during this call, which goes on in the parent")
         if self._finalizer is not None:
             self._finalizer.detach()
         self._begin_afresh()
@@ -356,15 +399,24 @@ def _as_raised(error: BaseException) -> BaseException:
     return error if trace is None else error.with_traceback(trace.tb_next)
 
 
+def _all_runners() -> list[Runner]:
+    while True:
+        try:
+            return list(_runners)
+        except RuntimeError:  # another thread made one at that moment
+            continue
+
+
 def _at_exit() -> None:
+    _exiting.set()
     until = time.monotonic() + _LAST_WORDS
-    for thread in [runner.end() for runner in tuple(_runners)]:
+    for thread in [runner.end() for runner in _all_runners()]:
         if thread is not None:
             thread.join(until - time.monotonic())
 
 
 def _after_fork() -> None:
-    for runner in tuple(_runners):
+    for runner in _all_runners():
         runner.after_fork()
 
 

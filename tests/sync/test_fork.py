@@ -328,3 +328,21 @@ say(wait(child))
         os.kill(child, 2)
         assert process.end() == ("interrupted\n0\n", "", 0)
         until(lambda: oracle.open_now == 0, SOON)
+
+
+def test_a_fork_in_a_signals_handler_ends_the_call_in_the_child_and_not_in_the_parent(oracle: Attentive) -> None:
+    program = """
+import os, signal, sys
+from infrai_async import Infrai, TransportError
+client = Infrai("k", base_url=sys.argv[1])
+children = []
+signal.signal(signal.SIGALRM, lambda *_: children.append(os.fork()))
+client.db.project.get("p")
+signal.setitimer(signal.ITIMER_REAL, 0.1)
+try:
+    print(client.db.project.get("brief").id, flush=True)
+    os.waitpid(children[0], 0)
+except TransportError as error:
+    print("forked" in str(error), client.db.project.get("p").id, flush=True)
+"""
+    assert run(program, oracle.url, options=FORKING) == ("True p\nbrief\n", "", 0)

@@ -326,7 +326,7 @@ def handler(number, frame):
     raise Enough
 signal.signal(signal.SIGALRM, handler)
 # Until then asyncio itself would swallow an OSError, such as TimeoutError: it drops those of writing to its own socket.
-watch(lambda: client.stats.in_flight and sys._current_frames()[threading.main_thread().ident].f_code.co_name == "cross")
+watch(lambda: client.stats.in_flight and sys._current_frames()[threading.main_thread().ident].f_code.co_name == "_wait")
 try:
     get("slow")
 except Enough as error:

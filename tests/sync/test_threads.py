@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -603,3 +604,20 @@ def test_two_hundred_clients_leave_no_file_open(oracle: Attentive) -> None:
             client.db.project.get("p")
     until(lambda: oracle.open_connections == 0)
     until(lambda: open_files() <= before)
+
+
+def test_closing_again_from_another_thread_does_nothing_more(oracle: Attentive) -> None:
+    # A thread that starts now may well get the identifier of the loop's, which has ended.
+    for _ in range(20):
+        client = Infrai("k", base_url=oracle.url)
+        client.db.project.get("p")
+        client.close()
+        Caller(client.close).end()
+
+
+@pytest.mark.parametrize("grace", [1e10, timedelta.max])
+def test_a_grace_may_be_as_long_as_one_likes(oracle: Attentive, grace: float | timedelta) -> None:
+    client = Infrai("k", base_url=oracle.url)
+    client.db.project.get("p")
+    client.close(grace=grace)
+    assert client.stats.succeeded == 1
