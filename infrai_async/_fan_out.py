@@ -171,7 +171,7 @@ class _Work(Generic[P, C]):
         on_error: OnError[P],
         enough: int,
     ) -> None:
-        self.failed = False
+        self.failed: bool = False
         self._source = source
         self._children = children
         self._concurrency = concurrency
