@@ -4,7 +4,8 @@
 
 One table says what there is (``capabilities``); pure modules build requests, read answers and decide on retries
 (``_request``, ``_answer``, ``_decode``, ``_retry``, ``_flow``); one module does the I/O of a call (``_pool``); the
-resources are typed one-line methods over it, and ``sync`` is the same for threads that wait. ``local`` shares the table
+resources are typed one-line methods over it, and ``sync`` is the same for threads that wait. ``_reporter`` tells a
+listener what happens to a call, in ``_events``; ``ext`` plugs into other packages. ``local`` shares the table
 and nothing else. Where comments and docstrings name a rule (``D4``, ``CONTRACT.md 1.3``), it stands in
 ``docs/CONTRACT.md``.
 
@@ -77,7 +78,7 @@ if TYPE_CHECKING:
     from infrai_async.sync import Infrai
 
 # lightest first
-_HOMES = ("errors", "models", "capabilities", "_request", "_retry", "_events", "_cursor", "_pool", "_client", "sync")
+_HOMES = ("errors", "models", "capabilities", "_request", "_retry", "_cursor", "_pool", "_client", "_events", "sync")
 
 __all__ = [
     "CAPABILITIES",

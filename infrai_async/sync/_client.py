@@ -7,19 +7,21 @@ from datetime import timedelta
 from functools import cached_property
 from ssl import SSLContext
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from yarl import URL
 
 from infrai_async._client import AsyncInfrai, grace_seconds
 from infrai_async._config import Secret
 from infrai_async._pool import KeySource, Stats
-from infrai_async._reporter import OnEvent
 from infrai_async._request import UNSET, Unset
 from infrai_async._retry import RetryPolicy
 from infrai_async.sync._facade import Facade, blocking
 from infrai_async.sync._resources import Account, Cdn, Db, Discovery, Flags, Storage
 from infrai_async.sync._runner import Runner
+
+if TYPE_CHECKING:
+    from infrai_async._reporter import OnEvent
 
 
 class Infrai(Facade[AsyncInfrai]):
