@@ -111,7 +111,7 @@ class PoolSettings:
     proxy: str | URL | None = attrs.field(default=None, repr=False)
     trust_env: bool = False
     ssl: SSLContext | None = None
-    listener: Listener | None = None
+    listener: Listener | None = attrs.field(default=None, repr=False)
 
 
 class HeaderSet:
