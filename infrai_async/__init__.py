@@ -4,7 +4,8 @@
 
 One table says what there is (``capabilities``); pure modules build requests, read answers and decide on retries
 (``_request``, ``_answer``, ``_decode``, ``_retry``, ``_flow``); one module does the I/O of a call (``_pool``); the
-resources are typed one-line methods over it, and ``sync`` is the same for threads that wait. ``local`` shares the table
+resources are typed one-line methods over it, and ``sync`` is the same for threads that wait. ``_reporter`` tells a
+listener what happens to a call, in ``_events``; ``ext`` plugs into other packages. ``local`` shares the table
 and nothing else. Where comments and docstrings name a rule (``D4``, ``CONTRACT.md 1.3``), it stands in
 ``docs/CONTRACT.md``.
 
@@ -87,13 +88,13 @@ _HOMES = (
     "capabilities",
     "_request",
     "_retry",
-    "_events",
-    "_scopes",
     "_cursor",
-    "_fan_out",
-    "_inventory",
+    "_scopes",
     "_pool",
     "_client",
+    "_fan_out",
+    "_inventory",
+    "_events",
     "sync",
 )
 

@@ -12,7 +12,7 @@ from datetime import timedelta
 from functools import cached_property
 from ssl import SSLContext
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import aiohttp
 from yarl import URL
@@ -21,7 +21,6 @@ from infrai_async._config import Secret
 from infrai_async._config import base_url as resolve_base_url
 from infrai_async._core import Core, Options
 from infrai_async._pool import HeaderSet, KeySource, Pool, PoolSettings, Stats
-from infrai_async._reporter import Listener, OnEvent
 from infrai_async._request import UNSET, Unset, check_names, seconds
 from infrai_async._retry import RetryPolicy
 from infrai_async._scopes import Scoped
@@ -35,6 +34,9 @@ from infrai_async.resources._db import Db
 from infrai_async.resources._discovery import Discovery
 from infrai_async.resources._flags import Flags
 from infrai_async.resources._storage import Storage
+
+if TYPE_CHECKING:
+    from infrai_async._reporter import Listener, OnEvent
 
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
 _FRAMING: Final = frozenset({"connection", "content-length", "host", "transfer-encoding", "upgrade"})
@@ -290,6 +292,8 @@ def _listener(on_event: OnEvent | None) -> Listener | None:
         return None
     if not callable(on_event) or inspect.iscoroutinefunction(on_event):
         raise InvalidArgument("on_event must be a plain function of one event, not an asynchronous one")
+    from infrai_async._reporter import Listener  # only where somebody listens, for its classes take time to build
+
     return Listener(on_event)
 
 

@@ -9,7 +9,7 @@ import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable
 from ssl import SSLContext
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import aiohttp
 import attrs
@@ -19,9 +19,11 @@ from infrai_async._answer import Broken
 from infrai_async._config import Secret
 from infrai_async._connect import Connector, Sighting
 from infrai_async._flow import Closed, Expired
-from infrai_async._reporter import Reporter
 from infrai_async._throttle import Gate, Pace
 from infrai_async.errors import TimeoutError, TransportError
+
+if TYPE_CHECKING:
+    from infrai_async._reporter import Reporter
 
 _LAST_WORDS: Final = 1.0  # seconds for cancelled calls to end
 _MOMENT: Final = 0.05  # seconds

@@ -20,7 +20,7 @@ import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from decimal import Decimal
 from ssl import SSLContext
-from typing import Final, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, cast
 
 import aiohttp
 import attrs
@@ -34,11 +34,13 @@ from infrai_async._connect import CONNECT_SECONDS, as_transport_error, environme
 from infrai_async._flow import Closed, Flow, Hold, Learned, Pause, Refused, Renew, Result, Send
 from infrai_async._home import Home, Ticket
 from infrai_async._places import Places
-from infrai_async._reporter import Listener, Reporter
 from infrai_async._request import Request
 from infrai_async._scopes import add_exactly
 from infrai_async._throttle import Gate, Pace, RetryQuota
 from infrai_async.errors import ConfigurationError, InfraiError
+
+if TYPE_CHECKING:
+    from infrai_async._reporter import Listener, Reporter
 
 T = TypeVar("T")
 KeySource: TypeAlias = str | Callable[[], str | Awaitable[str]] | None
@@ -110,7 +112,7 @@ class PoolSettings:
     proxy: str | URL | None = attrs.field(default=None, repr=False)
     trust_env: bool = False
     ssl: SSLContext | None = None
-    listener: Listener | None = None
+    listener: Listener | None = attrs.field(default=None, repr=False)
 
 
 class HeaderSet:

@@ -7,7 +7,7 @@ from datetime import timedelta
 from functools import cached_property
 from ssl import SSLContext
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from yarl import URL
 
@@ -16,7 +16,6 @@ from infrai_async._config import Secret
 from infrai_async._fan_out import OnError
 from infrai_async._pool import KeySource, Pool, Stats
 from infrai_async._progress import Progress
-from infrai_async._reporter import OnEvent
 from infrai_async._request import UNSET, Unset
 from infrai_async._retry import RetryPolicy
 from infrai_async._scopes import Scoped
@@ -24,6 +23,9 @@ from infrai_async.sync._facade import Facade, blocking
 from infrai_async.sync._many import FanOut, fan_out
 from infrai_async.sync._resources import Account, Cdn, Db, Discovery, Flags, Storage
 from infrai_async.sync._runner import Runner
+
+if TYPE_CHECKING:
+    from infrai_async._reporter import OnEvent
 
 P = TypeVar("P")
 C = TypeVar("C")

@@ -411,16 +411,16 @@ def test_a_call_whose_loop_ends_still_ends() -> None:
     assert last(heard).cancelled
 
 
-def test_a_client_without_a_listener_makes_no_events() -> None:
+def test_a_client_without_a_listener_does_not_even_load_what_tells_it() -> None:
     code = (
         "import asyncio, sys\n"
-        "from infrai_async import AsyncInfrai, _reporter\n"
-        "_reporter.Reporter = _reporter.Listener = None\n"
+        "from infrai_async._client import AsyncInfrai\n"
         "async def main():\n"
         "    async with AsyncInfrai('k', base_url=sys.argv[1]) as client:\n"
-        "        print((await client.db.project.get('p')).id, 'opentelemetry' in sys.modules)\n"
+        "        print((await client.db.project.get('p')).id, *(name in sys.modules for name in sys.argv[2:]))\n"
         "asyncio.run(main())\n"
     )
     with Oracle(in_turn(GOOD)) as oracle:
-        run = subprocess.run([sys.executable, "-c", code, oracle.url], capture_output=True, text=True, timeout=60)
-    assert (run.stdout, run.stderr) == ("p1 False\n", "")
+        command = [sys.executable, "-c", code, oracle.url, "infrai_async._reporter", "infrai_async._events"]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (run.stdout, run.stderr) == ("p1 False False\n", "")
