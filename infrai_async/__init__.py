@@ -3,10 +3,10 @@
     capabilities -> _request -> _flow -> _pool -> _answer -> _decode -> models
 
 One table says what there is (``capabilities``); pure modules build requests, read answers and decide on retries
-(``_request``, ``_answer``, ``_decode``, ``_retry``, ``_flow``); one module does the I/O of a call (``_pool``); the
-resources are typed one-line methods over it, and ``sync`` is the same for threads that wait. ``local`` shares the table
-and nothing else. Where comments and docstrings name a rule (``D4``, ``CONTRACT.md 1.3``), it stands in
-``docs/CONTRACT.md``.
+(``_request``, ``_answer``, ``_decode``, ``_retry``, ``_flow``), and keep what surrounds a call (``_scopes``); one
+module does the I/O of a call (``_pool``); the resources are typed one-line methods over it, and ``sync`` is the same
+for threads that wait. ``local`` shares the table and nothing else. Where comments and docstrings name a rule (``D4``,
+``CONTRACT.md 1.3``), it stands in ``docs/CONTRACT.md``.
 
 Names load when they are first used: importing the package alone loads next to nothing.
 """
