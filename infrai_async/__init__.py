@@ -3,11 +3,11 @@
     capabilities -> _request -> _flow -> _pool -> _answer -> _decode -> models
 
 One table says what there is (``capabilities``); pure modules build requests, read answers and decide on retries
-(``_request``, ``_answer``, ``_decode``, ``_retry``, ``_flow``); one module does the I/O of a call (``_pool``); the
-resources are typed one-line methods over it, and ``sync`` is the same for threads that wait. ``_reporter`` tells a
-listener what happens to a call, in ``_events``; ``ext`` plugs into other packages. ``local`` shares the table
-and nothing else. Where comments and docstrings name a rule (``D4``, ``CONTRACT.md 1.3``), it stands in
-``docs/CONTRACT.md``.
+(``_request``, ``_answer``, ``_decode``, ``_retry``, ``_flow``), and keep what surrounds a call (``_scopes``); one
+module does the I/O of a call (``_pool``), and ``_reporter`` tells a listener of it in ``_events``; the resources are
+typed one-line methods over it; ``_fan_out`` and ``_inventory`` list many things at once; ``sync`` is the same for
+threads that wait; ``ext`` plugs into other packages. ``local`` shares the table and nothing else. Where comments and
+docstrings name a rule (``D4``, ``CONTRACT.md 1.3``), it stands in ``docs/CONTRACT.md``.
 
 Names load when they are first used: importing the package alone loads next to nothing.
 """
