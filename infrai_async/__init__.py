@@ -21,11 +21,13 @@ from infrai_async._version import __version__
 if TYPE_CHECKING:
     from infrai_async._client import AsyncInfrai
     from infrai_async._cursor import Cursor, Pages
+    from infrai_async._events import AttemptSent, CallFinished, CallStarted, Event, Retrying, Throttled
     from infrai_async._fan_out import FanOut, fan_out
     from infrai_async._inventory import Inventory
     from infrai_async._pool import Stats
     from infrai_async._request import UNSET, Unset
     from infrai_async._retry import RetryPolicy
+    from infrai_async._scopes import Budget, Deadline, Operation
     from infrai_async.capabilities import CAPABILITIES, Capability
     from infrai_async.errors import (
         APIError,
@@ -85,6 +87,8 @@ _HOMES = (
     "capabilities",
     "_request",
     "_retry",
+    "_events",
+    "_scopes",
     "_cursor",
     "_fan_out",
     "_inventory",
@@ -101,13 +105,17 @@ __all__ = [
     "Activation",
     "AsyncInfrai",
     "Attempt",
+    "AttemptSent",
     "AuthenticationError",
     "BadRequestError",
     "Balance",
     "Branch",
     "Bucket",
+    "Budget",
     "BudgetExceeded",
     "CacheStats",
+    "CallFinished",
+    "CallStarted",
     "Capability",
     "CapabilityInfo",
     "ClientClosedError",
@@ -115,9 +123,11 @@ __all__ = [
     "ConflictError",
     "ConnectError",
     "Cursor",
+    "Deadline",
     "DecodeError",
     "DiscoveryIndex",
     "Distribution",
+    "Event",
     "FanOut",
     "Flag",
     "FlagRule",
@@ -132,6 +142,7 @@ __all__ = [
     "Metadata",
     "Model",
     "NotFoundError",
+    "Operation",
     "Page",
     "Pages",
     "PaginationError",
@@ -142,10 +153,12 @@ __all__ = [
     "PurgeResult",
     "RateLimitError",
     "RetryPolicy",
+    "Retrying",
     "RolloutConfig",
     "ServerError",
     "Snapshot",
     "Stats",
+    "Throttled",
     "TimeoutError",
     "TopupRecord",
     "TransportError",

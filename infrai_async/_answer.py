@@ -130,8 +130,17 @@ def cost_of(envelope: Envelope) -> Decimal | None:
 
 def request_id(envelope: Envelope) -> str | None:
     """Return the service's id of the call, where the envelope has one."""
+    return _noted(envelope, "request_id")
+
+
+def vendor_of(envelope: Envelope) -> str | None:
+    """Return who carried the call out, where the envelope says so."""
+    return _noted(envelope, "vendor")
+
+
+def _noted(envelope: Envelope, name: str) -> str | None:
     metadata = envelope.metadata
-    return _text(metadata.get("request_id")) if isinstance(metadata, dict) else None
+    return _text(metadata.get(name)) if isinstance(metadata, dict) else None
 
 
 def refusal(answer: Answer, envelope: Envelope, retry_after: float | None) -> APIError:

@@ -105,7 +105,8 @@ class Checkpoint:
 
     def _write_anew(self) -> None:
         """Write what is needed, and nothing else, in one step that is done or not done."""
-        lines: list[Line] = [_HEADER, {"page": self._cursor}, *({"done": id} for id in sorted(self._done))]
+        lines: list[Line] = [{**_HEADER}, {"page": self._cursor}]
+        lines += [{"done": id} for id in sorted(self._done)]
         self._fresh.write_bytes(b"".join(_encoded(line) for line in lines))
         os.replace(self._fresh, self._path)
         self._lines = len(lines)

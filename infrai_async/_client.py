@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import os
 import platform
 import re
@@ -20,8 +21,10 @@ from infrai_async._config import Secret
 from infrai_async._config import base_url as resolve_base_url
 from infrai_async._core import Core, Options
 from infrai_async._pool import HeaderSet, KeySource, Pool, PoolSettings, Stats
+from infrai_async._reporter import Listener, OnEvent
 from infrai_async._request import UNSET, Unset, check_names, seconds
 from infrai_async._retry import RetryPolicy
+from infrai_async._scopes import Scoped
 from infrai_async._version import __version__
 from infrai_async.capabilities import CAPABILITIES
 from infrai_async.errors import ConfigurationError, InvalidArgument
@@ -38,7 +41,7 @@ _FRAMING: Final = frozenset({"connection", "content-length", "host", "transfer-e
 _USER_AGENT: Final = f"infrai-async/{__version__} python/{platform.python_version()} aiohttp/{aiohttp.__version__}"
 
 
-class AsyncInfrai:
+class AsyncInfrai(Scoped):
     """The asynchronous client of the Infrai API.
 
     It can be built anywhere, outside any event loop, and used from several loops, one after another or at once; a
@@ -62,6 +65,8 @@ class AsyncInfrai:
         allow_http: whether plain http may go to another machine than this one.
         headers: sent with every call; a ``User-Agent`` is put before ours. Authorization, content type and
             idempotency key stay ours.
+        on_event: called with each event of each call (see ``Event``) in the event loop, so it must not block. What it
+            raises is logged, and does not touch the call.
 
     Raises:
         ConfigurationError: ``base_url`` is unusable, or settings exclude each other.
@@ -84,6 +89,7 @@ class AsyncInfrai:
         ssl: SSLContext | None = None,
         allow_http: bool = False,
         headers: Mapping[str, str] | None = None,
+        on_event: OnEvent | None = None,
     ) -> None:
         if isinstance(api_key, str):
             api_key = Secret(api_key)  # first of all, so that no dump of this frame shows it
@@ -100,8 +106,12 @@ class AsyncInfrai:
             proxy=proxy,
             trust_env=trust_env,
             ssl=ssl,
+            listener=_listener(on_event),
         )
         self._core = Core(Pool(settings), Options(_time_limit(timeout), _policy(retry), _header_set(headers)))
+
+    def _scope(self) -> Pool:
+        return self._core.pool
 
     def __repr__(self) -> str:
         return f"<AsyncInfrai {self._core.pool.settings.origin}>"
@@ -273,6 +283,14 @@ def _policy(retry: object) -> RetryPolicy:
     if not isinstance(retry, RetryPolicy):
         raise InvalidArgument("retry must be a RetryPolicy; RetryPolicy.none() never sends a call twice")
     return retry
+
+
+def _listener(on_event: OnEvent | None) -> Listener | None:
+    if on_event is None:
+        return None
+    if not callable(on_event) or inspect.iscoroutinefunction(on_event):
+        raise InvalidArgument("on_event must be a plain function of one event, not an asynchronous one")
+    return Listener(on_event)
 
 
 def _header_set(headers: Mapping[str, str] | None) -> HeaderSet:

@@ -16,6 +16,7 @@ from infrai_async._decode import decode, decode_page
 from infrai_async._pool import HeaderSet, Pool
 from infrai_async._request import build, check_key
 from infrai_async._retry import RetryPolicy
+from infrai_async._scopes import current_operation, surrounding
 from infrai_async.capabilities import Capability
 from infrai_async.models import Model, Page
 
@@ -83,6 +84,10 @@ class Core:
         # No coroutine of its own, nor are the two above: each level would be run through at every wait.
         options = self.options
         deadline = _NEVER if options.timeout is None else time.monotonic() + options.timeout
+        scopes = surrounding(self.pool)
+        if scopes is not None:
+            deadline = min(deadline, scopes.until)
+        claim = scopes.claim(row, arguments) if scopes is not None and idempotency_key is None else None
         call = _flow.Call(
             row,
             arguments,
@@ -91,11 +96,19 @@ class Core:
             left=lambda: deadline - time.monotonic(),
             chance=random.random,
             spend=self.pool.spend,
-            idempotency_key=_key_for(row, idempotency_key),
+            scopes=scopes,
+            idempotency_key=_key_for(row, idempotency_key) if claim is None else claim.key,
             key_in_body=idempotency_key is not None,
         )
         flow = _flow.run(call, decoder)
-        return self.pool.run(flow, deadline, options.headers, public=row.public)
+        listener = self.pool.listener
+        if listener is None:
+            running = self.pool.run(flow, deadline, options.headers, public=row.public)
+        else:
+            reporter = listener.follow(row.id, current_operation(self.pool))
+            call.answered = reporter.answered
+            running = self.pool.run_reported(flow, deadline, options.headers, public=row.public, reporter=reporter)
+        return running if claim is None else claim.follow(running)
 
 
 class Resource:

@@ -236,6 +236,7 @@ class _Work(Generic[P, C]):
 
     def _reader_ended(self, reader: asyncio.Task[Any]) -> None:
         """End with a reader that was cancelled while it did something else: its traceback may keep all alive."""
+        self._reader = None  # its error's traceback keeps what it read, which would keep the tasks
         if reader.cancelled():
             self.failed = True
             self.cancel()

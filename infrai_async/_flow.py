@@ -13,14 +13,16 @@ from typing import Any, TypeAlias, TypeVar
 
 import attrs
 
-from infrai_async._answer import Answer, Broken, Envelope, cost_of, open_envelope, refusal, request_id
+from infrai_async._answer import Answer, Broken, Envelope, cost_of, open_envelope, refusal, request_id, vendor_of
 from infrai_async._request import Request, build
 from infrai_async._retry import RetryPolicy, Verdict, judge_broken, judge_refusal, retry_after_seconds
+from infrai_async._scopes import Scopes
 from infrai_async.capabilities import Capability
 from infrai_async.errors import (
     APIError,
     Attempt,
     AuthenticationError,
+    BudgetExceeded,
     ClientClosedError,
     ConfigurationError,
     DecodeError,
@@ -37,10 +39,14 @@ T = TypeVar("T")
 
 @attrs.frozen
 class Send:
-    """Send it, as soon as there is a place and the gate is open; ``again`` says that it repeats one that failed."""
+    """Send it, as soon as there is a place and the gate is open, unless ``scopes`` forbid it by then.
+
+    ``again`` says that it repeats one that failed.
+    """
 
     request: Request
     again: bool = False
+    scopes: Scopes | None = None
 
 
 @attrs.frozen
@@ -110,7 +116,7 @@ class Call:
     """One call: what it was asked, and what it knows of itself while it runs.
 
     ``left`` gives the seconds that its time has left, ``chance`` a number between 0 and 1; ``spend`` takes what an
-    answer says it cost.
+    answer says it cost; ``answered`` each answer that could be read, where somebody listens.
     """
 
     row: Capability[Any]
@@ -120,6 +126,8 @@ class Call:
     left: Callable[[], float]
     chance: Callable[[], float]
     spend: Callable[[Decimal], None]
+    scopes: Scopes | None = None
+    answered: Callable[[Envelope], None] | None = None
     idempotency_key: str | None = None
     key_in_body: bool = False
     generation: int = 0
@@ -185,9 +193,14 @@ def run(call: Call, decode: Decoder[T]) -> Flow[T]:
     again = False
     while True:
         try:
-            result = yield Send(request, again)
+            result = yield Send(request, again, call.scopes)
         except ConfigurationError as unusable:
             raise call.fail(unusable, "not_sent") from unusable.__cause__
+        except (BudgetExceeded, TimeoutError) as forbidden:
+            if error is not None:
+                raise error  # noqa: B904 - what failed before; that it is not tried again stands in its context
+            call.fail(forbidden, "not_sent")
+            raise
         if isinstance(result, Answer):
             outcome = _read(call, result, decode)
             if not isinstance(outcome, Failure):
@@ -239,6 +252,10 @@ def _read(call: Call, answer: Answer, decode: Decoder[T]) -> T | Failure:
         envelope = open_envelope(answer)
         if (cost := cost_of(envelope)) is not None:
             call.spend(cost)
+            if call.scopes is not None:
+                call.scopes.charge(cost, call.row.id, vendor_of(envelope))
+        if call.answered is not None:
+            call.answered(envelope)
         if envelope.error is None:
             value = decode(call.row, envelope)
             call.note_route(unrouted=False)

@@ -19,6 +19,7 @@ from infrai_async._answer import Broken
 from infrai_async._config import Secret
 from infrai_async._connect import Connector, Sighting
 from infrai_async._flow import Closed, Expired
+from infrai_async._reporter import Reporter
 from infrai_async._throttle import Gate, Pace
 from infrai_async.errors import TimeoutError, TransportError
 
@@ -44,6 +45,7 @@ class Ticket(Sighting):
     ended_by: str = ""
     key: Secret | None = None
     keys_asked: int = 0
+    reporter: Reporter | None = None
 
     def end(self, why: str) -> None:
         """Cancel the call for a reason of the pool's own."""

@@ -34,7 +34,9 @@ from infrai_async._connect import CONNECT_SECONDS, as_transport_error, environme
 from infrai_async._flow import Closed, Flow, Hold, Learned, Pause, Refused, Renew, Result, Send
 from infrai_async._home import Home, Ticket
 from infrai_async._places import Places
+from infrai_async._reporter import Listener, Reporter
 from infrai_async._request import Request
+from infrai_async._scopes import add_exactly
 from infrai_async._throttle import Gate, Pace, RetryQuota
 from infrai_async.errors import ConfigurationError, InfraiError
 
@@ -108,6 +110,7 @@ class PoolSettings:
     proxy: str | URL | None = attrs.field(default=None, repr=False)
     trust_env: bool = False
     ssl: SSLContext | None = None
+    listener: Listener | None = None
 
 
 class HeaderSet:
@@ -149,6 +152,7 @@ class Pool:
 
     def __init__(self, settings: PoolSettings) -> None:
         self.settings = settings
+        self.listener = settings.listener
         self.learned = Learned()
         self.closed = False
         self._gate = Gate()
@@ -167,9 +171,20 @@ class Pool:
 
     # --- a call ---
 
-    async def run(self, flow: Flow[T], deadline: float, headers: HeaderSet, *, public: bool) -> T:
+    async def run_reported(
+        self, flow: Flow[T], deadline: float, headers: HeaderSet, *, public: bool, reporter: Reporter
+    ) -> T:
+        """Drive a flow to its end, which is reported however it comes."""
+        with reporter:
+            return await self.run(flow, deadline, headers, public=public, reporter=reporter)
+
+    async def run(
+        self, flow: Flow[T], deadline: float, headers: HeaderSet, *, public: bool, reporter: Reporter | None = None
+    ) -> T:
         """Drive a flow to its end; ``deadline`` is by ``time.monotonic``."""
         step = next(flow)
+        if reporter is not None:
+            reporter.started()
         try:
             home = self._home()
         except ConfigurationError as error:
@@ -179,7 +194,9 @@ class Pool:
             flow.send(Closed())
             raise AssertionError("a flow ends when the client is closed")
         task = cast("asyncio.Task[object]", asyncio.current_task())
-        ticket = Ticket(task=task, cancelling=task.cancelling(), deadline=deadline, begun=time.monotonic())
+        ticket = Ticket(
+            task=task, cancelling=task.cancelling(), deadline=deadline, begun=time.monotonic(), reporter=reporter
+        )
         home.enter(ticket)
         self._count_call()
         done = False
@@ -214,6 +231,8 @@ class Pool:
                 with self._lock:
                     self._gate.close(now + seconds, now)
                     self._pace.slow_down(now, now + seconds, self._counters.succeeded, ticket.sent_at)
+                if ticket.reporter is not None:
+                    ticket.reporter.throttled(seconds)
                 return None
             case Renew():
                 ticket.waits = "for another API key"
@@ -224,11 +243,15 @@ class Pool:
                     if self.closed or not self._quota.take():
                         return False
                 _log.info("%s: sending again in %.3f s after %s", capability, seconds, reason)
+                if ticket.reporter is not None:
+                    ticket.reporter.retrying(reason, seconds)
                 ticket.waits = "between attempts"
                 await asyncio.sleep(seconds)
                 return True
 
     async def _attempt(self, home: Home, ticket: Ticket, step: Send, headers: HeaderSet, *, public: bool) -> Result:
+        if step.scopes is not None:
+            step.scopes.check(time.monotonic())
         if self._opens_too_late(ticket):
             return Refused(self._gate.opens_at - time.monotonic())
         places = self._places
@@ -245,6 +268,8 @@ class Pool:
             if key is None and not public:
                 ticket.waits = "for the API key"
                 key = await self._find_key(home, ticket)
+            if step.scopes is not None:
+                step.scopes.check(time.monotonic())
             ticket.key, ticket.keys_asked = key, self._keys_asked
             ticket.sending = True
             ticket.retries += step.again
@@ -269,6 +294,9 @@ class Pool:
     async def _send(self, home: Home, ticket: Ticket, request: Request, headers: CIMultiDict[str]) -> Answer | Broken:
         ticket.started_at, ticket.sent_at = time.time(), time.monotonic()
         ticket.attempts += 1
+        if ticket.reporter is not None:
+            waited = ticket.sent_at - ticket.begun
+            ticket.reporter.sent(request.method, self.settings.origin, request.target, waited)
         ticket.watch(connected=home.borrowed)
         response: aiohttp.ClientResponse | None = None
         body: bytes | None = None
@@ -333,7 +361,7 @@ class Pool:
     def spend(self, cost: Decimal) -> None:
         """Note what an answer said it cost."""
         with self._lock:
-            self._counters.cost_usd += cost
+            self._counters.cost_usd = add_exactly(self._counters.cost_usd, cost)
 
     def stats(self) -> Stats:
         """Return the figures as they are now."""

@@ -55,14 +55,15 @@ class Reporter:
     def __init__(self, progress: Progress, what: str) -> None:
         self._context = reporting(check_progress(progress), what)
         self._report: Report | None = None
+        self._closed = False
 
     def open(self) -> None:
-        """Begin; calling it again does nothing more.
+        """Begin; calling it again, or after the end, does nothing more.
 
         Raises:
             ConfigurationError: ``progress`` is ``True``, and tqdm is not installed.
         """
-        if self._report is None:
+        if self._report is None and not self._closed:
             self._report = self._context.__enter__()
 
     def report(self, done: int, total: int | None) -> None:
@@ -72,6 +73,7 @@ class Reporter:
 
     def close(self) -> None:
         """End; calling it again does nothing more."""
+        self._closed = True
         if self._report is not None:
             self._report = None
             self._context.__exit__(None, None, None)

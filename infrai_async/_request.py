@@ -117,6 +117,20 @@ def canonical_body(body: Mapping[str, JSON]) -> bytes:
     return (_canonical(body) + "\n").encode()
 
 
+def canonical_call(name: str, row: Capability[Any], arguments: Mapping[str, object]) -> bytes:
+    """Encode what is asked for, under a name, whichever generation of routes carries it (D2).
+
+    Raises:
+        InvalidArgument: an argument is wrong.
+    """
+    given = {
+        param.name: _checked(row, param, value)
+        for param in row.params.values()
+        if (value := _given(param, arguments)) is not UNSET
+    }
+    return _canonical([name, row.id, given]).encode()
+
+
 def check_names(row: Capability[Any], arguments: Mapping[str, object]) -> dict[str, object]:
     """Return ``arguments`` by their public names; the wire's spelling (``from``) is taken too.
 

@@ -221,13 +221,10 @@ class ProjectInventory:
         }
 
     def _repr_html_(self) -> str:
-        from infrai_async._html import record, table
+        from infrai_async._html import record
 
-        return (
-            record(self.project)
-            + table(self.branches, empty="no branches")
-            + table(self.snapshots, empty="no snapshots")
-        )
+        has = {"branches": len(self.branches), "snapshots": len(self.snapshots)}
+        return record(self.project, footer={**has, **_call(self.project.metadata)})
 
 
 @attrs.frozen(kw_only=True, weakref_slot=False)

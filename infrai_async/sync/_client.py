@@ -14,10 +14,12 @@ from yarl import URL
 from infrai_async._client import AsyncInfrai, grace_seconds
 from infrai_async._config import Secret
 from infrai_async._fan_out import OnError
-from infrai_async._pool import KeySource, Stats
+from infrai_async._pool import KeySource, Pool, Stats
 from infrai_async._progress import Progress
+from infrai_async._reporter import OnEvent
 from infrai_async._request import UNSET, Unset
 from infrai_async._retry import RetryPolicy
+from infrai_async._scopes import Scoped
 from infrai_async.sync._facade import Facade, blocking
 from infrai_async.sync._many import FanOut, fan_out
 from infrai_async.sync._resources import Account, Cdn, Db, Discovery, Flags, Storage
@@ -27,7 +29,7 @@ P = TypeVar("P")
 C = TypeVar("C")
 
 
-class Infrai(Facade[AsyncInfrai]):
+class Infrai(Facade[AsyncInfrai], Scoped):
     """The blocking client of the Infrai API: for scripts, threads and notebooks.
 
     It is the asynchronous client, run in an event loop of its own, in a thread that starts with the first call: so it
@@ -51,6 +53,8 @@ class Infrai(Facade[AsyncInfrai]):
         allow_http: whether plain http may go to another machine than this one.
         headers: sent with every call; a ``User-Agent`` is put before ours. Authorization, content type and
             idempotency key stay ours.
+        on_event: called with each event of each call (see ``Event``) in the client's own event loop, which is another
+            thread's, so it must not block. What it raises is logged, and does not touch the call.
 
     Raises:
         ConfigurationError: ``base_url`` is unusable, or settings exclude each other.
@@ -72,6 +76,7 @@ class Infrai(Facade[AsyncInfrai]):
         ssl: SSLContext | None = None,
         allow_http: bool = False,
         headers: Mapping[str, str] | None = None,
+        on_event: OnEvent | None = None,
     ) -> None:
         if isinstance(api_key, str):
             api_key = Secret(api_key)  # first of all, so that no dump of this frame shows it
@@ -86,8 +91,12 @@ class Infrai(Facade[AsyncInfrai]):
             ssl=ssl,
             allow_http=allow_http,
             headers=headers,
+            on_event=on_event,
         )
         super().__init__(twin, Runner())
+
+    def _scope(self) -> Pool:
+        return self._twin._scope()
 
     def __repr__(self) -> str:
         return repr(self._twin).replace("AsyncInfrai", "Infrai", 1)

@@ -9,6 +9,7 @@ import os
 import stat
 import subprocess
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,13 @@ from infrai_async import (
     AsyncInfrai,
     AuthenticationError,
     BadRequestError,
+    BudgetExceeded,
     ConflictError,
     InsufficientCreditError,
     NotFoundError,
     Page,
+    RetryPolicy,
+    TransportError,
 )
 from infrai_async.local import LocalGateway
 
@@ -200,6 +204,93 @@ async def test_an_empty_wallet_answers_402_with_a_place_to_pay() -> None:
         assert caught.value.checkout_url.startswith(poor.base_url)
         assert caught.value.outcome == "rejected"
         assert len(await client.db.project.list().collect()) == 1
+
+
+async def test_a_job_that_is_run_again_gets_the_same_things_and_pays_once() -> None:
+    async def job(client: AsyncInfrai) -> tuple[Any, ...]:
+        with client.operation("deploy-42"), client.budget(usd=1) as spent:
+            shop, twin = await asyncio.gather(*(client.db.project.create(name="shop") for _ in range(2)))
+            branch = await client.db.branch.create(project_id=min(shop.id, twin.id), branch_name="preview")
+            return {shop.id, twin.id}, branch.id, spent.usd
+
+    async with LocalGateway() as fresh:
+        async with AsyncInfrai(fresh.api_key, base_url=fresh.base_url) as client:
+            projects, branch, cost = await job(client)
+            paid = (await client.account.balance()).balance_usd
+        async with AsyncInfrai(fresh.api_key, base_url=fresh.base_url) as client:
+            assert await job(client) == (projects, branch, Decimal(0))
+            assert (await client.account.balance()).balance_usd == paid
+            assert {project.id for project in await client.db.project.list().collect()} == projects
+            with client.operation("deploy-43"):
+                assert (await client.db.project.create(name="shop")).id not in projects
+    assert len(projects) == 2
+    assert cost > 0
+
+
+async def test_a_job_that_broke_off_goes_on_when_it_is_run_again() -> None:
+    async with LocalGateway() as fresh, AsyncInfrai(fresh.api_key, base_url=fresh.base_url) as client:
+
+        async def job(*, breaks_off: bool = False) -> tuple[str, str]:
+            with client.operation("deploy-42"):
+                project = await client.db.project.create(name="shop")
+                if breaks_off:
+                    raise InterruptedError
+                branch = await client.db.branch.create(project_id=project.id, branch_name="preview")
+                return project.id, branch.id
+
+        with pytest.raises(InterruptedError):
+            await job(breaks_off=True)
+        project, branch = await job()
+        assert await job() == (project, branch)
+        assert [project.id for project in await client.db.project.list().collect()] == [project]
+
+
+@asynccontextmanager
+async def deaf_relay(url: str) -> AsyncIterator[str]:
+    """Hand each request on to ``url``, wait for its answer, and hang up without a word."""
+    host, port = url.removeprefix("http://").split(":")
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        onward, outward = await asyncio.open_connection(host, int(port))
+        outward.write(await reader.read(65536))
+        await onward.read(65536)
+        outward.transport.abort()
+        writer.transport.abort()
+
+    async with await asyncio.start_server(relay, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def test_the_same_call_with_the_key_of_its_error_tells_what_happened(
+    gateway: LocalGateway, client: AsyncInfrai
+) -> None:
+    async with (
+        deaf_relay(gateway.base_url) as url,
+        AsyncInfrai(gateway.api_key, base_url=url, retry=RetryPolicy.none()) as unlucky,
+    ):
+        with pytest.raises(TransportError) as caught:
+            await unlucky.db.project.create(name="was it made?")
+    assert caught.value.outcome == "maybe_applied"
+    project = await client.db.project.create(name="was it made?", idempotency_key=caught.value.idempotency_key)
+    assert project.metadata.cost_usd == 0  # a replay: it had been made
+    assert [each.id async for each in client.db.project.list() if each.name == project.name] == [project.id]
+
+
+async def test_a_budget_stops_in_time_and_says_what_the_wallet_says(gateway: LocalGateway, client: AsyncInfrai) -> None:
+    before = (await client.account.balance()).balance_usd
+    async with AsyncInfrai(gateway.api_key, base_url=gateway.base_url, max_concurrency=1) as careful:
+        price = (await careful.db.project.create(name="first")).metadata.cost_usd
+        assert price
+        with careful.budget(usd=3 * price) as spent:
+            names = [f"budget-{n}" for n in range(8)]
+            made = await asyncio.gather(
+                *(careful.db.project.create(name=name) for name in names), return_exceptions=True
+            )
+    assert sum(isinstance(result, BudgetExceeded) for result in made) == 5
+    assert spent.usd == spent.limit == 3 * price
+    assert (spent.by_capability, len(spent.by_vendor)) == ({"db.project.create": 3 * price}, 1)
+    balance = await client.account.balance()
+    assert before - balance.balance_usd == 4 * price + (balance.metadata.cost_usd or 0)
 
 
 async def test_a_listing_of_many_pages_has_everything_once(client: AsyncInfrai) -> None:

@@ -24,7 +24,11 @@ PURE = [
     "_json",
     "_retry",
     "_throttle",
+    "_scopes",
     "_flow",
+    "_events",
+    "_scopes",
+    "_reporter",
     "_config",
 ]
 ABOVE = ("infrai_async.local", "infrai_async.cli")

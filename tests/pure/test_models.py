@@ -30,6 +30,7 @@ from infrai_async.models import (
     Page,
     PresignedUrl,
     Project,
+    ProjectInventory,
     PurgeResult,
     RolloutConfig,
     Snapshot,
@@ -347,4 +348,11 @@ def test_a_rollout_writes_its_variants() -> None:
 
 
 def test_every_model_is_one() -> None:
-    assert {cls for cls in CLASSES if not issubclass(cls, Model)} == {Metadata, Page, Variant, FlagRule, RolloutConfig}
+    assert {cls for cls in CLASSES if not issubclass(cls, Model)} == {
+        Metadata,
+        Page,
+        ProjectInventory,
+        Variant,
+        FlagRule,
+        RolloutConfig,
+    }

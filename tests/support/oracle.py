@@ -93,7 +93,14 @@ class Oracle:
         return await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
 
     async def _stop(self) -> None:
+        # A server that is closed while a connection is on its way from the socket to its handler forgets it, unclosed.
+        for listening in self._server.sockets:
+            self._loop.remove_reader(listening.fileno())
+        for _ in range(5):
+            await asyncio.sleep(0)
         self._server.close()
+        for _ in range(3):
+            await asyncio.sleep(0)  # a connection that was accepted just now gets its transport, which can be closed
         for writer in tuple(self._writers):
             writer.transport.abort()
         mine = asyncio.current_task()

@@ -19,6 +19,7 @@ from infrai_async.sync._facade import Facade, blocking
 
 RENAMED = {"aclose": "close", "__aenter__": "__enter__", "__aexit__": "__exit__"}
 RENAMED |= {"__aiter__": "__iter__", "__anext__": "__next__"}
+METHOD_OF_THE_BLOCKING_CLIENT_ONLY = {"fan_out"}  # a function of the package on the asynchronous side
 NOT_BLOCKING = {"session"}  # a session of the caller's belongs to the caller's loop
 HERE = Path(__file__).parent
 
@@ -35,7 +36,11 @@ def pairs() -> dict[str, tuple[type, type]]:
             for name in public(type(twin))
             if isinstance(vars(type(twin)).get(name), cached_property)
         ]
-    return found | {"cursor": (infrai_async.Cursor, sync.Cursor)}
+    return found | {
+        "cursor": (infrai_async.Cursor, sync.Cursor),
+        "pairs": (infrai_async.FanOut, sync.FanOut),
+        "entries": (infrai_async.Inventory, sync.Inventory),
+    }
 
 
 def public(cls: type) -> set[str]:
@@ -51,7 +56,7 @@ METHODS = [
     if inspect.isfunction(vars(twin).get(name))
 ]
 # What a cursor's own methods return is asserted in tests/typing: those are written by hand.
-RETURNING = [method for method in METHODS if not method[0].startswith("cursor.")]
+RETURNING = [method for method in METHODS if not method[0].startswith(("cursor.", "pairs.", "entries."))]
 DECLARED = [(path, twin, facade) for path, twin, facade in METHODS if "__wrapped__" in vars(facade)]
 
 
@@ -64,7 +69,13 @@ def test_the_walk_reaches_every_namespace() -> None:
 @pytest.mark.parametrize("path", PAIRS)
 def test_both_have_the_same_public_names(path: str) -> None:
     twin, facade = PAIRS[path]
-    assert {RENAMED.get(name, name) for name in public(twin)} == public(facade)
+    only_blocking = METHOD_OF_THE_BLOCKING_CLIENT_ONLY if facade is Infrai else set()
+    assert {RENAMED.get(name, name) for name in public(twin)} == public(facade) - only_blocking
+
+
+def test_fan_out_takes_the_same_parameters_on_both_sides() -> None:
+    assert list(parameters(Infrai.fan_out))[1:] == list(parameters(infrai_async.fan_out))
+    assert inspect.signature(Infrai.fan_out).parameters["concurrency"].default == 32
 
 
 def parameters(method: Any) -> dict[str, tuple[object, object]]:
@@ -101,14 +112,16 @@ def test_a_declaration_borrows_from_the_method_of_its_name(path: str, twin: Any,
 def test_both_return_the_same(path: str, twin: Any, facade: Any) -> None:
     returned, given = get_type_hints(twin)["return"], get_type_hints(facade)["return"]
     if returned is not given and returned != given:
-        assert str(returned).replace("_cursor.Cursor", "sync._facade.Cursor") == str(given)
-        assert given.__origin__ is sync.Cursor
+        moved = str(returned).replace("_cursor.Cursor", "sync._facade.Cursor")
+        assert moved.replace("_inventory.Inventory", "sync._many.Inventory") == str(given)
+        assert getattr(given, "__origin__", given) in (sync.Cursor, sync.Inventory)
 
 
 def test_every_resource_is_reached() -> None:
     def below(cls: type) -> Iterator[type]:
         for child in cls.__subclasses__():
-            yield child
+            if not child.__name__.startswith("_"):
+                yield child
             yield from below(child)
 
     assert {twin for twin, _ in PAIRS.values()} >= set(below(Resource))
@@ -125,7 +138,7 @@ def test_a_stub_cannot_borrow_from_a_method_of_another_name() -> None:
 
 def test_the_type_of_every_method_is_asserted() -> None:
     text = (HERE.parent / "typing" / "blocking.py").read_text(encoding="utf-8")
-    asserted = set(re.findall(r"assert_type\((?:next\()?((?:client|cursor)\.[\w.]+)", text))
+    asserted = set(re.findall(r"assert_type\((?:next\()?((?:client|cursor|pairs|entries)\.[\w.]+)", text))
     expected = {
         f"{path}.{RENAMED.get(name, name)}" for path, (twin, _) in PAIRS.items() for name in public(twin)
     } - set(PAIRS)

@@ -3,36 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import assert_type
 
 from infrai_async import (
     Ack,
     Activation,
+    AttemptSent,
     Balance,
     Branch,
     Bucket,
+    Budget,
     CacheStats,
+    CallFinished,
     CapabilityInfo,
+    Deadline,
     DiscoveryIndex,
     Distribution,
+    Event,
     Flag,
     FlagState,
     FlagValue,
     FlagValues,
     Infrai,
     Model,
+    Operation,
     Page,
     PresignedUrl,
     Project,
+    ProjectInventory,
     PurgeResult,
     Snapshot,
     Stats,
     TopupRecord,
 )
 from infrai_async.models import JSON
-from infrai_async.sync import Cursor
+from infrai_async.sync import Cursor, FanOut, Inventory
 
 
 def db(client: Infrai) -> None:
@@ -100,6 +107,26 @@ def cursors(client: Infrai) -> None:
     assert_type(cursor.next_cursor, str | None)
 
 
+def many(client: Infrai) -> None:
+    pairs = client.fan_out(client.db.project.list(), lambda project: client.db.branch.list(project_id=project.id))
+    assert_type(pairs, FanOut[Project, Branch])
+    assert_type(
+        client.fan_out(pairs, lambda pair: client.db.snapshot.list(project_id=pair[0].id)),
+        FanOut[tuple[Project, Branch], Snapshot],
+    )
+    for project, branch in pairs:
+        assert_type(project, Project)
+        assert_type(branch, Branch)
+    assert_type(next(pairs), tuple[Project, Branch])
+    assert_type(pairs.close(), None)
+    entries = client.db.inventory(checkpoint="a")
+    assert_type(client.db.inventory(concurrency=1), Inventory)
+    for entry in entries:
+        assert_type(entry, ProjectInventory)
+    assert_type(next(entries), ProjectInventory)
+    assert_type(entries.close(), None)
+
+
 def client_itself(client: Infrai) -> None:
     assert_type(client.with_options(timeout=None), Infrai)
     assert_type(client.stats, Stats)
@@ -107,6 +134,33 @@ def client_itself(client: Infrai) -> None:
     assert_type(client.close(grace=0), None)
     with Infrai() as entered:
         assert_type(entered, Infrai)
+
+
+def blocks(client: Infrai) -> None:
+    assert_type(client.budget(usd=0.5), Budget)
+    assert_type(client.deadline(30), Deadline)
+    assert_type(client.operation("deploy-42"), Operation)
+    client.budget(Decimal(1))
+    client.budget(1)
+    client.budget("0.50")
+    client.deadline(timedelta(minutes=1))
+    with client.budget(usd=0.5) as spent, client.deadline(1.5) as deadline, client.operation("deploy-42") as operation:
+        assert_type(spent, Budget)
+        assert_type(spent.usd, Decimal)
+        assert_type(spent.limit, Decimal)
+        assert_type(spent.by_capability, Mapping[str, Decimal])
+        assert_type(spent.by_vendor, Mapping[str, Decimal])
+        assert_type(deadline, Deadline)
+        assert_type(operation.name, str)
+
+
+def listeners(heard: list[Event], sent: list[AttemptSent]) -> None:
+    def costs(event: Event) -> Decimal | None:
+        return event.cost_usd if isinstance(event, CallFinished) else None
+
+    Infrai(on_event=costs)
+    Infrai(on_event=heard.append)
+    Infrai(on_event=sent.append)  # type: ignore[arg-type]  # pyright: ignore
 
 
 def wrong(client: Infrai, anything: Mapping[str, object]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import assert_type
 
@@ -11,27 +11,42 @@ from infrai_async import (
     Ack,
     Activation,
     AsyncInfrai,
+    AttemptSent,
     Balance,
     Branch,
     Bucket,
+    Budget,
     CacheStats,
+    CallFinished,
+    CallStarted,
     CapabilityInfo,
     Cursor,
+    Deadline,
     DiscoveryIndex,
     Distribution,
+    Event,
+    FanOut,
     Flag,
     FlagState,
     FlagValue,
     FlagValues,
+    InfraiError,
+    Inventory,
     Model,
+    Operation,
     Page,
     PresignedUrl,
     Project,
+    ProjectInventory,
     PurgeResult,
+    Retrying,
     Snapshot,
     Stats,
+    Throttled,
     TopupRecord,
+    fan_out,
 )
+from infrai_async.ext.otel import OpenTelemetry
 
 
 async def db(client: AsyncInfrai) -> None:
@@ -97,12 +112,74 @@ async def cursors(client: AsyncInfrai) -> None:
     assert_type(cursor.next_cursor, str | None)
 
 
+def events(event: Event) -> None:
+    assert_type(event.operation, str | None)
+    match event:
+        case CallStarted():
+            assert_type((event.capability, event.attempt, event.call), tuple[str, int, int])
+        case AttemptSent():
+            assert_type((event.method, event.origin, event.path, event.waited), tuple[str, str, str, float])
+        case Retrying():
+            assert_type((event.reason, event.seconds), tuple[str, float])
+        case Throttled():
+            assert_type(event.seconds, float)
+        case CallFinished():
+            assert_type(event.error, InfraiError | None)
+            assert_type(event.cost_usd, Decimal | None)
+            assert_type((event.cancelled, event.seconds), tuple[bool, float])
+            assert_type(event.request_id, str | None)
+
+
+def listeners(heard: list[Event], sent: list[AttemptSent]) -> None:
+    AsyncInfrai(on_event=events)
+    AsyncInfrai(on_event=heard.append)
+    AsyncInfrai(on_event=OpenTelemetry())
+    AsyncInfrai(on_event=sent.append)  # type: ignore[arg-type]  # pyright: ignore
+    AsyncInfrai(on_event="events")  # type: ignore[arg-type]  # pyright: ignore
+
+
+async def many(client: AsyncInfrai) -> None:
+    pairs = fan_out(client.db.project.list(prefetch=1), lambda project: client.db.branch.list(project_id=project.id))
+    assert_type(pairs, FanOut[Project, Branch])
+    async with pairs as entered:
+        async for project, branch in entered:
+            assert_type(project, Project)
+            assert_type(branch, Branch)
+    assert_type(await pairs.aclose(), None)
+    assert_type(fan_out([1], lambda number: "a" * number), FanOut[int, str])
+    nested = fan_out(pairs, lambda pair: client.db.snapshot.list(project_id=pair[0].id))
+    assert_type(nested, FanOut[tuple[Project, Branch], Snapshot])
+    entries = client.db.inventory(concurrency=8, checkpoint="a", on_error=print, progress=True)
+    assert_type(entries, Inventory)
+    async for entry in entries:
+        assert_type(entry, ProjectInventory)
+        assert_type(entry.branches, tuple[Branch, ...])
+
+
 async def client_itself(client: AsyncInfrai) -> None:
     assert_type(client.with_options(timeout=None), AsyncInfrai)
     assert_type(client.stats, Stats)
     assert_type(await client.call("db.project.get", {"id": "a"}), Model | Page[Model])
     async with AsyncInfrai() as entered:
         assert_type(entered, AsyncInfrai)
+
+
+def blocks(client: AsyncInfrai) -> None:
+    assert_type(client.budget(usd=0.5), Budget)
+    assert_type(client.deadline(30), Deadline)
+    assert_type(client.operation("deploy-42"), Operation)
+    client.budget(Decimal(1))
+    client.budget(1)
+    client.budget("0.50")
+    client.deadline(timedelta(minutes=1))
+    with client.budget(usd=0.5) as spent, client.deadline(1.5) as deadline, client.operation("deploy-42") as operation:
+        assert_type(spent, Budget)
+        assert_type(spent.usd, Decimal)
+        assert_type(spent.limit, Decimal)
+        assert_type(spent.by_capability, Mapping[str, Decimal])
+        assert_type(spent.by_vendor, Mapping[str, Decimal])
+        assert_type(deadline, Deadline)
+        assert_type(operation.name, str)
 
 
 def wrong(client: AsyncInfrai, anything: Mapping[str, object]) -> None:

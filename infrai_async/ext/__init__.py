@@ -1,0 +1,1 @@
+"""Integrations with other packages, each behind an extra of its own; nothing here is loaded unless it is imported."""
