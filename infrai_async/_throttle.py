@@ -68,8 +68,8 @@ class Pace:
             let_through = succeeded - self._before
             if self._rate is not None:  # what went through is too low a guess, what was tried is too high
                 self._rate = max(1.0, (let_through / (now - self._since) + self._tried(now)) / 2)
-            elif let_through >= _FEW:  # the service had saved some up: so the pause counts too
-                self._rate = let_through / (resumes_at - self._since)
+            elif let_through >= _FEW:  # perhaps at once, out of what the pause will make up for
+                self._rate = let_through / max(now - self._since, resumes_at - now)
             self._since, self._before = now, succeeded
         self.limited = True
         self._resumed = self.next_start = max(resumes_at, self._resumed)

@@ -279,12 +279,19 @@ def test_the_rate_falls_when_the_service_throttles_and_grows_back_when_not() -> 
 
     pace = Pace()
     pace.begin(0.0, 0)
-    pace.slow_down(0.9, 1.0, 100, 0.8)  # 100 in a second
-    assert tried(pace, 1.0) == pytest.approx(85.0)
-    assert tried(pace, 2.0) == pytest.approx(100.0)
-    assert tried(pace, 3.0) == pytest.approx(115.0)
-    pace.slow_down(3.0, 3.1, 300, 2.9)  # 200 in 2.1 seconds, with 115 tried
-    assert tried(pace, 3.1) == pytest.approx(0.85 * (200 / 2.1 + 115.0) / 2)
+    pace.slow_down(1.0, 1.1, 100, 0.9)  # 100 in a second
+    assert tried(pace, 1.1) == pytest.approx(85.0)
+    assert tried(pace, 2.1) == pytest.approx(100.0)
+    assert tried(pace, 3.1) == pytest.approx(115.0)
+    pace.slow_down(3.1, 3.2, 300, 3.0)  # 200 in 2.1 seconds, with 115 tried
+    assert tried(pace, 3.2) == pytest.approx(0.85 * (200 / 2.1 + 115.0) / 2)
+
+
+def test_what_came_at_once_is_what_the_pause_makes_up_for() -> None:
+    pace = Pace()
+    pace.begin(0.0, 0)
+    pace.slow_down(0.05, 0.15, 20, 0.04)
+    assert pace == Pace(limited=True, next_start=0.15, rate=pytest.approx(200.0), resumed=0.15, since=0.05, before=20)
 
 
 def test_an_answer_to_what_was_sent_before_the_pause_teaches_nothing_new() -> None:
@@ -299,7 +306,7 @@ def test_an_answer_to_what_was_sent_before_the_pause_teaches_nothing_new() -> No
 def test_a_late_loop_makes_up_for_a_moment_only() -> None:
     pace = Pace()
     pace.begin(0.0, 0)
-    pace.slow_down(0.9, 1.0, 100, 0.8)
-    pace.start(1.0, 9)
-    pace.start(1.5, 9)
-    assert pace.next_start == pytest.approx(1.45 + 1 / 98.125)
+    pace.slow_down(1.0, 1.1, 100, 0.9)
+    pace.start(1.1, 9)
+    pace.start(1.6, 9)
+    assert pace.next_start == pytest.approx(1.55 + 1 / 98.125)
