@@ -71,7 +71,7 @@ class AttemptSent(Event):
 class Retrying(Event):
     """An attempt failed, and the call pauses before it is sent again.
 
-    One that the service throttled has a ``Throttled`` instead: then the whole pool waits.
+    One whose answer says how long to wait has a ``Throttled`` instead: then the whole pool waits.
 
     Attributes:
         reason: the code that the service gave, or what went wrong in a few words.
@@ -84,9 +84,10 @@ class Retrying(Event):
 
 @attrs.frozen(kw_only=True)
 class Throttled(Event):
-    """The answer to this call (429 or 503 with ``Retry-After``) asks everybody in the pool to wait.
+    """The answer to this call (429, or 503 with ``Retry-After``) makes everybody in the pool wait.
 
-    How long other calls then wait is told by their next ``AttemptSent``.
+    A 429 that does not say for how long makes them wait as long as its call pauses, which a ``Retrying`` then tells.
+    How long other calls wait is told by their next ``AttemptSent``.
 
     Attributes:
         seconds: how long.

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-import infrai_async
 from benchmarks import storms
 from benchmarks.service import running
 
@@ -54,7 +53,6 @@ async def test_calls_end_right_and_effects_happen_once_while_answers_break() -> 
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
-@pytest.mark.skipif(not hasattr(infrai_async, "fan_out"), reason="needs fan_out")
 async def test_a_slow_consumer_holds_the_listing_back() -> None:
     with running("listing") as service:
         program = f"""

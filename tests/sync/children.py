@@ -16,7 +16,10 @@ from collections.abc import Callable
 from typing import Any, Final, Self
 
 import attrs
+import pytest
 from support.oracle import SMALL, Oracle, Reply, Seen, answer
+
+from infrai_async.sync._runner import Runner
 
 LONG: Final = 30.0  # seconds: what nothing may wait for
 SOON: Final = 2.0  # seconds: what comes "at once", on a machine that is busy
@@ -124,6 +127,19 @@ class Child:
         self._errors.seek(0)
         complaints = [line for line in self._errors if not SLOW(line)]
         return printed, "".join(complaints), code
+
+
+def count_crossings(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """A list that grows with each way into an event loop."""
+    crossings: list[object] = []
+    run = Runner.run
+
+    def counted(self: Runner, start: Any) -> Any:
+        crossings.append(start)
+        return run(self, start)
+
+    monkeypatch.setattr(Runner, "run", counted)
+    return crossings
 
 
 def run(script: str, *arguments: str, **options: Any) -> tuple[str, str, int]:

@@ -10,9 +10,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from support.oracle import SMALL, Oracle, Reply, Seen, answer, refuse
+from sync.children import count_crossings
 
 from infrai_async import Infrai, InvalidArgument, PaginationError, ServerError
-from infrai_async.sync._runner import Runner
 
 
 def listing(total: int, size: int = 10) -> Callable[[Seen], Reply]:
@@ -56,17 +56,9 @@ def test_nothing_is_sent_until_the_cursor_is_read(client: Infrai, oracle: Oracle
 
 
 def test_it_crosses_into_the_loop_once_a_page(client: Infrai, monkeypatch: pytest.MonkeyPatch) -> None:
-    crossed = 0
-    run = Runner.run
-
-    def counted(self: Runner, start: object) -> object:
-        nonlocal crossed
-        crossed += 1
-        return run(self, start)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Runner, "run", counted)
+    crossings = count_crossings(monkeypatch)
     assert len(list(client.db.project.list())) == 25
-    assert crossed == 3
+    assert len(crossings) == 3
 
 
 def test_loops_pages_and_next_go_on_from_where_it_stands(client: Infrai) -> None:

@@ -13,10 +13,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from support.oracle import SMALL, Oracle, Reply, Seen, answer, refuse
+from sync.children import count_crossings
 
 from infrai_async import BadRequestError, ClientClosedError, ConfigurationError, Infrai, InfraiError, InvalidArgument
 from infrai_async.sync import FanOut
-from infrai_async.sync._runner import Runner
 
 
 def query(seen: Seen) -> dict[str, str]:
@@ -74,23 +74,15 @@ def test_every_child_comes_once(client: Infrai, concurrency: int) -> None:
 
 
 def test_it_crosses_into_the_loop_at_most_once_a_page(client: Infrai, monkeypatch: pytest.MonkeyPatch) -> None:
-    crossed = 0
-    run = Runner.run
-
-    def counted(self: Runner, start: object) -> object:
-        nonlocal crossed
-        crossed += 1
-        return run(self, start)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Runner, "run", counted)
+    crossings = count_crossings(monkeypatch)
     assert len(ids(pairs_of(client))) == 325
-    assert crossed <= 51  # two pages each of 25 parents, and the end
-    crossed = 0
+    assert len(crossings) <= 51  # two pages each of 25 parents, and the end
+    crossings.clear()
     rows = 0
     for _ in client.fan_out(range(1_000), lambda _: range(100)):
         rows += 1
     assert rows == 100_000
-    assert crossed <= 120  # all that is ready
+    assert len(crossings) <= 120  # all that is ready
 
 
 def test_next_and_loops_go_on_from_where_it_stands_and_plain_iterables_and_others_nest(client: Infrai) -> None:
