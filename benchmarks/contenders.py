@@ -126,7 +126,7 @@ def parsed(description: str | None, contenders: Iterable[str], works: Iterable[s
     if arguments.without_orjson:
         from infrai_async import _json
 
-        vars(_json)["orjson"] = None  # as if it were not installed
+        vars(_json)["loads"] = _json.loads_by_standard_library  # as if orjson were not installed
     return arguments
 
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from infrai_async._cursor import Cursor, Pages
     from infrai_async._events import AttemptSent, CallFinished, CallStarted, Event, Retrying, Throttled
     from infrai_async._fan_out import FanOut, fan_out
+    from infrai_async._figures import Stats
     from infrai_async._inventory import Inventory
-    from infrai_async._pool import Stats
     from infrai_async._request import UNSET, Unset
     from infrai_async._retry import RetryPolicy
     from infrai_async._scopes import Budget, Deadline, Operation
@@ -90,7 +90,7 @@ _HOMES = (
     "_retry",
     "_cursor",
     "_scopes",
-    "_pool",
+    "_figures",
     "_client",
     "_fan_out",
     "_inventory",

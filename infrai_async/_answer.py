@@ -77,6 +77,8 @@ def open_envelope(answer: Answer) -> Envelope:
     if not isinstance(document, dict):
         return Envelope(document, error=None if success else {})
     ok = document.get("ok")
+    if ok is True and success and "data" in document:
+        return Envelope(document["data"], document.get("metadata"), None, "$.data", True)
     if ok is False or ("ok" in document and not _ENVELOPE.isdisjoint(document)):
         return _from_envelope(document, success, answer.status)
     return Envelope(document, error=None if success else _bare_error(document))
@@ -121,11 +123,11 @@ def exact(number: float) -> Decimal:
     return Decimal(repr(number))
 
 
-def cost_of(envelope: Envelope) -> Decimal | None:
-    """Return what the call cost, where the envelope says so."""
+def cost_of(envelope: Envelope) -> float | None:
+    """Return what the call cost in USD, as the envelope spells it, where it says so; ``exact`` makes money of it."""
     metadata = envelope.metadata
     cost = metadata.get("cost_usd") if isinstance(metadata, dict) else None
-    return exact(cost) if isinstance(cost, int | float) and not isinstance(cost, bool) else None
+    return cost if cost.__class__ is float or cost.__class__ is int else None
 
 
 def request_id(envelope: Envelope) -> str | None:

@@ -20,10 +20,12 @@ from yarl import URL
 from infrai_async._config import Secret
 from infrai_async._config import base_url as resolve_base_url
 from infrai_async._core import Core, Options
-from infrai_async._pool import HeaderSet, KeySource, Pool, PoolSettings, Stats
+from infrai_async._figures import Stats
+from infrai_async._pool import KeySource, Pool, PoolSettings
 from infrai_async._request import UNSET, Unset, check_names, seconds
 from infrai_async._retry import RetryPolicy
 from infrai_async._scopes import Scoped
+from infrai_async._ticket import HeaderSet
 from infrai_async._version import __version__
 from infrai_async.capabilities import CAPABILITIES
 from infrai_async.errors import ConfigurationError, InvalidArgument

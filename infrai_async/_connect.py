@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from collections.abc import Coroutine
 from contextvars import ContextVar
 from typing import Any, Final
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
-import attrs
 
 from infrai_async.errors import ConnectError, TransportError
 
@@ -20,14 +20,13 @@ _RECEIVE_BYTES: Final = 64 * 2**10
 _sighting: Final[ContextVar[Sighting]] = ContextVar("infrai_async_sighting")
 
 
-@attrs.define(eq=False)
 class Sighting:
     """What was seen of one call's connections: tells what was sent from what never left."""
 
-    connected: bool = False
-    opened: int = 0
-    reused: int = 0
-    fresh: bool = False
+    connected = False
+    opened = 0
+    reused = 0
+    fresh = False
     transport: asyncio.Transport | None = None
 
     def watch(self, *, connected: bool) -> None:
@@ -63,19 +62,20 @@ def _make_socket(address: tuple[Any, ...]) -> socket.socket:
     return _Socket(*address[:3])
 
 
-class Connector(aiohttp.TCPConnector):
-    """aiohttp's connector without limits of its own (the pool counts), which reports what it does."""
+def make_connector(context: ssl.SSLContext | None) -> aiohttp.TCPConnector:
+    """Return a connector without limits of its own (the pool counts)."""
+    return aiohttp.TCPConnector(limit=0, ssl=True if context is None else context, socket_factory=_make_socket)
 
-    def __init__(self, context: ssl.SSLContext | None) -> None:
-        super().__init__(limit=0, ssl=True if context is None else context, socket_factory=_make_socket)
 
-    async def connect(self, *args: Any, **kwargs: Any) -> aiohttp.connector.Connection:
-        """Return a connection, and report it to whoever watches."""
-        connection = await super().connect(*args, **kwargs)
+class ReportedRequest(aiohttp.ClientRequest):
+    """aiohttp's request, which reports its connection to whoever watches."""
+
+    def send(self, conn: aiohttp.connector.Connection) -> Coroutine[Any, Any, aiohttp.ClientResponse]:
+        """Send it; a plain method, because a coroutine of its own would be run through at every wait."""
         sighting = _sighting.get(None)
         if sighting is not None:
-            sighting.see(connection)
-        return connection
+            sighting.see(conn)
+        return super().send(conn)
 
 
 def environment_proxy(origin: str) -> str | None:

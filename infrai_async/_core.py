@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import time
 from collections.abc import Coroutine, Mapping
 from typing import Any, Final, TypeVar
@@ -13,10 +12,11 @@ import attrs
 from infrai_async import _flow
 from infrai_async._cursor import Cursor, check_count, check_max_items
 from infrai_async._decode import decode, decode_page
-from infrai_async._pool import HeaderSet, Pool
+from infrai_async._pool import Pool
 from infrai_async._request import build, check_key
 from infrai_async._retry import RetryPolicy
-from infrai_async._scopes import current_operation, surrounding
+from infrai_async._scopes import blocks, current_operation, surrounding
+from infrai_async._ticket import HeaderSet, Ticket
 from infrai_async.capabilities import Capability
 from infrai_async.models import Model, Page
 
@@ -82,32 +82,27 @@ class Core:
         idempotency_key: str | None = None,
     ) -> Coroutine[Any, Any, R]:
         # No coroutine of its own, nor are the two above: each level would be run through at every wait.
-        options = self.options
+        pool, options = self.pool, self.options
         deadline = _NEVER if options.timeout is None else time.monotonic() + options.timeout
-        scopes = surrounding(self.pool)
-        if scopes is not None:
+        claim = scopes = None
+        if blocks.get() and (scopes := surrounding(pool)) is not None:
             deadline = min(deadline, scopes.until)
-        claim = scopes.claim(row, arguments) if scopes is not None and idempotency_key is None else None
+            claim = scopes.claim(row, arguments) if idempotency_key is None else None
+        key = None
+        if row.mutates or idempotency_key is not None:
+            key = _key_for(row, idempotency_key) if claim is None else claim.key
         call = _flow.Call(
-            row,
-            arguments,
-            options.retry,
-            self.pool.learned,
-            left=lambda: deadline - time.monotonic(),
-            chance=random.random,
-            spend=self.pool.spend,
-            scopes=scopes,
-            idempotency_key=_key_for(row, idempotency_key) if claim is None else claim.key,
-            key_in_body=idempotency_key is not None,
+            row, arguments, options.retry, pool.learned, pool.spend, deadline=deadline, idempotency_key=key
         )
-        flow = _flow.run(call, decoder)
-        listener = self.pool.listener
-        if listener is None:
-            running = self.pool.run(flow, deadline, options.headers, public=row.public)
+        call.scopes = scopes
+        call.key_in_body = idempotency_key is not None
+        ticket = Ticket(_flow.run(call, decoder), deadline, options.headers, public=row.public, scopes=scopes)
+        if pool.listener is None:
+            running = pool.run(ticket)
         else:
-            reporter = listener.follow(row.id, current_operation(self.pool))
+            reporter = ticket.reporter = pool.listener.follow(row.id, current_operation(pool))
             call.answered = reporter.answered
-            running = self.pool.run_reported(flow, deadline, options.headers, public=row.public, reporter=reporter)
+            running = pool.run_reported(ticket, reporter)
         return running if claim is None else claim.follow(running)
 
 
@@ -118,7 +113,5 @@ class Resource:
         self._core = core
 
 
-def _key_for(row: Capability[Any], given: str | None) -> str | None:
-    if given is not None:
-        return check_key(row, given)
-    return os.urandom(16).hex() if row.mutates else None
+def _key_for(row: Capability[Any], given: str | None) -> str:
+    return os.urandom(16).hex() if given is None else check_key(row, given)

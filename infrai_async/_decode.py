@@ -61,9 +61,9 @@ def decode(row: Capability[R], envelope: Envelope) -> R:
     """
     root = envelope.root
     try:
-        structure = _structurer(row.returns)
         form = _FORMS.get(row.returns)
-        return structure(envelope.data if form is None else form(envelope), _metadata(envelope))
+        data = envelope.data if form is None else form(envelope)
+        return _STRUCTURERS[row.returns](data, _metadata(envelope))  # type: ignore[no-any-return]
     except _Mismatch as mismatch:
         raise _decode_error(mismatch, root) from None
 
@@ -90,7 +90,7 @@ def decode_page(row: Capability[R], envelope: Envelope) -> Page[R]:
 
 
 def _each(cls: type[R], items: list[Any], metadata: Metadata) -> tuple[R, ...]:
-    structure = _structurer(cls)
+    structure = _STRUCTURERS[cls]
     try:
         return tuple([structure(item, metadata) for item in items])
     except _Mismatch:
@@ -114,7 +114,7 @@ def _metadata(envelope: Envelope) -> Metadata:
     if raw is None or raw == {}:
         return NO_METADATA
     try:
-        return _structurer(Metadata)(raw, None)
+        return _STRUCTURERS[Metadata](raw, None)  # type: ignore[no-any-return]
     except _Mismatch as mismatch:
         raise DecodeError(
             f"$.metadata{mismatch.path}: expected {mismatch.wanted}, got {mismatch.found}",
@@ -246,7 +246,7 @@ def _is_model(cls: Any) -> bool:
 
 
 def _model(cls: type[Any]) -> Callable[[Any, Any], Any]:
-    structure = _structurer(cls)
+    structure = _STRUCTURERS[cls]
     return lambda value, _: structure(value, NO_METADATA)
 
 
@@ -276,18 +276,20 @@ _PRIMITIVES: Final[Mapping[type, Callable[[Any, Any], Any]]] = {
     datetime: _time,
 }
 _CONVERTER: Final = _registry()
-_STRUCTURERS: Final[dict[type[Any], Callable[[Any, Metadata | None], Any]]] = {}
 
 
 # --- one compiled function a class -------------------------------------------------------------------------------
 
 
-def _structurer(cls: type[R]) -> Callable[[Any, Metadata | None], R]:
-    """Return ``f(plain, metadata) -> cls``, raising ``_Mismatch``."""
-    known = _STRUCTURERS.get(cls)
-    if known is None:
-        known = _STRUCTURERS[cls] = _make_structurer(cls)
-    return known
+class _Structurers(dict[type[Any], Callable[[Any, Metadata | None], Any]]):
+    """For each class ``f(plain, metadata) -> cls``, raising ``_Mismatch``; made when it is first asked for."""
+
+    def __missing__(self, cls: type[Any]) -> Callable[[Any, Metadata | None], Any]:
+        made = self[cls] = _make_structurer(cls)
+        return made
+
+
+_STRUCTURERS: Final = _Structurers()
 
 
 def _make_structurer(cls: type[Any]) -> Callable[[Any, Metadata | None], Any]:

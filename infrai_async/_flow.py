@@ -1,19 +1,20 @@
 """One call from beginning to end, as a generator without I/O: the order of things, in one screen.
 
 It yields what it wants done and is sent what came of it; the pool does it. So every rule here is tested by sending
-answers, without a loop, a socket or a clock.
+answers, without a loop or a socket, by a clock of the test's own.
 """
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Callable, Generator, Mapping
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any, TypeAlias, TypeVar
 
 import attrs
 
-from infrai_async._answer import Answer, Broken, Envelope, cost_of, open_envelope, refusal, request_id, vendor_of
+from infrai_async._answer import Answer, Broken, Envelope, cost_of, exact, open_envelope, refusal, request_id, vendor_of
 from infrai_async._request import Request, build
 from infrai_async._retry import RetryPolicy, Verdict, judge_broken, judge_refusal, retry_after_seconds
 from infrai_async._scopes import Scopes
@@ -35,18 +36,6 @@ from infrai_async.errors import (
 from infrai_async.models import Ack
 
 T = TypeVar("T")
-
-
-@attrs.frozen
-class Send:
-    """Send it, as soon as there is a place and the gate is open, unless ``scopes`` forbid it by then.
-
-    ``again`` says that it repeats one that failed.
-    """
-
-    request: Request
-    again: bool = False
-    scopes: Scopes | None = None
 
 
 @attrs.frozen
@@ -96,7 +85,7 @@ class Learned:
     generation: int = 0
 
 
-Step: TypeAlias = Send | Pause | Hold | Renew
+Step: TypeAlias = Request | Pause | Hold | Renew
 Result: TypeAlias = Answer | Broken | Refused | Expired | Closed | bool | None
 Flow: TypeAlias = Generator[Step, Result, T]
 Decoder: TypeAlias = Callable[[Capability[Any], Envelope], T]
@@ -111,36 +100,60 @@ class Failure:
     unrouted: bool = False
 
 
-@attrs.define
 class Call:
     """One call: what it was asked, and what it knows of itself while it runs.
 
-    ``left`` gives the seconds that its time has left, ``chance`` a number between 0 and 1; ``spend`` takes what an
-    answer says it cost; ``answered`` each answer that could be read, where somebody listens.
+    What few calls come to know is declared on the class, so that a call which goes well does not pay for it.
+
+    Attributes:
+        deadline: when its time is up, by ``clock``.
+        spend: takes what an answer says it cost, as it stands there.
+        answered: takes each answer that could be read, where somebody listens.
+        key_in_body: whether the caller chose the idempotency key (D4).
     """
 
-    row: Capability[Any]
-    arguments: Mapping[str, object]
-    policy: RetryPolicy
-    learned: Learned
-    left: Callable[[], float]
-    chance: Callable[[], float]
-    spend: Callable[[Decimal], None]
     scopes: Scopes | None = None
     answered: Callable[[Envelope], None] | None = None
-    idempotency_key: str | None = None
-    key_in_body: bool = False
-    generation: int = 0
-    moved: bool = False
-    renewed: bool = False
-    ambiguous: bool = False
-    failures: int = 0
-    tries: list[tuple[Answer | Broken, str, str | None]] = attrs.field(factory=list)
+    key_in_body = False
+    moved = False
+    renewed = False
+    ambiguous = False
+    failures = 0
+    tries: tuple[tuple[Answer | Broken, str, str | None], ...] = ()
+
+    def __init__(
+        self,
+        row: Capability[Any],
+        arguments: Mapping[str, object],
+        policy: RetryPolicy,
+        learned: Learned,
+        spend: Callable[[float], None],
+        *,
+        deadline: float,
+        idempotency_key: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.row = row
+        self.arguments = arguments
+        self.policy = policy
+        self.learned = learned
+        self.spend = spend
+        self.deadline = deadline
+        self.idempotency_key = idempotency_key
+        self.clock = clock
+        self.chance = chance
+        self.generation = learned.generation
+
+    def left(self) -> float:
+        """Return the seconds that its time has left."""
+        return self.deadline - self.clock()
 
     def request(self) -> Request:
         """Build the request for the generation of routes that is being tried."""
-        route = self.row.routes[self.generation % len(self.row.routes)]
-        return build(self.row, route, self.arguments, self.idempotency_key, key_in_body=self.key_in_body)
+        row = self.row
+        route = row.routes[self.generation % len(row.routes)]
+        return build(row, route, self.arguments, self.idempotency_key, key_in_body=self.key_in_body)
 
     def move(self, failure: Failure) -> bool:
         """Go over to the other generation's route, once, when the service does not know this one (D2)."""
@@ -153,6 +166,10 @@ class Call:
         """Remember for the client's lifetime which generation of routes answered."""
         if self.moved and not unrouted:
             self.learned.generation = self.generation
+
+    def note_try(self, result: Answer | Broken, error: str, request: str | None = None) -> None:
+        """Keep what came of an attempt that failed, for the error's ``attempts``."""
+        self.tries = (*self.tries, (result, error, request))
 
     def fail(self, error: InfraiError, outcome: Outcome) -> InfraiError:
         """Complete an error with what the call knows."""
@@ -187,13 +204,11 @@ class Call:
 
 def run(call: Call, decode: Decoder[T]) -> Flow[T]:
     """Send until there is an answer to give back, or a reason to stop."""
-    call.generation = call.learned.generation
     request = call.request()
     error: InfraiError | None = None
-    again = False
     while True:
         try:
-            result = yield Send(request, again, call.scopes)
+            result = yield request
         except ConfigurationError as unusable:
             raise call.fail(unusable, "not_sent") from unusable.__cause__
         except (BudgetExceeded, TimeoutError) as forbidden:
@@ -206,13 +221,13 @@ def run(call: Call, decode: Decoder[T]) -> Flow[T]:
             if not isinstance(outcome, Failure):
                 return outcome
         elif isinstance(result, Broken):
-            call.tries.append((result, str(result.error), None))
+            call.note_try(result, str(result.error))
             outcome = Failure(result.error, judge_broken(call.row, result.error, sent=result.sent))
         else:
-            assert isinstance(result, Refused | Expired | Closed)  # noqa: S101 - nothing else answers a Send
+            assert isinstance(result, Refused | Expired | Closed)  # noqa: S101 - nothing else answers a request
             raise _unsent(call, result, error)
         if call.move(outcome):
-            request, again = call.request(), False
+            request = call.request()
             continue
         error = outcome.error
         if call.settle(outcome):
@@ -220,7 +235,7 @@ def run(call: Call, decode: Decoder[T]) -> Flow[T]:
         if outcome.verdict.hold is not None:
             yield Hold(outcome.verdict.hold)
         if (yield from _renewed(call, error)):
-            again = False
+            request = attrs.evolve(request, again=False)
             continue
         pause = call.pause(outcome)
         if pause is None:
@@ -230,7 +245,7 @@ def run(call: Call, decode: Decoder[T]) -> Flow[T]:
         held = outcome.verdict.hold is not None  # then the gate makes it wait, and it draws on no quota
         if not held and (yield Pause(pause, call.row.id, call.tries[-1][1])) is not True:
             raise error
-        again = True
+        request = attrs.evolve(request, again=True)
 
 
 def _renewed(call: Call, error: InfraiError) -> Generator[Step, Result, bool]:
@@ -253,20 +268,21 @@ def _read(call: Call, answer: Answer, decode: Decoder[T]) -> T | Failure:
         if (cost := cost_of(envelope)) is not None:
             call.spend(cost)
             if call.scopes is not None:
-                call.scopes.charge(cost, call.row.id, vendor_of(envelope))
+                call.scopes.charge(exact(cost), call.row.id, vendor_of(envelope))
         if call.answered is not None:
             call.answered(envelope)
         if envelope.error is None:
             value = decode(call.row, envelope)
-            call.note_route(unrouted=False)
+            if call.moved:
+                call.note_route(unrouted=False)
             return value
     except DecodeError as error:
         error.status = answer.status
-        call.tries.append((answer, str(error), request_id(envelope) if envelope else None))
+        call.note_try(answer, str(error), request_id(envelope) if envelope else None)
         return Failure(error, Verdict(ambiguous=True, again=False))
     after = retry_after_seconds(answer.headers, datetime.now(UTC))
     refused = refusal(answer, envelope, after)
-    call.tries.append((answer, refused.code or f"HTTP {answer.status}", refused.request_id))
+    call.note_try(answer, refused.code or f"HTTP {answer.status}", refused.request_id)
     unrouted = answer.status in (404, 405) and (not envelope.enveloped or refused.code == "NOT_FOUND")
     call.note_route(unrouted=unrouted)
     return Failure(refused, judge_refusal(call.row, refused, after), unrouted)

@@ -9,66 +9,18 @@ import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable
 from ssl import SSLContext
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final, cast
 
 import aiohttp
-import attrs
 from yarl import URL
 
-from infrai_async._answer import Broken
-from infrai_async._config import Secret
-from infrai_async._connect import Connector, Sighting
-from infrai_async._flow import Closed, Expired
+from infrai_async._connect import ReportedRequest, make_connector
 from infrai_async._throttle import Gate, Pace
-from infrai_async.errors import TimeoutError, TransportError
-
-if TYPE_CHECKING:
-    from infrai_async._reporter import Reporter
+from infrai_async._ticket import Ticket
 
 _LAST_WORDS: Final = 1.0  # seconds for cancelled calls to end
 _MOMENT: Final = 0.05  # seconds
 _NEVER: Final = float("inf")
-
-
-@attrs.define(eq=False, kw_only=True)
-class Ticket(Sighting):
-    """One call while it runs: who runs it, until when, and what it waits for."""
-
-    task: asyncio.Task[object]
-    cancelling: int
-    deadline: float
-    begun: float
-    waits: str = ""
-    sending: bool = False
-    started_at: float = 0.0
-    sent_at: float = 0.0
-    attempts: int = 0
-    retries: int = 0
-    ended_by: str = ""
-    key: Secret | None = None
-    keys_asked: int = 0
-    reporter: Reporter | None = None
-
-    def end(self, why: str) -> None:
-        """Cancel the call for a reason of the pool's own."""
-        if not self.ended_by:
-            self.ended_by = why
-            self.task.cancel()
-
-    def interrupted(self) -> Broken | Closed | Expired | None:
-        """Say what a cancellation means: the pool's own reason, or ``None`` for somebody else's."""
-        if not self.ended_by or self.task.uncancel() > self.cancelling:
-            return None
-        if not self.sending:
-            return Closed() if self.ended_by == "closed" else Expired(self.waits)
-        if self.ended_by == "closed":
-            return self.broken(TransportError("the client was closed before the answer came"))
-        return self.broken(TimeoutError("the call's time ran out before the answer came"))
-
-    def broken(self, error: TransportError, *, not_sent: bool = False) -> Broken:
-        """Describe an attempt that got no complete answer."""
-        sent = self.connected and not not_sent
-        return Broken(error, sent, self.started_at, time.monotonic() - self.sent_at, self.sent_at - self.begun)
 
 
 class Home:
@@ -84,7 +36,7 @@ class Home:
         context: SSLContext | None,
     ) -> None:
         self.loop = loop
-        self.calls: set[Ticket] = set()
+        self.calls: set[Ticket[Any]] = set()
         self.key_lock = asyncio.Lock()
         self.borrowed = borrowed is not None
         self.session = borrowed or _new_session(proxy, context)
@@ -106,13 +58,14 @@ class Home:
 
     # --- deadlines: one timer serves all calls ---
 
-    def enter(self, ticket: Ticket) -> None:
-        """Watch over a call."""
+    def enter(self, ticket: Ticket[Any]) -> None:
+        """Watch over a call, which the current task runs."""
+        ticket.begin(cast("asyncio.Task[Any]", asyncio.current_task(self.loop)))
         self.calls.add(ticket)
         if ticket.deadline < self._next_deadline:
             self._arm(ticket.deadline)
 
-    def leave(self, ticket: Ticket) -> None:
+    def leave(self, ticket: Ticket[Any]) -> None:
         """Let a call go."""
         self.calls.discard(ticket)
         if self._closing is not None and not self.calls:
@@ -231,7 +184,12 @@ def _expire(home: weakref.ref[Home]) -> None:
 
 
 def _new_session(proxy: str | URL | None, context: SSLContext | None) -> aiohttp.ClientSession:
-    session = aiohttp.ClientSession(connector=Connector(context), cookie_jar=aiohttp.DummyCookieJar(), proxy=proxy)
+    session = aiohttp.ClientSession(
+        connector=make_connector(context),
+        request_class=ReportedRequest,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        proxy=proxy,
+    )
     # aiohttp would send GET, PUT and DELETE again on a reused connection that broke, unseen by the attempts that we
     # report and by the rules of what may be sent again. Its own test client switches that off the same way.
     session._retry_connection = False

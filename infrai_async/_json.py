@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from typing import NoReturn
 
 try:
@@ -23,19 +24,23 @@ def _finite(text: str) -> float:
     return value
 
 
-def loads(body: bytes) -> object:
+_decode = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite).decode
+
+
+def loads_by_standard_library(body: bytes) -> object:
     """Parse a JSON document.
 
     Raises:
         ValueError: it is none, or not UTF-8, or nested beyond reason.
     """
-    if orjson is not None:
-        return orjson.loads(body)
     text = body.decode()
     try:
-        document: object = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+        document: object = _decode(text)
         if "\\u" in text:
             json.dumps(document, ensure_ascii=False).encode()  # refuses half of a surrogate pair, as orjson does
     except RecursionError:
         raise ValueError("nested too deeply") from None
     return document
+
+
+loads: Callable[[bytes], object] = loads_by_standard_library if orjson is None else orjson.loads

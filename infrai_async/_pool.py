@@ -17,88 +17,38 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Awaitable, Callable, Mapping
-from decimal import Decimal
+from collections.abc import Awaitable, Callable
 from ssl import SSLContext
-from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 import aiohttp
 import attrs
-from aiohttp import hdrs
-from multidict import CIMultiDict, istr
 from yarl import URL
 
 from infrai_async._answer import LARGEST_ANSWER, Answer, Broken
 from infrai_async._config import Secret, check_api_key, credentials_file, find_api_key
 from infrai_async._connect import CONNECT_SECONDS, as_transport_error, environment_proxy
-from infrai_async._flow import Closed, Flow, Hold, Learned, Pause, Refused, Renew, Result, Send
-from infrai_async._home import Home, Ticket
+from infrai_async._figures import Figures, Stats
+from infrai_async._flow import Closed, Hold, Learned, Pause, Refused, Renew, Result
+from infrai_async._home import Home
 from infrai_async._places import Places
 from infrai_async._request import Request
-from infrai_async._scopes import add_exactly
 from infrai_async._throttle import Gate, Pace, RetryQuota
 from infrai_async.errors import ConfigurationError, InfraiError
 
 if TYPE_CHECKING:
     from infrai_async._reporter import Listener, Reporter
+    from infrai_async._ticket import Ticket
 
 T = TypeVar("T")
 KeySource: TypeAlias = str | Callable[[], str | Awaitable[str]] | None
 
 _LARGEST_INLINE: Final = 2**20  # bytes; aiohttp warns of larger ones that are passed as bytes
-_SHORTEST_SECRET: Final = 8
 _ELSEWHERE: Final = 2.0  # seconds beyond the grace for another loop to close its part
-_IDEMPOTENCY_KEY: Final = istr("Idempotency-Key")
-_JSON: Final = "application/json"
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)  # the call's own timer does the rest
 _log: Final = logging.getLogger("infrai_async")
 _pools: Final[weakref.WeakSet[Pool]] = weakref.WeakSet()
 _left_behind: Final[list[object]] = []
-
-
-@attrs.frozen(kw_only=True)
-class Stats:
-    """What a pool has done so far.
-
-    Attributes:
-        calls: calls begun. ``succeeded`` and ``failed`` are those that have ended.
-        attempts: how often something was sent.
-        retries: those of them that repeat one that failed.
-        in_flight: calls that hold a place now; ``waiting`` those that wait for one.
-        throttled_seconds: how long the service has kept the pool waiting so far (429, 503).
-        connections_opened: connections made; ``connections_reused`` attempts that needed none. Both stay zero for a
-            borrowed session, whose connections are not ours to watch.
-        cost_usd: the sum of what the answers said they cost.
-    """
-
-    calls: int = 0
-    succeeded: int = 0
-    failed: int = 0
-    attempts: int = 0
-    retries: int = 0
-    in_flight: int = 0
-    waiting: int = 0
-    throttled_seconds: float = 0.0
-    connections_opened: int = 0
-    connections_reused: int = 0
-    cost_usd: Decimal = Decimal(0)
-
-    def _repr_html_(self) -> str:
-        from infrai_async._html import record
-
-        return record(self)
-
-
-@attrs.define
-class _Counters:
-    calls: int = 0
-    succeeded: int = 0
-    failed: int = 0
-    attempts: int = 0
-    retries: int = 0
-    connections_opened: int = 0
-    connections_reused: int = 0
-    cost_usd: Decimal = Decimal(0)
 
 
 @attrs.frozen(kw_only=True)
@@ -113,40 +63,6 @@ class PoolSettings:
     trust_env: bool = False
     ssl: SSLContext | None = None
     listener: Listener | None = attrs.field(default=None, repr=False)
-
-
-class HeaderSet:
-    """The headers of one view of a client, put together once for each key."""
-
-    def __init__(self, given: Mapping[str, str]) -> None:
-        self._given = given
-        self._made: tuple[str | None, dict[tuple[bool, bool], CIMultiDict[str]]] = (None, {})
-
-    def of(self, request: Request, key: str | None) -> CIMultiDict[str]:
-        """Return the headers of one request; aiohttp copies them, so that most calls can share them."""
-        known_for, made = self._made
-        if key is not None and key is not known_for:
-            made = {}
-            self._made = (key, made)
-        shape = (key is not None, request.body is not None)
-        headers = made.get(shape)
-        if headers is None:
-            headers = made[shape] = self._build(key, with_body=shape[1])
-        if request.idempotency_key is None:
-            return headers
-        headers = headers.copy()
-        headers[_IDEMPOTENCY_KEY] = request.idempotency_key
-        return headers
-
-    def _build(self, key: str | None, *, with_body: bool) -> CIMultiDict[str]:
-        headers: CIMultiDict[str] = CIMultiDict(self._given)
-        for name in (hdrs.AUTHORIZATION, hdrs.CONTENT_TYPE, _IDEMPOTENCY_KEY):
-            headers.popall(name, None)  # ours, also where this request has none
-        if key is not None:
-            headers[hdrs.AUTHORIZATION] = Secret(f"Bearer {key}")
-        if with_body:
-            headers[hdrs.CONTENT_TYPE] = _JSON
-        return headers
 
 
 class Pool:
@@ -167,26 +83,23 @@ class Pool:
         self._lender: asyncio.AbstractEventLoop | None = None
         self._key: Secret | None = None
         self._keys_asked = 0
-        self._counters = _Counters()
+        self._figures = Figures()
         self._lock = threading.Lock()
         _pools.add(self)
 
     # --- a call ---
 
-    async def run_reported(
-        self, flow: Flow[T], deadline: float, headers: HeaderSet, *, public: bool, reporter: Reporter
-    ) -> T:
+    async def run_reported(self, ticket: Ticket[T], reporter: Reporter) -> T:
         """Drive a flow to its end, which is reported however it comes."""
         with reporter:
-            return await self.run(flow, deadline, headers, public=public, reporter=reporter)
+            return await self.run(ticket)
 
-    async def run(
-        self, flow: Flow[T], deadline: float, headers: HeaderSet, *, public: bool, reporter: Reporter | None = None
-    ) -> T:
-        """Drive a flow to its end; ``deadline`` is by ``time.monotonic``."""
+    async def run(self, ticket: Ticket[T]) -> T:
+        """Drive a flow to its end."""
+        flow = ticket.flow
         step = next(flow)
-        if reporter is not None:
-            reporter.started()
+        if ticket.reporter is not None:
+            ticket.reporter.started()
         try:
             home = self._home()
         except ConfigurationError as error:
@@ -195,19 +108,15 @@ class Pool:
         if home is None:
             flow.send(Closed())
             raise AssertionError("a flow ends when the client is closed")
-        task = cast("asyncio.Task[object]", asyncio.current_task())
-        ticket = Ticket(
-            task=task, cancelling=task.cancelling(), deadline=deadline, begun=time.monotonic(), reporter=reporter
-        )
         home.enter(ticket)
-        self._count_call()
+        with self._lock:
+            self._figures.calls += 1
         done = False
         try:
             while True:
                 try:
-                    if isinstance(step, Send):
-                        result = await self._attempt(home, ticket, step, headers, public=public)
-                        ticket.begun = time.monotonic()
+                    if isinstance(step, Request):
+                        result = await self._attempt(home, ticket, step)
                     else:
                         result = await self._do(home, ticket, step)
                 except asyncio.CancelledError:
@@ -226,13 +135,13 @@ class Pool:
             home.leave(ticket)
             self._account(ticket, done=done)
 
-    async def _do(self, home: Home, ticket: Ticket, step: Pause | Hold | Renew) -> Result:
+    async def _do(self, home: Home, ticket: Ticket[Any], step: Pause | Hold | Renew) -> Result:
         match step:
             case Hold(seconds):
                 now = time.monotonic()
                 with self._lock:
                     self._gate.close(now + seconds, now)
-                    self._pace.slow_down(now, now + seconds, self._counters.succeeded, ticket.sent_at)
+                    self._pace.slow_down(now, now + seconds, self._figures.succeeded, ticket.sent_at)
                 if ticket.reporter is not None:
                     ticket.reporter.throttled(seconds)
                 return None
@@ -251,38 +160,37 @@ class Pool:
                 await asyncio.sleep(seconds)
                 return True
 
-    async def _attempt(self, home: Home, ticket: Ticket, step: Send, headers: HeaderSet, *, public: bool) -> Result:
-        if step.scopes is not None:
-            step.scopes.check(time.monotonic())
-        if self._opens_too_late(ticket):
+    async def _attempt(self, home: Home, ticket: Ticket[Any], request: Request) -> Result:
+        if ticket.scopes is not None:
+            ticket.scopes.check(time.monotonic())
+        places, pace = self._places, self._pace
+        if pace.limited and self._opens_too_late(ticket):
             return Refused(self._gate.opens_at - time.monotonic())
-        places = self._places
-        ticket.waits = "for a place in the pool"
-        if not places.take_now() and not await places.take():
-            return Closed()
+        if not places.take_now():
+            ticket.waits = "for a place in the pool"
+            if not await places.take():
+                return Closed()
         try:
-            if self._pace.limited:
+            if pace.limited:
                 if not await self._turn(home, ticket):
                     return Refused(self._gate.opens_at - time.monotonic())
             elif places.taken == 1:
-                self._pace.begin(time.monotonic(), self._counters.succeeded)
-            key = None if public else self._key
-            if key is None and not public:
+                pace.begin(time.monotonic(), self._figures.succeeded)
+            key = None if ticket.public else self._key
+            if key is None and not ticket.public:
                 ticket.waits = "for the API key"
                 key = await self._find_key(home, ticket)
-            if step.scopes is not None:
-                step.scopes.check(time.monotonic())
+            if ticket.scopes is not None:
+                ticket.scopes.check(time.monotonic())
             ticket.key, ticket.keys_asked = key, self._keys_asked
-            ticket.sending = True
-            ticket.retries += step.again
-            return await self._send(home, ticket, step.request, headers.of(step.request, key))
+            return await self._send(home, ticket, request)
         finally:
             places.release()
 
-    def _opens_too_late(self, ticket: Ticket) -> bool:
+    def _opens_too_late(self, ticket: Ticket[Any]) -> bool:
         return self._gate.opens_at > ticket.deadline and self._gate.opens_at > time.monotonic()
 
-    async def _turn(self, home: Home, ticket: Ticket) -> bool:
+    async def _turn(self, home: Home, ticket: Ticket[Any]) -> bool:
         """Wait until the call may start; false when the gate opens after its time is up."""
         ticket.waits = "for the service's pause to end"
         again = False
@@ -293,13 +201,11 @@ class Pool:
             again = True
         return True
 
-    async def _send(self, home: Home, ticket: Ticket, request: Request, headers: CIMultiDict[str]) -> Answer | Broken:
-        ticket.started_at, ticket.sent_at = time.time(), time.monotonic()
-        ticket.attempts += 1
+    async def _send(self, home: Home, ticket: Ticket[Any], request: Request) -> Answer | Broken:
+        ticket.sends(again=request.again, connected=home.borrowed)
         if ticket.reporter is not None:
             waited = ticket.sent_at - ticket.begun
             ticket.reporter.sent(request.method, self.settings.origin, request.target, waited)
-        ticket.watch(connected=home.borrowed)
         response: aiohttp.ClientResponse | None = None
         body: bytes | None = None
         try:
@@ -307,12 +213,14 @@ class Pool:
                 request.method,
                 self._url(request.target),
                 data=_body(request.body),
-                headers=headers,
+                headers=ticket.headers.of(request, ticket.key),
                 allow_redirects=False,
                 raise_for_status=False,
                 timeout=_TIMEOUT,
             )
-            body = await _read(response)
+            content = response.content
+            body = content.read_nowait() if content.is_eof() else await _read(content)
+            return ticket.answered(response, body)
         except (aiohttp.ClientError, OSError) as error:
             transport, not_sent = as_transport_error(error)
             return ticket.broken(transport, not_sent=not_sent)
@@ -320,16 +228,6 @@ class Pool:
             if not home.session.closed:
                 raise
             raise ConfigurationError("session was closed by its owner") from None
-        else:
-            return Answer(
-                response.status,
-                response.headers,
-                _without(ticket.key, body or b""),
-                started_at=ticket.started_at,
-                seconds=time.monotonic() - ticket.sent_at,
-                waited=ticket.sent_at - ticket.begun,
-                oversized=body is None,
-            )
         finally:
             if body is None:
                 ticket.abort()
@@ -337,49 +235,50 @@ class Pool:
                     response.close()
 
     def _url(self, target: str) -> URL:
-        if "?" in target:
-            return URL(f"{self.settings.origin}{target}", encoded=True)
-        return self._origin.with_path(self._prefix + target, encoded=True)
+        path, _, query = target.partition("?")
+        if not query:
+            return self._origin.with_path(self._prefix + path, encoded=True)
+        origin = self._origin
+        return URL.build(
+            scheme=origin.scheme,
+            authority=origin.authority,
+            path=self._prefix + path,
+            query_string=query,
+            encoded=True,
+        )
 
     # --- figures ---
 
-    def _count_call(self) -> None:
+    def _account(self, ticket: Ticket[Any], *, done: bool) -> None:
+        figures = self._figures
         with self._lock:
-            self._counters.calls += 1
-
-    def _account(self, ticket: Ticket, *, done: bool) -> None:
-        counters = self._counters
-        with self._lock:
-            counters.attempts += ticket.attempts
-            counters.retries += ticket.retries
-            counters.connections_opened += ticket.opened
-            counters.connections_reused += ticket.reused
+            figures.attempts += ticket.attempts
+            figures.retries += ticket.retries
+            figures.connections_opened += ticket.opened
+            figures.connections_reused += ticket.reused
             if done:
-                counters.succeeded += 1
+                figures.succeeded += 1
                 self._quota.earn()
             else:
-                counters.failed += 1
+                figures.failed += 1
 
-    def spend(self, cost: Decimal) -> None:
-        """Note what an answer said it cost."""
+    def spend(self, price: float) -> None:
+        """Note what an answer said it cost, in USD."""
         with self._lock:
-            self._counters.cost_usd = add_exactly(self._counters.cost_usd, cost)
+            self._figures.spend(price)
 
     def stats(self) -> Stats:
         """Return the figures as they are now."""
         # Without the lock: a signal's handler may make a call in the middle of this, which would wait for it for ever.
         still_to_wait = max(0.0, self._gate.opens_at - time.monotonic())
         throttled = max(0.0, self._gate.held_seconds - still_to_wait)
-        return Stats(
-            **attrs.asdict(self._counters),
-            in_flight=self._places.taken,
-            waiting=self._places.waiting,
-            throttled_seconds=throttled,
+        return self._figures.stats(
+            in_flight=self._places.taken, waiting=self._places.waiting, throttled_seconds=throttled
         )
 
     # --- the key ---
 
-    async def _find_key(self, home: Home, ticket: Ticket) -> Secret:
+    async def _find_key(self, home: Home, ticket: Ticket[Any]) -> Secret:
         """Return the key, asking for it at most once for all calls that miss it or whose key was refused."""
         async with home.key_lock:
             if self._key is None or ticket.keys_asked == self._keys_asked:
@@ -408,7 +307,7 @@ class Pool:
             return None
         loop = asyncio.get_running_loop()
         home = self._homes.get(loop)
-        if home is not None and not home.session.closed:
+        if home is not None and home.session.connector is not None:  # as ``closed`` says, at half its price
             return home
         with self._lock:
             if self.closed:
@@ -477,23 +376,12 @@ def _close_elsewhere(home: Home, grace: float) -> concurrent.futures.Future[None
     return None
 
 
-def _without(key: str | None, body: bytes) -> bytes:
-    """Mask the key where a service repeats it; one too short to be a secret stays."""
-    if key is None or len(key) < _SHORTEST_SECRET:
-        return body
-    secret = key.encode()
-    return body.replace(secret, b"***") if secret in body else body
-
-
 def _body(body: bytes | None) -> bytes | io.BytesIO | None:
     return io.BytesIO(body) if body is not None and len(body) > _LARGEST_INLINE else body
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes | None:
+async def _read(content: aiohttp.StreamReader) -> bytes | None:
     """Return the body, or ``None`` when it is larger than any answer of this API."""
-    content = response.content
-    if content.is_eof():
-        return content.read_nowait()
     chunks, size = [], 0
     while chunk := await content.readany():
         size += len(chunk)

@@ -12,7 +12,7 @@ from typing import Final, Self, TypeAlias
 
 import attrs
 
-from infrai_async._answer import Envelope, cost_of, request_id
+from infrai_async._answer import Envelope, cost_of, exact, request_id
 from infrai_async._events import AttemptSent, CallFinished, CallStarted, Event, Retrying, Throttled
 from infrai_async._scopes import add_exactly
 from infrai_async.errors import InfraiError
@@ -74,7 +74,7 @@ class Reporter:
     def answered(self, envelope: Envelope) -> None:
         """Note what an answer says of itself."""
         if (cost := cost_of(envelope)) is not None:
-            self._cost = cost if self._cost is None else add_exactly(self._cost, cost)
+            self._cost = add_exactly(self._cost or Decimal(0), exact(cost))
         self._request_id = request_id(envelope) or self._request_id
 
     def retrying(self, reason: str, seconds: float) -> None:

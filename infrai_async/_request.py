@@ -44,6 +44,7 @@ _canonical: Final = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"), check_circular=False
 ).encode
 
+_WORD: Final = 64  # bits
 _LARGEST_INTEGER: Final = 14_000  # bits: Python refuses to write one of more than 4300 digits
 
 
@@ -51,13 +52,15 @@ _LARGEST_INTEGER: Final = 14_000  # bits: Python refuses to write one of more th
 class Request:
     """What goes out, but for the client's own part (origin, credentials, its headers).
 
-    ``target`` is the encoded path with its query, and arrives byte for byte.
+    ``target`` is the encoded path with its query, and arrives byte for byte. ``again`` says that it repeats one that
+    failed.
     """
 
     method: str
     target: str
     body: bytes | None = attrs.field(default=None, repr=False)
     idempotency_key: str | None = None
+    again: bool = attrs.field(default=False, eq=False)
 
 
 def build(
@@ -84,32 +87,44 @@ def build(
     query: list[str] = []
     body: dict[str, JSON] = {}
     for param in route.params:
-        value = _given(param, arguments)
-        if value is UNSET:
-            if param.required:
-                raise InvalidArgument(f"{param.name} is required", capability=row.id)
-            continue
-        plain = _checked(row, param, value)
-        if param.needs:
-            _check_needs(row, param, value, arguments)
-        if param.where == "path":
+        value = arguments.get(param.name)
+        if value.__class__ is str and param.free and value.isascii():
+            plain: JSON = value  # by far the most common argument: nothing to check
+        else:
+            value = _given(param, arguments)
+            if value is UNSET:
+                if param.required:
+                    raise InvalidArgument(f"{param.name} is required", capability=row.id)
+                continue
+            plain = _checked(row, param, value)
+            if param.needs:
+                _check_needs(row, param, value, arguments)
+        where = param.where
+        if where == "path":
             path[param.name] = _segment(row, param, str(plain))
-        elif param.where == "query":
-            query.append(f"{param.wire}={quote(_query_text(param, plain), safe='')}")
+        elif where == "query":
+            query.append(f"{param.wire}={_query_text(param, plain)}")
         else:
             body[param.wire] = plain.lower() if param.lower and isinstance(plain, str) else plain
         for name in param.also:
             body[name] = plain
-    for param in row.params.values() if len(row.routes) > 1 else ():
-        if param not in route.params and (value := _given(param, arguments)) is not UNSET:
-            _checked(row, param, value)  # another generation's: not sent here, but no less wrong
+    if len(row.routes) > 1:
+        _check_others(row, route, arguments)
     if key_in_body and row.deduplicates:
         body["idempotency_key"] = idempotency_key
-    target = route.path.format_map(path)
+    target = route.path.format_map(path) if path else route.path
     if query:
         target += "?" + "&".join(query)
-    encoded = canonical_body(body) if row.method in ("POST", "PUT", "PATCH") else None
-    return Request(row.method, target, encoded, idempotency_key if row.mutates else None)
+    if not row.mutates:
+        return Request(row.method, target)
+    return Request(row.method, target, None if row.method == "DELETE" else canonical_body(body), idempotency_key)
+
+
+def _check_others(row: Capability[Any], route: Route, arguments: Mapping[str, object]) -> None:
+    """Check what only another generation's route carries: not sent here, but no less wrong."""
+    for param in row.params.values():
+        if param not in route.params and (value := _given(param, arguments)) is not UNSET:
+            _checked(row, param, value)
 
 
 def canonical_body(body: Mapping[str, JSON]) -> bytes:
@@ -180,8 +195,8 @@ def _given(param: Param, arguments: Mapping[str, object]) -> object:
 
 
 def _checked(row: Capability[Any], param: Param, value: object) -> JSON:
-    if isinstance(value, str) and param.kind == "string" and not param.choices and value.isascii():
-        return str.__str__(value)  # by far the most common argument; nothing left to check (but an Enum's own str)
+    if value.__class__ is int and param.kind == "integer" and param.bounds is None and value.bit_length() < _WORD:
+        return value  # the size of a page
     try:
         plain = _plain(value)
     except (_NotPlain, RecursionError) as error:
@@ -260,7 +275,9 @@ def _segment(row: Capability[Any], param: Param, text: str) -> str:
 
 def _query_text(param: Param, value: JSON) -> str:
     if param.kind in ("json", "object"):
-        return _canonical(value)
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)
+        text = _canonical(value)
+    elif isinstance(value, bool):
+        text = "true" if value else "false"
+    else:
+        text = str(value)
+    return text if _UNRESERVED(text) else quote(text, safe="")

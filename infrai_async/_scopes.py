@@ -32,9 +32,12 @@ _UNKNOWN: Final = "unknown"
 _ZERO: Final = Decimal(0)
 
 # The caller's own context may round to few digits.
-add_exactly: Final = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[]).add
+_exactly: Final = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])
+add_exactly: Final = _exactly.add
+multiply_exactly: Final = _exactly.multiply
 
-_entered: Final[ContextVar[tuple[Entered, ...]]] = ContextVar("infrai_async_scopes", default=())
+blocks: Final[ContextVar[tuple[Entered, ...]]] = ContextVar("infrai_async_scopes", default=())
+"""The blocks around the code that runs, outermost first."""
 
 
 class Block:
@@ -48,17 +51,17 @@ class Block:
         self._pool = weakref.ref(pool)  # a context may outlive the client, and would keep it
 
     def __enter__(self) -> Self:
-        _entered.set((*_entered.get(), self._enter()))
+        blocks.set((*blocks.get(), self._enter()))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # Not by a token: in a generator the block may end in another context, or before one that it encloses.
-        entered = _entered.get()
+        entered = blocks.get()
         for index in reversed(range(len(entered))):
             if entered[index].block is self:
-                _entered.set(entered[:index] + entered[index + 1 :])
+                blocks.set(entered[:index] + entered[index + 1 :])
                 break
 
     def _enter(self) -> Entered:
@@ -243,7 +246,7 @@ class Scopes:
 
 def surrounding(pool: object) -> Scopes | None:
     """Return what surrounds a call of the client with this pool, made here and now."""
-    entered = _entered.get()
+    entered = blocks.get()
     if not entered:
         return None
     own = tuple(each for each in entered if each.block._serves(pool))
@@ -259,7 +262,7 @@ def current_operation(pool: object = None) -> str | None:
     Args:
         pool: whose operation; ``None``: that of the client whose operation was entered last.
     """
-    entered = _entered.get()
+    entered = blocks.get()
     if not entered:
         return None
     if pool is None:

@@ -65,6 +65,7 @@ class Param:
         lower: whether the wire has the value in lower case (D20: ``op``).
         default: what is sent when it is not given (D20: the verb always is).
         needs: for a value, the other parameter that it requires (D23).
+        free: whether any text will do.
     """
 
     name: str = attrs.field(kw_only=False)
@@ -78,6 +79,11 @@ class Param:
     lower: bool = False
     default: str | None = None
     needs: Mapping[str, str] = attrs.field(factory=dict)
+    free: bool = attrs.field(init=False)
+
+    @free.default
+    def _any_text_will_do(self) -> bool:
+        return self.kind == "string" and not self.choices
 
     def mismatch(self, value: object) -> str | None:
         """Say what ``value`` (plain JSON) should have been, or ``None`` when it fits."""
@@ -127,12 +133,12 @@ class Capability(Generic[R_co]):
     public: bool = False
     bare: bool = False
 
-    @property
+    @cached_property
     def mutates(self) -> bool:
         """Whether it changes something, and so carries an idempotency key (D4)."""
         return self.method != "GET"
 
-    @property
+    @cached_property
     def resendable(self) -> bool:
         """Whether it may be sent again after a failure that leaves open whether it was done (D19)."""
         return self.method in ("GET", "DELETE") or self.deduplicates

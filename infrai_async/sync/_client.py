@@ -14,7 +14,8 @@ from yarl import URL
 from infrai_async._client import AsyncInfrai, grace_seconds
 from infrai_async._config import Secret
 from infrai_async._fan_out import OnError
-from infrai_async._pool import KeySource, Pool, Stats
+from infrai_async._figures import Stats
+from infrai_async._pool import KeySource, Pool
 from infrai_async._progress import Progress
 from infrai_async._request import UNSET, Unset
 from infrai_async._retry import RetryPolicy

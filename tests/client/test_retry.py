@@ -417,9 +417,9 @@ async def test_calls_leave_the_gate_in_the_order_in_which_they_came() -> None:
             pool = client._core.pool
             send = pool._send
 
-            async def note(home: Any, ticket: Any, request: Any, headers: Any) -> Any:
+            async def note(home: Any, ticket: Any, request: Any) -> Any:
                 entered.append(request.target.rpartition("/")[2])
-                return await send(home, ticket, request, headers)
+                return await send(home, ticket, request)
 
             pool._send = note  # type: ignore[method-assign] # to see the order of leaving; the sending is the real one
             await asyncio.gather(*calls)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from infrai_async import models
 from infrai_async._answer import Answer, Envelope, open_envelope
-from infrai_async._decode import _explain, _Mismatch, _structurer, decode, decode_page
+from infrai_async._decode import _STRUCTURERS, _explain, _Mismatch, decode, decode_page
 from infrai_async.capabilities import CAPABILITIES, Capability
 from infrai_async.errors import DecodeError
 from infrai_async.models import Ack, FlagState, FlagValues, Metadata, Model, Project, PurgeResult
@@ -718,7 +718,7 @@ def outcome(reader: Any, document: dict[str, Any]) -> object:
 @given(data=st.data())
 def test_the_quick_reading_is_the_full_one(cls: type[Any], data: st.DataObject) -> None:
     document = data.draw(documents(cls))
-    quick = _structurer(cls)
+    quick = _STRUCTURERS[cls]
     fields = [field for field in attrs.fields(cls) if field.name not in ("extra", "metadata")]
     has_metadata = cls is not Metadata
     assert outcome(lambda plain: quick(plain, Metadata(vendor="v")), document) == outcome(

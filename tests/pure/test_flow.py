@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 
 from infrai_async._answer import Answer, Broken
 from infrai_async._decode import decode, decode_page
-from infrai_async._flow import Call, Closed, Expired, Hold, Learned, Pause, Refused, Renew, Result, Send, run
+from infrai_async._flow import Call, Closed, Expired, Hold, Learned, Pause, Refused, Renew, Result, run
 from infrai_async._request import Request
 from infrai_async._retry import RetryPolicy
 from infrai_async.capabilities import CAPABILITIES
@@ -69,7 +68,7 @@ def answer(status: int = 200, data: object = None, *, after: object = None, **er
     return Answer(status, headers, json.dumps(document).encode(), started_at=1767323045.0, seconds=0.25, waited=0.5)
 
 
-spent: list[Decimal] = []  # what the last call's answers said they cost
+spent: list[float] = []  # what the last call's answers said they cost
 
 
 def call(
@@ -85,17 +84,19 @@ def call(
     """A call whose time left is read from ``left``, the last of which holds on."""
     remaining = list(left)
     spent.clear()
-    return Call(
+    made = Call(
         CAPABILITIES[row],
         {"id": "p"} if arguments is None else arguments,
         policy,
         learned if learned is not None else Learned(),
-        left=lambda: remaining.pop(0) if len(remaining) > 1 else remaining[0],
-        chance=lambda: chance,
-        spend=spent.append,
+        spent.append,
+        deadline=0.0,
         idempotency_key=KEY,
-        key_in_body=key_in_body,
+        clock=lambda: -(remaining.pop(0) if len(remaining) > 1 else remaining[0]),
+        chance=lambda: chance,
     )
+    made.key_in_body = key_in_body
+    return made
 
 
 def drive(made: Call, *results: Result, decoder: Any = plain) -> tuple[list[object], Any]:
@@ -123,11 +124,11 @@ def drive(made: Call, *results: Result, decoder: Any = plain) -> tuple[list[obje
 
 
 def kinds(steps: list[object]) -> list[str]:
-    return [type(step).__name__ for step in steps]
+    return ["Send" if isinstance(step, Request) else type(step).__name__ for step in steps]
 
 
 def sent(steps: list[object]) -> list[Request]:
-    return [step.request for step in steps if isinstance(step, Send)]
+    return [step for step in steps if isinstance(step, Request)]
 
 
 def error_of(*results: Result, **options: Any) -> Any:
@@ -141,7 +142,7 @@ def error_of(*results: Result, **options: Any) -> Any:
 
 def test_a_call_is_one_request_and_its_answer() -> None:
     steps, value = drive(call(), answer(data={"id": "p"}))
-    assert steps == [Send(Request("GET", "/v1/db/project/get/p"))]
+    assert steps == [Request("GET", "/v1/db/project/get/p")]
     assert value == {"id": "p"}
 
 
@@ -685,13 +686,13 @@ def test_steps_show_no_body() -> None:
     assert "hunter2" not in repr(steps)
 
 
-@pytest.mark.parametrize("step", [Send(Request("GET", "/")), Pause(1, "x", "y"), Hold(1), Renew()], ids=repr)
+@pytest.mark.parametrize("step", [Pause(1, "x", "y"), Hold(1), Renew()], ids=repr)
 def test_steps_are_frozen(step: Any) -> None:
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         step.seconds = 2
 
 
-# --- what came of a step that is no Send ---------------------------------------------------------------------------
+# --- what came of a step that sends nothing ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("result", [Expired("between attempts"), Closed(), False, None], ids=repr)
@@ -710,10 +711,10 @@ def test_whatever_is_not_another_key_ends_the_call(result: Result) -> None:
 
 def test_only_what_repeats_a_failure_is_sent_again() -> None:
     steps, _ = drive(call(), answer(401, code="UNAUTHORIZED"), True, answer(500), True, answer(429, after=1))
-    assert [step.again for step in steps if isinstance(step, Send)] == [False, False, True, True]
+    assert [step.again for step in sent(steps)] == [False, False, True, True]
 
 
 def test_what_answers_say_they_cost_is_passed_on_whatever_becomes_of_them() -> None:
     costly = b'{"ok": true, "data": {"id": 5}, "metadata": {"cost_usd": 0.1}}'
     drive(call(), Answer(200, {}, costly))
-    assert spent == [Decimal("0.1")]
+    assert spent == [0.1]

@@ -1,0 +1,154 @@
+"""What a call takes along into the pool: its ticket, and the headers of the view of the client that makes it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+import aiohttp
+from aiohttp import hdrs
+from multidict import CIMultiDict, istr
+
+from infrai_async._answer import Answer, Broken
+from infrai_async._config import Secret
+from infrai_async._connect import Sighting
+from infrai_async._flow import Closed, Expired, Flow
+from infrai_async._request import Request
+from infrai_async._scopes import Scopes
+from infrai_async.errors import TimeoutError, TransportError
+
+if TYPE_CHECKING:
+    from infrai_async._reporter import Reporter
+
+T = TypeVar("T")
+_SHORTEST_SECRET: Final = 8
+_IDEMPOTENCY_KEY: Final = istr("Idempotency-Key")
+_JSON: Final = "application/json"
+
+
+class HeaderSet:
+    """The headers of one view of a client, put together once for each key."""
+
+    def __init__(self, given: Mapping[str, str]) -> None:
+        self._given = given
+        self._key: str | None = None  # the last one
+        self._made: dict[tuple[str | None, bool], CIMultiDict[str]] = {}
+
+    def of(self, request: Request, key: str | None) -> CIMultiDict[str]:
+        """Return the headers of one request; aiohttp copies them, so that most calls can share them."""
+        shape = (key, request.body is not None)
+        headers = self._made.get(shape)
+        if headers is None:
+            headers = self._build(key, with_body=shape[1])
+            self._made = {
+                shape: headers,
+                **{other: made for other, made in self._made.items() if other[0] in (key, None)},
+            }
+        if request.idempotency_key is None:
+            return headers
+        headers = headers.copy()
+        headers[_IDEMPOTENCY_KEY] = request.idempotency_key
+        return headers
+
+    def _build(self, key: str | None, *, with_body: bool) -> CIMultiDict[str]:
+        headers: CIMultiDict[str] = CIMultiDict(self._given)
+        for name in (hdrs.AUTHORIZATION, hdrs.CONTENT_TYPE, _IDEMPOTENCY_KEY):
+            headers.popall(name, None)  # ours, also where this request has none
+        if key is not None:
+            headers[hdrs.AUTHORIZATION] = Secret(f"Bearer {key}")
+        if with_body:
+            headers[hdrs.CONTENT_TYPE] = _JSON
+        return headers
+
+
+class Ticket(Sighting, Generic[T]):
+    """One call while it runs: what drives it, who runs it, until when, and what it waits for.
+
+    What changes only while it waits or fails is declared on the class, so that a call which goes well does not pay.
+    """
+
+    task: asyncio.Task[Any]
+    cancelling: int
+    started_at: float
+    sent_at: float
+    key: Secret | None = None
+    keys_asked = 0
+    waits = ""
+    sending = False
+    attempts = 0
+    retries = 0
+    ended_by = ""
+
+    def __init__(
+        self,
+        flow: Flow[T],
+        deadline: float,
+        headers: HeaderSet,
+        *,
+        public: bool,
+        scopes: Scopes | None = None,
+        reporter: Reporter | None = None,
+    ) -> None:
+        self.flow = flow
+        self.deadline = deadline
+        self.headers = headers
+        self.public = public
+        self.scopes = scopes
+        self.reporter = reporter
+
+    def begin(self, task: asyncio.Task[Any]) -> None:
+        """Note who runs the call."""
+        self.task = task
+        self.cancelling = task.cancelling()
+        self.begun = time.monotonic()  # or when the last attempt ended
+
+    def sends(self, *, again: bool, connected: bool) -> None:
+        """Note that an attempt begins."""
+        self.watch(connected=connected)
+        self.sending = True
+        self.attempts += 1
+        self.retries += again
+        self.started_at, self.sent_at = time.time(), time.monotonic()
+
+    def end(self, why: str) -> None:
+        """Cancel the call for a reason of the pool's own."""
+        if not self.ended_by:
+            self.ended_by = why
+            self.task.cancel()
+
+    def interrupted(self) -> Broken | Closed | Expired | None:
+        """Say what a cancellation means: the pool's own reason, or ``None`` for somebody else's."""
+        if not self.ended_by or self.task.uncancel() > self.cancelling:
+            return None
+        if not self.sending:
+            return Closed() if self.ended_by == "closed" else Expired(self.waits)
+        if self.ended_by == "closed":
+            return self.broken(TransportError("the client was closed before the answer came"))
+        return self.broken(TimeoutError("the call's time ran out before the answer came"))
+
+    def broken(self, error: TransportError, *, not_sent: bool = False) -> Broken:
+        """Describe an attempt that got no complete answer."""
+        sent = self.connected and not not_sent
+        return Broken(error, sent, self.started_at, *self._times())
+
+    def answered(self, response: aiohttp.ClientResponse, body: bytes | None) -> Answer:
+        """Describe an attempt that got an answer; without a ``body``, one that was too large."""
+        masked = _without(self.key, body or b"")
+        return Answer(
+            response.status, response.headers, masked, self.started_at, *self._times(), oversized=body is None
+        )
+
+    def _times(self) -> tuple[float, float]:
+        """How long the attempt took, and how long it had waited."""
+        waited, self.begun = self.sent_at - self.begun, time.monotonic()
+        return self.begun - self.sent_at, waited
+
+
+def _without(key: str | None, body: bytes) -> bytes:
+    """Mask the key where a service repeats it; one too short to be a secret stays."""
+    if key is None or len(key) < _SHORTEST_SECRET:
+        return body
+    secret = key.encode()
+    return body.replace(secret, b"***") if secret in body else body
