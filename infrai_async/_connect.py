@@ -17,22 +17,21 @@ from infrai_async.errors import ConnectError, TransportError
 
 CONNECT_SECONDS: Final = 10.0  # for one attempt's connection, TLS included; the call's own time bounds the whole
 _RECEIVE_BYTES: Final = 64 * 2**10
-_sighting: Final[ContextVar[Sighting]] = ContextVar("infrai_async_sighting")
+sighting: Final[ContextVar[Sighting]] = ContextVar("infrai_asyncsighting")
 
 
 class Sighting:
-    """What was seen of one call's connections: tells what was sent from what never left."""
+    """What was seen of one call's connections: tells what was sent from what never left.
+
+    Attributes:
+        connected: whether anything may have been sent; where connections are not ours to watch, it always is.
+    """
 
     connected = False
     opened = 0
     reused = 0
     fresh = False
     transport: asyncio.Transport | None = None
-
-    def watch(self, *, connected: bool) -> None:
-        """Have this task's next connection reported here; ``connected`` is what to believe until then."""
-        self.connected, self.fresh, self.transport = connected, False, None
-        _sighting.set(self)
 
     def see(self, connection: aiohttp.connector.Connection) -> None:
         """Note a connection: from here on bytes may leave."""
@@ -56,9 +55,8 @@ class _Socket(socket.socket):
 
 
 def _make_socket(address: tuple[Any, ...]) -> socket.socket:
-    sighting = _sighting.get(None)
-    if sighting is not None:
-        sighting.fresh = True
+    if (watching := sighting.get(None)) is not None:
+        watching.fresh = True
     return _Socket(*address[:3])
 
 
@@ -72,9 +70,8 @@ class ReportedRequest(aiohttp.ClientRequest):
 
     def send(self, conn: aiohttp.connector.Connection) -> Coroutine[Any, Any, aiohttp.ClientResponse]:
         """Send it; a plain method, because a coroutine of its own would be run through at every wait."""
-        sighting = _sighting.get(None)
-        if sighting is not None:
-            sighting.see(conn)
+        if (watching := sighting.get(None)) is not None:
+            watching.see(conn)
         return super().send(conn)
 
 

@@ -48,7 +48,8 @@ class Home:
         self._closing: asyncio.Task[None] | None = None
         self._close_by = _NEVER
         self._stir: asyncio.Future[None] | None = None
-        self._keeper = None if self.borrowed else _keep(self.session)
+        self.over = False  # its own session is closed
+        self._keeper = None if self.borrowed else _keep(self.session, weakref.ref(self))
         if self._keeper is not None:
             # Its first step makes the loop know it, so that ``shutdown_asyncgens`` (``asyncio.run`` calls it) closes
             # the session of a client that nobody closed. A client that is dropped while its loop runs is closed by
@@ -60,7 +61,9 @@ class Home:
 
     def enter(self, ticket: Ticket[Any]) -> None:
         """Watch over a call, which the current task runs."""
-        ticket.begin(cast("asyncio.Task[Any]", asyncio.current_task(self.loop)))
+        task = ticket.task = cast("asyncio.Task[Any]", asyncio.current_task(self.loop))
+        ticket.cancelling = task.cancelling()
+        ticket.begun = time.monotonic()
         self.calls.add(ticket)
         if ticket.deadline < self._next_deadline:
             self._arm(ticket.deadline)
@@ -202,8 +205,10 @@ def step(awaitable: Awaitable[object]) -> None:
         awaitable.__await__().__next__()
 
 
-async def _keep(session: aiohttp.ClientSession) -> AsyncGenerator[None]:
+async def _keep(session: aiohttp.ClientSession, weakly: weakref.ref[Home]) -> AsyncGenerator[None]:
     try:
         yield
     finally:
+        if (home := weakly()) is not None:
+            home.over = True
         await session.close()

@@ -66,7 +66,7 @@ class Places:
         """Give a place back: to the one who has waited longest, if any."""
         while True:
             with self._lock:
-                waiter = self._next()
+                waiter = self._next() if self._queue else None
                 if waiter is None:
                     self.taken -= 1
                     return

@@ -25,11 +25,11 @@ import aiohttp
 import attrs
 from yarl import URL
 
-from infrai_async._answer import LARGEST_ANSWER, Answer, Broken
+from infrai_async._answer import LARGEST_ANSWER
 from infrai_async._config import Secret, check_api_key, credentials_file, find_api_key
 from infrai_async._connect import CONNECT_SECONDS, as_transport_error, environment_proxy
 from infrai_async._figures import Figures, Stats
-from infrai_async._flow import Closed, Hold, Learned, Pause, Refused, Renew, Result
+from infrai_async._flow import Closed, Flow, Hold, Learned, Pause, Refused, Renew, Result
 from infrai_async._home import Home
 from infrai_async._places import Places
 from infrai_async._request import Request
@@ -100,14 +100,9 @@ class Pool:
         step = next(flow)
         if ticket.reporter is not None:
             ticket.reporter.started()
-        try:
-            home = self._home()
-        except ConfigurationError as error:
-            flow.throw(error)
-            raise
-        if home is None:
-            flow.send(Closed())
-            raise AssertionError("a flow ends when the client is closed")
+        home = self._homes.get(asyncio.get_running_loop())
+        if home is None or home.over or self.closed:
+            home = self._settle(flow)
         home.enter(ticket)
         with self._lock:
             self._figures.calls += 1
@@ -161,59 +156,28 @@ class Pool:
                 return True
 
     async def _attempt(self, home: Home, ticket: Ticket[Any], request: Request) -> Result:
-        if ticket.scopes is not None:
-            ticket.scopes.check(time.monotonic())
         places, pace = self._places, self._pace
-        if pace.limited and self._opens_too_late(ticket):
-            return Refused(self._gate.opens_at - time.monotonic())
-        if not places.take_now():
-            ticket.waits = "for a place in the pool"
-            if not await places.take():
-                return Closed()
-        try:
-            if pace.limited:
-                if not await self._turn(home, ticket):
-                    return Refused(self._gate.opens_at - time.monotonic())
-            elif places.taken == 1:
-                pace.begin(time.monotonic(), self._figures.succeeded)
-            key = None if ticket.public else self._key
-            if key is None and not ticket.public:
-                ticket.waits = "for the API key"
-                key = await self._find_key(home, ticket)
-            if ticket.scopes is not None:
-                ticket.scopes.check(time.monotonic())
-            ticket.key, ticket.keys_asked = key, self._keys_asked
-            return await self._send(home, ticket, request)
-        finally:
-            places.release()
-
-    def _opens_too_late(self, ticket: Ticket[Any]) -> bool:
-        return self._gate.opens_at > ticket.deadline and self._gate.opens_at > time.monotonic()
-
-    async def _turn(self, home: Home, ticket: Ticket[Any]) -> bool:
-        """Wait until the call may start; false when the gate opens after its time is up."""
-        ticket.waits = "for the service's pause to end"
-        again = False
-        while not again or self._gate.opens_at > time.monotonic():  # it may be closed anew just then
-            if self._opens_too_late(ticket):
-                return False
-            await home.wait_to_start(again=again)
-            again = True
-        return True
-
-    async def _send(self, home: Home, ticket: Ticket[Any], request: Request) -> Answer | Broken:
-        ticket.sends(again=request.again, connected=home.borrowed)
-        if ticket.reporter is not None:
-            waited = ticket.sent_at - ticket.begun
-            ticket.reporter.sent(request.method, self.settings.origin, request.target, waited)
+        nothing_to_wait_for = not pace.limited and ticket.scopes is None and self._key is not None
+        if not (nothing_to_wait_for and places.take_now()):
+            refused = await self._admit(home, ticket)
+            if refused is not None:
+                return refused
         response: aiohttp.ClientResponse | None = None
         body: bytes | None = None
         try:
+            if places.taken == 1:
+                pace.begin(time.monotonic(), self._figures.succeeded)
+            key = None if ticket.public else self._key
+            ticket.keys_asked = self._keys_asked
+            ticket.sends(key, again=request.again, connected=home.borrowed)
+            if ticket.reporter is not None:
+                waited = ticket.sent_at - ticket.begun
+                ticket.reporter.sent(request.method, self.settings.origin, request.target, waited)
             response = await home.session.request(
                 request.method,
                 self._url(request.target),
-                data=_body(request.body),
-                headers=ticket.headers.of(request, ticket.key),
+                data=request.body if request.body is None else _body(request.body),
+                headers=ticket.headers.of(request, key),
                 allow_redirects=False,
                 raise_for_status=False,
                 timeout=_TIMEOUT,
@@ -233,12 +197,55 @@ class Pool:
                 ticket.abort()
                 if response is not None:
                     response.close()
+            places.release()
+
+    async def _admit(self, home: Home, ticket: Ticket[Any]) -> Refused | Closed | None:
+        """Wait for a place, for one's turn and for the key; ``None`` with a place taken, else why there is none."""
+        places = self._places
+        if ticket.scopes is not None:
+            ticket.scopes.check(time.monotonic())
+        if self._opens_too_late(ticket):
+            return self._refused()
+        ticket.waits = "for a place in the pool"
+        if not places.take_now() and not await places.take():
+            return Closed()
+        admitted = False
+        try:
+            if self._pace.limited and not await self._turn(home, ticket):
+                return self._refused()
+            if self._key is None and not ticket.public:
+                ticket.waits = "for the API key"
+                await self._find_key(home, ticket)
+            if ticket.scopes is not None:
+                ticket.scopes.check(time.monotonic())
+            admitted = True
+        finally:
+            if not admitted:
+                places.release()
+        return None
+
+    def _refused(self) -> Refused:
+        return Refused(self._gate.opens_at - time.monotonic())
+
+    def _opens_too_late(self, ticket: Ticket[Any]) -> bool:
+        return self._gate.opens_at > ticket.deadline and self._gate.opens_at > time.monotonic()
+
+    async def _turn(self, home: Home, ticket: Ticket[Any]) -> bool:
+        """Wait until the call may start; false when the gate opens after its time is up."""
+        ticket.waits = "for the service's pause to end"
+        again = False
+        while not again or self._gate.opens_at > time.monotonic():  # it may be closed anew just then
+            if self._opens_too_late(ticket):
+                return False
+            await home.wait_to_start(again=again)
+            again = True
+        return True
 
     def _url(self, target: str) -> URL:
-        path, _, query = target.partition("?")
-        if not query:
-            return self._origin.with_path(self._prefix + path, encoded=True)
         origin = self._origin
+        if "?" not in target:
+            return origin.with_path(self._prefix + target, encoded=True)
+        path, _, query = target.partition("?")
         return URL.build(
             scheme=origin.scheme,
             authority=origin.authority,
@@ -258,7 +265,8 @@ class Pool:
             figures.connections_reused += ticket.reused
             if done:
                 figures.succeeded += 1
-                self._quota.earn()
+                if not self._quota.full:
+                    self._quota.earn()
             else:
                 figures.failed += 1
 
@@ -302,13 +310,20 @@ class Pool:
 
     # --- loops ---
 
+    def _settle(self, flow: Flow[Any]) -> Home:
+        """Settle in the running loop, or end the flow."""
+        try:
+            home = self._home()
+        except ConfigurationError as error:
+            flow.throw(error)
+            raise
+        if home is None:
+            flow.send(Closed())
+            raise AssertionError("a flow ends when the client is closed")
+        return home
+
     def _home(self) -> Home | None:
-        if self.closed:
-            return None
         loop = asyncio.get_running_loop()
-        home = self._homes.get(loop)
-        if home is not None and home.session.connector is not None:  # as ``closed`` says, at half its price
-            return home
         with self._lock:
             if self.closed:
                 return None

@@ -13,7 +13,7 @@ from multidict import CIMultiDict, istr
 
 from infrai_async._answer import Answer, Broken
 from infrai_async._config import Secret
-from infrai_async._connect import Sighting
+from infrai_async._connect import Sighting, sighting
 from infrai_async._flow import Closed, Expired, Flow
 from infrai_async._request import Request
 from infrai_async._scopes import Scopes
@@ -41,11 +41,9 @@ class HeaderSet:
         shape = (key, request.body is not None)
         headers = self._made.get(shape)
         if headers is None:
-            headers = self._build(key, with_body=shape[1])
-            self._made = {
-                shape: headers,
-                **{other: made for other, made in self._made.items() if other[0] in (key, None)},
-            }
+            if key != self._key and key is not None:
+                self._key, self._made = key, {}
+            headers = self._made[shape] = self._build(key, with_body=shape[1])
         if request.idempotency_key is None:
             return headers
         headers = headers.copy()
@@ -71,6 +69,7 @@ class Ticket(Sighting, Generic[T]):
 
     task: asyncio.Task[Any]
     cancelling: int
+    begun: float  # or when the last attempt ended
     started_at: float
     sent_at: float
     key: Secret | None = None
@@ -98,15 +97,11 @@ class Ticket(Sighting, Generic[T]):
         self.scopes = scopes
         self.reporter = reporter
 
-    def begin(self, task: asyncio.Task[Any]) -> None:
-        """Note who runs the call."""
-        self.task = task
-        self.cancelling = task.cancelling()
-        self.begun = time.monotonic()  # or when the last attempt ended
-
-    def sends(self, *, again: bool, connected: bool) -> None:
-        """Note that an attempt begins."""
-        self.watch(connected=connected)
+    def sends(self, key: Secret | None, *, again: bool, connected: bool) -> None:
+        """Note that an attempt begins, and watch for its connection."""
+        self.connected, self.fresh, self.transport = connected, False, None
+        sighting.set(self)
+        self.key = key
         self.sending = True
         self.attempts += 1
         self.retries += again
@@ -135,20 +130,13 @@ class Ticket(Sighting, Generic[T]):
 
     def answered(self, response: aiohttp.ClientResponse, body: bytes | None) -> Answer:
         """Describe an attempt that got an answer; without a ``body``, one that was too large."""
-        masked = _without(self.key, body or b"")
-        return Answer(
-            response.status, response.headers, masked, self.started_at, *self._times(), oversized=body is None
-        )
+        key = self.key
+        if key is not None and body is not None and (secret := key.encode()) in body and len(key) >= _SHORTEST_SECRET:
+            body = body.replace(secret, b"***")  # a service may repeat what it was sent
+        started_at, took, waited = self.started_at, *self._times()
+        return Answer(response.status, response.headers, body or b"", started_at, took, waited, body is None)
 
     def _times(self) -> tuple[float, float]:
         """How long the attempt took, and how long it had waited."""
         waited, self.begun = self.sent_at - self.begun, time.monotonic()
         return self.begun - self.sent_at, waited
-
-
-def _without(key: str | None, body: bytes) -> bytes:
-    """Mask the key where a service repeats it; one too short to be a secret stays."""
-    if key is None or len(key) < _SHORTEST_SECRET:
-        return body
-    secret = key.encode()
-    return body.replace(secret, b"***") if secret in body else body

@@ -16,12 +16,14 @@ from support.oracle import SMALL, Oracle, Reply, Seen, answer, refuse
 
 from infrai_async import (
     AsyncInfrai,
+    AttemptSent,
     AuthenticationError,
     BadRequestError,
     ClientClosedError,
     ConfigurationError,
     ConnectError,
     DecodeError,
+    Event,
     InsufficientCreditError,
     InvalidArgument,
     RateLimitError,
@@ -404,24 +406,23 @@ async def test_a_public_call_asks_for_no_key() -> None:
 
 
 async def test_calls_leave_the_gate_in_the_order_in_which_they_came() -> None:
+    entered: list[str] = []
+
+    def note(event: Event) -> None:
+        if isinstance(event, AttemptSent):
+            entered.append(event.path.rpartition("/")[2])
+
     gate = refuse(429, "RATE_LIMITED", headers={"Retry-After": "0.5"})
     with Oracle(in_turn(gate, answer(SMALL))) as oracle:
-        async with client_of(oracle, max_concurrency=64, retry=RetryPolicy.none()) as client:
+        options: dict[str, Any] = {"max_concurrency": 64, "retry": RetryPolicy.none(), "on_event": note}
+        async with client_of(oracle, **options) as client:
             with pytest.raises(RateLimitError):
                 await client.db.project.get("first")
+            entered.clear()
             calls = []
             for number in range(40):
                 calls.append(asyncio.create_task(client.db.project.get(f"{number:02}")))
                 await asyncio.sleep(0.002)
-            entered: list[str] = []
-            pool = client._core.pool
-            send = pool._send
-
-            async def note(home: Any, ticket: Any, request: Any) -> Any:
-                entered.append(request.target.rpartition("/")[2])
-                return await send(home, ticket, request)
-
-            pool._send = note  # type: ignore[method-assign] # to see the order of leaving; the sending is the real one
             await asyncio.gather(*calls)
     assert entered == [f"{number:02}" for number in range(40)]
 
