@@ -91,16 +91,14 @@ class Core:
         key = None
         if row.mutates or idempotency_key is not None:
             key = _key_for(row, idempotency_key) if claim is None else claim.key
-        call = _flow.Call(
-            row, arguments, options.retry, pool.learned, pool.spend, deadline=deadline, idempotency_key=key
-        )
+        call = _flow.Call(row, arguments, options.retry, pool.learned, deadline=deadline, idempotency_key=key)
         call.scopes = scopes
         call.key_in_body = idempotency_key is not None
-        ticket = Ticket(_flow.run(call, decoder), deadline, options.headers, public=row.public, scopes=scopes)
+        ticket = Ticket(call, _flow.run(call, decoder), options.headers)
         if pool.listener is None:
             running = pool.run(ticket)
         else:
-            reporter = ticket.reporter = pool.listener.follow(row.id, current_operation(pool))
+            ticket.reporter = reporter = pool.listener.follow(row.id, current_operation(pool))
             call.answered = reporter.answered
             running = pool.run_reported(ticket, reporter)
         return running if claim is None else claim.follow(running)

@@ -7,6 +7,7 @@ goes to ``_explain``, the reading in full, which either copes or says where the 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -189,11 +190,9 @@ def _money(value: Any, _: Any) -> Decimal:
 
 def _time(value: Any, _: Any) -> datetime:
     if value.__class__ is str:
-        try:
+        with contextlib.suppress(ValueError):
             moment = datetime.fromisoformat(value)
             return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-        except ValueError:
-            raise _Mismatch("an ISO 8601 time", value) from None
     raise _Mismatch("an ISO 8601 time", value)
 
 
@@ -339,7 +338,14 @@ def _compile(
     # ``__delattr__``: with a single one left every store, or the making, goes through Python.
     plainly = {name: getattr(object, name) for name in ("__init__", "__setattr__", "__delattr__")}
     twin = type(cls.__name__, cls.__bases__, {"__slots__": cls.__slots__, **plainly})
-    scope: dict[str, Any] = {"cls": cls, "twin": twin, "explain": explain, "NAMES": {f.name for f in fields}}
+    scope: dict[str, Any] = {
+        "cls": cls,
+        "twin": twin,
+        "explain": explain,
+        "NAMES": {field.name for field in fields},
+        "exact": exact,
+        "moment": datetime.fromisoformat,
+    }
     body, checks, present = [], [], []
     for field in fields:
         name, (base, nullable) = field.name, _split(field.type)
@@ -348,15 +354,20 @@ def _compile(
         if "read_from" in field.metadata and not required:
             checks.append(f"({name} is not None or {field.metadata['read_from']!r} not in plain)")
         missing = f"{name} is None or " if nullable or not required else ""
+        stored = name
         if base in _INLINE:
             checks.append(f"({missing}{_INLINE[base].format(name)})")
         elif base is not object:
             scope[f"hook_{name}"], scope[f"type_{name}"] = _CONVERTER.get_structure_hook(base), base
-            convert = f"hook_{name}({name}, type_{name})"
-            stored = f"None if {name} is None else {convert}" if missing else convert
-            present.append(f"made.{name} = {stored}")
-            continue
-        present.append(f"made.{name} = {name}")
+            stored = f"hook_{name}({name}, type_{name})"
+        if base in _CONVERTED:
+            stored = _CONVERTED[base].format(name)
+        if missing and stored != name:
+            stored = f"None if {name} is None else {stored}"
+        present.append(f"made.{name} = {stored}")
+        if base is datetime:
+            given = f"{name} is not None and " if missing else ""
+            present.append(f"if {given}made.{name}.tzinfo is None: return explain(plain, metadata)")
     always = sum(field.default is attrs.NOTHING for field in fields)
     optional = [f"({field.name} is not None)" for field in fields if field.default is not attrs.NOTHING]
     count = " + ".join([str(always), *optional])
@@ -384,7 +395,10 @@ _INLINE: Final = {
     bool: "{0}.__class__ is bool",
     int: "{0}.__class__ is int",
     float: "{0}.__class__ is float or {0}.__class__ is int",
+    Decimal: "{0}.__class__ is float or {0}.__class__ is int",
+    datetime: "{0}.__class__ is str",
 }
+_CONVERTED: Final = {Decimal: "exact({0})", datetime: "moment({0})"}
 
 
 def _split(annotation: Any) -> tuple[Any, bool]:

@@ -107,7 +107,7 @@ class Call:
 
     Attributes:
         deadline: when its time is up, by ``clock``.
-        spend: takes what an answer says it cost, as it stands there.
+        prices: what the answers said they cost, as it stands there.
         answered: takes each answer that could be read, where somebody listens.
         key_in_body: whether the caller chose the idempotency key (D4).
     """
@@ -119,6 +119,7 @@ class Call:
     renewed = False
     ambiguous = False
     failures = 0
+    prices: tuple[float, ...] = ()
     tries: tuple[tuple[Answer | Broken, str, str | None], ...] = ()
 
     def __init__(
@@ -127,7 +128,6 @@ class Call:
         arguments: Mapping[str, object],
         policy: RetryPolicy,
         learned: Learned,
-        spend: Callable[[float], None],
         *,
         deadline: float,
         idempotency_key: str | None = None,
@@ -138,7 +138,6 @@ class Call:
         self.arguments = arguments
         self.policy = policy
         self.learned = learned
-        self.spend = spend
         self.deadline = deadline
         self.idempotency_key = idempotency_key
         self.clock = clock
@@ -266,7 +265,7 @@ def _read(call: Call, answer: Answer, decode: Decoder[T]) -> T | Failure:
     try:
         envelope = open_envelope(answer)
         if (cost := cost_of(envelope)) is not None:
-            call.spend(cost)
+            call.prices += (cost,)
             if call.scopes is not None:
                 call.scopes.charge(exact(cost), call.row.id, vendor_of(envelope))
         if call.answered is not None:

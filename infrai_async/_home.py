@@ -65,8 +65,8 @@ class Home:
         ticket.cancelling = task.cancelling()
         ticket.begun = time.monotonic()
         self.calls.add(ticket)
-        if ticket.deadline < self._next_deadline:
-            self._arm(ticket.deadline)
+        if ticket.call.deadline < self._next_deadline:
+            self._arm(ticket.call.deadline)
 
     def leave(self, ticket: Ticket[Any]) -> None:
         """Let a call go."""
@@ -86,9 +86,9 @@ class Home:
         now = time.monotonic()
         self._timer, self._next_deadline = None, _NEVER
         for ticket in self.calls:
-            if ticket.deadline <= now:
+            if ticket.call.deadline <= now:
                 ticket.end("expired")
-        later = min((ticket.deadline for ticket in self.calls if ticket.deadline > now), default=_NEVER)
+        later = min((ticket.call.deadline for ticket in self.calls if ticket.call.deadline > now), default=_NEVER)
         if later < _NEVER:
             self._arm(later)
 

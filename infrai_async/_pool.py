@@ -157,7 +157,7 @@ class Pool:
 
     async def _attempt(self, home: Home, ticket: Ticket[Any], request: Request) -> Result:
         places, pace = self._places, self._pace
-        nothing_to_wait_for = not pace.limited and ticket.scopes is None and self._key is not None
+        nothing_to_wait_for = not pace.limited and ticket.call.scopes is None and self._key is not None
         if not (nothing_to_wait_for and places.take_now()):
             refused = await self._admit(home, ticket)
             if refused is not None:
@@ -167,7 +167,7 @@ class Pool:
         try:
             if places.taken == 1:
                 pace.begin(time.monotonic(), self._figures.succeeded)
-            key = None if ticket.public else self._key
+            key = None if ticket.call.row.public else self._key
             ticket.keys_asked = self._keys_asked
             ticket.sends(key, again=request.again, connected=home.borrowed)
             if ticket.reporter is not None:
@@ -202,8 +202,8 @@ class Pool:
     async def _admit(self, home: Home, ticket: Ticket[Any]) -> Refused | Closed | None:
         """Wait for a place, for one's turn and for the key; ``None`` with a place taken, else why there is none."""
         places = self._places
-        if ticket.scopes is not None:
-            ticket.scopes.check(time.monotonic())
+        if ticket.call.scopes is not None:
+            ticket.call.scopes.check(time.monotonic())
         if self._opens_too_late(ticket):
             return self._refused()
         ticket.waits = "for a place in the pool"
@@ -213,11 +213,11 @@ class Pool:
         try:
             if self._pace.limited and not await self._turn(home, ticket):
                 return self._refused()
-            if self._key is None and not ticket.public:
+            if self._key is None and not ticket.call.row.public:
                 ticket.waits = "for the API key"
                 await self._find_key(home, ticket)
-            if ticket.scopes is not None:
-                ticket.scopes.check(time.monotonic())
+            if ticket.call.scopes is not None:
+                ticket.call.scopes.check(time.monotonic())
             admitted = True
         finally:
             if not admitted:
@@ -228,7 +228,7 @@ class Pool:
         return Refused(self._gate.opens_at - time.monotonic())
 
     def _opens_too_late(self, ticket: Ticket[Any]) -> bool:
-        return self._gate.opens_at > ticket.deadline and self._gate.opens_at > time.monotonic()
+        return self._gate.opens_at > ticket.call.deadline and self._gate.opens_at > time.monotonic()
 
     async def _turn(self, home: Home, ticket: Ticket[Any]) -> bool:
         """Wait until the call may start; false when the gate opens after its time is up."""
@@ -263,17 +263,13 @@ class Pool:
             figures.retries += ticket.retries
             figures.connections_opened += ticket.opened
             figures.connections_reused += ticket.reused
+            for price in ticket.call.prices:
+                figures.spend(price)
             if done:
                 figures.succeeded += 1
-                if not self._quota.full:
-                    self._quota.earn()
+                self._quota.earn()
             else:
                 figures.failed += 1
-
-    def spend(self, price: float) -> None:
-        """Note what an answer said it cost, in USD."""
-        with self._lock:
-            self._figures.spend(price)
 
     def stats(self) -> Stats:
         """Return the figures as they are now."""

@@ -98,17 +98,15 @@ class RetryQuota:
     """Stops a storm of retries against a service that is down: each costs, each success earns a little back."""
 
     left: float = _CAPACITY
-    full: bool = True
 
     def take(self) -> bool:
         """Pay for one retry; false when nothing is left."""
         if self.left < _PRICE_OF_RETRY:
             return False
         self.left -= _PRICE_OF_RETRY
-        self.full = False
         return True
 
     def earn(self) -> None:
         """Note a success."""
-        self.left = min(_CAPACITY, self.left + 1.0)
-        self.full = self.left == _CAPACITY
+        if self.left < _CAPACITY:
+            self.left += 1.0

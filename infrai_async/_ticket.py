@@ -14,9 +14,8 @@ from multidict import CIMultiDict, istr
 from infrai_async._answer import Answer, Broken
 from infrai_async._config import Secret
 from infrai_async._connect import Sighting, sighting
-from infrai_async._flow import Closed, Expired, Flow
+from infrai_async._flow import Call, Closed, Expired, Flow
 from infrai_async._request import Request
-from infrai_async._scopes import Scopes
 from infrai_async.errors import TimeoutError, TransportError
 
 if TYPE_CHECKING:
@@ -79,23 +78,12 @@ class Ticket(Sighting, Generic[T]):
     attempts = 0
     retries = 0
     ended_by = ""
+    reporter: Reporter | None = None
 
-    def __init__(
-        self,
-        flow: Flow[T],
-        deadline: float,
-        headers: HeaderSet,
-        *,
-        public: bool,
-        scopes: Scopes | None = None,
-        reporter: Reporter | None = None,
-    ) -> None:
+    def __init__(self, call: Call, flow: Flow[T], headers: HeaderSet) -> None:
+        self.call = call
         self.flow = flow
-        self.deadline = deadline
         self.headers = headers
-        self.public = public
-        self.scopes = scopes
-        self.reporter = reporter
 
     def sends(self, key: Secret | None, *, again: bool, connected: bool) -> None:
         """Note that an attempt begins, and watch for its connection."""

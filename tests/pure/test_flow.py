@@ -68,9 +68,6 @@ def answer(status: int = 200, data: object = None, *, after: object = None, **er
     return Answer(status, headers, json.dumps(document).encode(), started_at=1767323045.0, seconds=0.25, waited=0.5)
 
 
-spent: list[float] = []  # what the last call's answers said they cost
-
-
 def call(
     row: str = "db.project.get",
     arguments: dict[str, object] | None = None,
@@ -83,13 +80,11 @@ def call(
 ) -> Call:
     """A call whose time left is read from ``left``, the last of which holds on."""
     remaining = list(left)
-    spent.clear()
     made = Call(
         CAPABILITIES[row],
         {"id": "p"} if arguments is None else arguments,
         policy,
         learned if learned is not None else Learned(),
-        spent.append,
         deadline=0.0,
         idempotency_key=KEY,
         clock=lambda: -(remaining.pop(0) if len(remaining) > 1 else remaining[0]),
@@ -714,7 +709,8 @@ def test_only_what_repeats_a_failure_is_sent_again() -> None:
     assert [step.again for step in sent(steps)] == [False, False, True, True]
 
 
-def test_what_answers_say_they_cost_is_passed_on_whatever_becomes_of_them() -> None:
+def test_what_answers_say_they_cost_is_noted_whatever_becomes_of_them() -> None:
     costly = b'{"ok": true, "data": {"id": 5}, "metadata": {"cost_usd": 0.1}}'
-    drive(call(), Answer(200, {}, costly))
-    assert spent == [0.1]
+    made = call()
+    drive(made, Answer(503, {}, b'{"ok": false, "metadata": {"cost_usd": 2}}'), True, Answer(200, {}, costly))
+    assert made.prices == (2, 0.1)

@@ -488,7 +488,6 @@ def flow(scopes: Scopes) -> Any:
         {"name": "shop"},
         RetryPolicy(),
         Learned(),
-        lambda price: None,
         deadline=float("inf"),
         idempotency_key="key",
     )
