@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Coroutine, Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import attrs
 
@@ -21,7 +21,6 @@ from infrai_async.capabilities import Capability
 from infrai_async.models import Model, Page
 
 T = TypeVar("T", bound=Model)
-R = TypeVar("R")
 _NEVER: Final = float("inf")
 
 
@@ -44,14 +43,40 @@ class Core:
         self.options = options
 
     def call(
-        self, row: Capability[T], arguments: Mapping[str, object], idempotency_key: str | None = None
+        self,
+        row: Capability[T],
+        arguments: Mapping[str, object],
+        idempotency_key: str | None = None,
+        decoder: _flow.Decoder[Any] = decode,
     ) -> Coroutine[Any, Any, T]:
-        """Call a capability that answers one model."""
-        return self._run(row, arguments, decode, idempotency_key)
+        """Call a capability that answers one model.
+
+        No coroutine of its own, which would be run through at every wait.
+        """
+        pool, options = self.pool, self.options
+        deadline = _NEVER if options.timeout is None else time.monotonic() + options.timeout
+        claim = scopes = None
+        if blocks.get() and (scopes := surrounding(pool)) is not None:
+            deadline = min(deadline, scopes.until)
+            claim = scopes.claim(row, arguments) if idempotency_key is None else None
+        key = None
+        if row.mutates or idempotency_key is not None:
+            key = _key_for(row, idempotency_key) if claim is None else claim.key
+        call = _flow.Call(row, arguments, options.retry, pool.learned, deadline=deadline, idempotency_key=key)
+        call.scopes = scopes
+        call.key_in_body = idempotency_key is not None
+        ticket = Ticket(call, _flow.run(call, decoder), options.headers)
+        if pool.listener is None:
+            running = pool.run(ticket)
+        else:
+            ticket.reporter = reporter = pool.listener.follow(row.id, current_operation(pool))
+            call.answered = reporter.answered
+            running = pool.run_reported(ticket, reporter)
+        return running if claim is None else claim.follow(running)
 
     def page(self, row: Capability[T], arguments: Mapping[str, object]) -> Coroutine[Any, Any, Page[T]]:
         """Fetch one page of a listing."""
-        return self._run(row, arguments, decode_page)
+        return cast("Coroutine[Any, Any, Page[T]]", self.call(row, arguments, decoder=decode_page))
 
     def cursor(
         self,
@@ -73,35 +98,6 @@ class Core:
             max_items=at_most,
             prefetch=ahead,
         )
-
-    def _run(
-        self,
-        row: Capability[Any],
-        arguments: Mapping[str, object],
-        decoder: _flow.Decoder[R],
-        idempotency_key: str | None = None,
-    ) -> Coroutine[Any, Any, R]:
-        # No coroutine of its own, nor are the two above: each level would be run through at every wait.
-        pool, options = self.pool, self.options
-        deadline = _NEVER if options.timeout is None else time.monotonic() + options.timeout
-        claim = scopes = None
-        if blocks.get() and (scopes := surrounding(pool)) is not None:
-            deadline = min(deadline, scopes.until)
-            claim = scopes.claim(row, arguments) if idempotency_key is None else None
-        key = None
-        if row.mutates or idempotency_key is not None:
-            key = _key_for(row, idempotency_key) if claim is None else claim.key
-        call = _flow.Call(row, arguments, options.retry, pool.learned, deadline=deadline, idempotency_key=key)
-        call.scopes = scopes
-        call.key_in_body = idempotency_key is not None
-        ticket = Ticket(call, _flow.run(call, decoder), options.headers)
-        if pool.listener is None:
-            running = pool.run(ticket)
-        else:
-            ticket.reporter = reporter = pool.listener.follow(row.id, current_operation(pool))
-            call.answered = reporter.answered
-            running = pool.run_reported(ticket, reporter)
-        return running if claim is None else claim.follow(running)
 
 
 class Resource:

@@ -101,7 +101,9 @@ def build(
                 _check_needs(row, param, value, arguments)
         where = param.where
         if where == "path":
-            path[param.name] = _segment(row, param, str(plain))
+            text = str(plain)
+            plainly = _UNRESERVED(text) and text[0] != "."
+            path[param.name] = text if plainly else _segment(row, param, text)
         elif where == "query":
             query.append(f"{param.wire}={_query_text(param, plain)}")
         else:
@@ -268,9 +270,8 @@ def _segment(row: Capability[Any], param: Param, text: str) -> str:
     """One path segment, whatever is in it: a lone dot would be resolved away on its way (D3)."""
     if not text:
         raise InvalidArgument(f"{param.name} must not be empty", capability=row.id)
-    if _UNRESERVED(text):
-        return text if text.strip(".") or len(text) > 2 else text.replace(".", "%2E")
-    return quote(text, safe="")
+    encoded = quote(text, safe="")
+    return encoded.replace(".", "%2E") if encoded in (".", "..") else encoded
 
 
 def _query_text(param: Param, value: JSON) -> str:

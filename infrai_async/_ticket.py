@@ -114,17 +114,14 @@ class Ticket(Sighting, Generic[T]):
     def broken(self, error: TransportError, *, not_sent: bool = False) -> Broken:
         """Describe an attempt that got no complete answer."""
         sent = self.connected and not not_sent
-        return Broken(error, sent, self.started_at, *self._times())
+        waited, self.begun = self.sent_at - self.begun, time.monotonic()
+        return Broken(error, sent, self.started_at, self.begun - self.sent_at, waited)
 
     def answered(self, response: aiohttp.ClientResponse, body: bytes | None) -> Answer:
         """Describe an attempt that got an answer; without a ``body``, one that was too large."""
         key = self.key
         if key is not None and body is not None and (secret := key.encode()) in body and len(key) >= _SHORTEST_SECRET:
             body = body.replace(secret, b"***")  # a service may repeat what it was sent
-        started_at, took, waited = self.started_at, *self._times()
-        return Answer(response.status, response.headers, body or b"", started_at, took, waited, body is None)
-
-    def _times(self) -> tuple[float, float]:
-        """How long the attempt took, and how long it had waited."""
         waited, self.begun = self.sent_at - self.begun, time.monotonic()
-        return self.begun - self.sent_at, waited
+        took = self.begun - self.sent_at
+        return Answer(response.status, response.headers, body or b"", self.started_at, took, waited, body is None)
