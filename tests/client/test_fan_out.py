@@ -194,6 +194,24 @@ async def test_on_error_is_told_and_the_rest_goes_on(is_async: bool) -> None:
     assert len(got) == 18 * 12
 
 
+@pytest.mark.parametrize("kind", ["plain", "asynchronous"])
+async def test_what_came_before_an_error_is_not_lost(kind: str) -> None:
+    def plain(upto: int) -> Iterator[int]:
+        yield from range(upto)
+        raise KeyError(upto)
+
+    async def asynchronous(upto: int) -> AsyncIterator[int]:
+        for number in plain(upto):
+            yield number
+
+    told: list[tuple[int, str]] = []
+    children = plain if kind == "plain" else asynchronous
+    pairs = fan_out([0, 5, 250], children, on_error=lambda upto, error: told.append((upto, repr(error))))
+    got = [pair async for pair in pairs]
+    assert sorted(got) == [(upto, number) for upto in (5, 250) for number in range(upto)]
+    assert sorted(told) == [(0, "KeyError(0)"), (5, "KeyError(5)"), (250, "KeyError(250)")]
+
+
 async def test_an_error_of_the_parents_is_always_raised_and_so_is_one_of_on_error() -> None:
     def reply(seen: Seen) -> Reply:
         return refuse(400) if query(seen).get("cursor") == "10" else account(25, 1)(seen)
@@ -361,6 +379,24 @@ async def test_progress_says_how_many_parents_are_done_and_the_total_once_it_is_
             assert len([pair async for pair in pairs]) == 75
     assert seen[-1] == (25, 25)
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+async def test_progress_moves_on_also_where_parents_have_no_children(nested: bool) -> None:
+    seen: list[tuple[int, int | None]] = []
+
+    async def none(number: int) -> AsyncIterator[int]:
+        await asyncio.sleep(0.01)
+        for never in ():
+            yield never
+
+    def children(number: int) -> FanOut[int, int] | AsyncIterator[int]:
+        return fan_out([1, 2, 3], none) if nested else none(number)
+
+    pairs = fan_out(range(20), children, concurrency=4, progress=lambda done, total: seen.append((done, total)))
+    assert [pair async for pair in pairs] == []
+    assert seen[-1] == (20, 20)
+    assert len({done for done, _ in seen}) >= 5
 
 
 async def test_progress_needs_tqdm_before_anything_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -190,6 +190,14 @@ def test_progress_is_reported_in_the_callers_thread(client: Infrai) -> None:
     assert seen[-1] == (25, 25, threading.get_ident())
 
 
+def test_progress_moves_on_also_where_parents_have_no_children(oracle: Oracle, client: Infrai) -> None:
+    oracle.reply = account(25, 0, delay=lambda seen: 0.01)
+    seen: list[int] = []
+    assert ids(pairs_of(client, concurrency=4, progress=lambda done, _: seen.append(done))) == []
+    assert seen[-1] == 25
+    assert len(set(seen)) >= 5
+
+
 def test_true_draws_a_bar(client: Infrai, capfd: pytest.CaptureFixture[str]) -> None:
     ids(pairs_of(client, progress=True))
     assert "25/25" in capfd.readouterr().err
