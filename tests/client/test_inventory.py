@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import io
 import json
 import os
 import random
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -228,6 +230,90 @@ async def test_a_line_that_was_torn_is_forgotten_and_an_empty_file_is_a_beginnin
         assert path.read_bytes() == whole  # so that the next line is a line of its own
 
 
+PAGES: dict[str | None, tuple[list[str], str | None]] = {
+    None: (["a", "b", "c"], "2"),
+    "2": (["d"], "3"),
+    "3": ([], "4"),
+    "4": (["e", "f", "g", "h"], None),
+}
+
+
+def begun_from(checkpoint: Checkpoint, cursor: str | None) -> Iterator[set[str]]:
+    """Begin the pages from a cursor on; give what of each is still to do."""
+    while True:
+        ids, following = PAGES[cursor]
+        yield set(checkpoint.begin(ids, following))
+        if following is None:
+            return
+        cursor = following
+
+
+@pytest.mark.parametrize("stale", [0, 3, 1_000])
+@pytest.mark.parametrize("seed", range(5))
+async def test_whatever_the_file_was_when_it_was_killed_nothing_is_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stale: int, seed: int
+) -> None:
+    monkeypatch.setattr("infrai_async._checkpoint._STALE", stale)
+    chance = random.Random(seed)
+    path, other = tmp_path / "checkpoint", tmp_path / "killed"
+    checkpoint = Checkpoint(path)
+    everything = {id for ids, _ in PAGES.values() for id in ids}
+    over: set[str] = set()
+    states = 0
+
+    def check_kills() -> None:
+        nonlocal before, states
+        after = path.read_bytes()
+        first = len(before) if after.startswith(before) else len(after)  # else it was written anew, in one step
+        for length in range(first, len(after) + 1):
+            other.write_bytes(after[:length])
+            other.with_name("killed.new").write_bytes(after[: length // 2])  # what was not yet put in its place
+            again = Checkpoint(other)
+            left = set().union(*begun_from(again, again.open()))
+            assert over | left == everything
+            assert length < len(after) or not over & left
+            states += 1
+        before = after
+
+    pages = begun_from(checkpoint, checkpoint.open())
+    before = path.read_bytes()
+    to_do: list[str] = []
+    while len(over) < len(everything):
+        if not to_do or chance.random() < 0.3:
+            to_do.extend(sorted(next(pages, set())))
+            check_kills()
+        if to_do:
+            id = to_do.pop(chance.randrange(len(to_do)))
+            over.add(id)
+            checkpoint.done(id)
+            check_kills()
+    assert states > len(everything)
+
+
+async def test_a_line_that_did_not_fit_on_the_disk_spoils_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "checkpoint"
+    checkpoint = Checkpoint(path)
+    checkpoint.open()
+    checkpoint.begin(["a", "b", "c"], "2")
+
+    def full(self: Path, mode: str) -> io.RawIOBase:
+        with open(self, mode) as file:
+            file.write(b'{"don')
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", full)
+        with pytest.raises(ConfigurationError, match="cannot be read and written: No space left"):
+            checkpoint.done("a")
+    checkpoint.done("b")
+    checkpoint.done("b")
+    again = Checkpoint(path)
+    assert again.open() is None
+    assert again.begin(["a", "b", "c"], "2") == {"c"}
+
+
 async def test_pages_that_are_done_are_left_behind_in_order(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint"
     checkpoint = Checkpoint(path)
@@ -298,7 +384,12 @@ async def test_a_file_that_cannot_be_written_is_said_before_anything_is_sent(tmp
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("checkpoint", 5), ("checkpoint", b"x"), ("checkpoint", ""), ("concurrency", 0), ("on_error", 1), ("progress", 1)],
+    [
+        *[("checkpoint", path) for path in (5, b"x", "", ".", "/", "nul\0", "half \ud800")],
+        ("concurrency", 0),
+        ("on_error", 1),
+        ("progress", 1),
+    ],
 )
 async def test_wrong_arguments_are_refused(name: str, value: object) -> None:
     client = AsyncInfrai("k", base_url="http://127.0.0.1:9")
