@@ -322,7 +322,8 @@ class _Work(Generic[P, C]):
             self._workers.add(self._start(self._list_children()))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
+        # Not by the loop's factory: an eager one would run it before it is counted.
+        task = asyncio.Task(work, loop=asyncio.get_running_loop())
         task.add_done_callback(self._ended)
         return task
 

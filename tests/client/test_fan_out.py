@@ -155,6 +155,32 @@ async def test_fan_outs_nest_both_ways() -> None:
     assert set(got) == {(name, *pair) for name in "ab" for pair in every(4, 13)}
 
 
+@pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="needs Python 3.12")
+async def test_it_works_in_a_loop_whose_tasks_begin_at_once() -> None:
+    at_once: list[int] = []
+
+    async def children(number: int) -> AsyncIterator[int]:
+        at_once.append(number)
+        most.append(len(at_once))
+        await asyncio.sleep(0.001)
+        at_once.remove(number)
+        for child in range(3):
+            yield child
+
+    most: list[int] = []
+    loop = asyncio.get_running_loop()
+    before = loop.get_task_factory()
+    loop.set_task_factory(getattr(asyncio, "eager_task_factory"))  # noqa: B009 - no attribute in Python 3.11
+    try:
+        assert len([pair async for pair in fan_out(range(100), children, concurrency=4)]) == 300
+        assert len([pair async for pair in fan_out(range(2_000), lambda _: (), concurrency=4)]) == 0
+        nested = fan_out(fan_out(range(50), range), lambda pair: fan_out(range(3), range), concurrency=4)
+        assert len([pair async for pair in nested]) == 50 * 49 // 2 * 3
+    finally:
+        loop.set_task_factory(before)
+    assert max(most) <= 4
+
+
 async def test_the_first_error_ends_the_rest_and_is_raised() -> None:
     def reply(seen: Seen) -> Reply:
         of = query(seen).get("project_id")
