@@ -94,7 +94,8 @@ async def test_every_child_comes_once_and_those_of_a_parent_in_order(
         assert [child for parent, child in got if parent == f"p{n}"] == [f"p{n}-b{b}" for b in range(branches)]
 
 
-async def test_parents_are_listed_while_children_are_and_no_more_than_so_many_at_once() -> None:
+@pytest.mark.parametrize("concurrency", [4, 64])
+async def test_parents_are_listed_while_children_are_and_no_more_than_so_many_at_once(concurrency: int) -> None:
     listed: list[str] = []
 
     def delay(seen: Seen) -> float:
@@ -103,8 +104,8 @@ async def test_parents_are_listed_while_children_are_and_no_more_than_so_many_at
 
     with Oracle(account(40, 5, delay=delay)) as oracle:
         async with AsyncInfrai("k", base_url=oracle.url) as client:
-            assert len([pair async for pair in pairs_of(client, concurrency=4)]) == 200
-    assert oracle.most_at_once <= 5  # four of children, one of parents
+            assert len([pair async for pair in pairs_of(client, concurrency=concurrency)]) == 200
+    assert oracle.most_at_once <= concurrency + 1  # those of children, one of parents
     last_parents = len(listed) - 1 - listed[::-1].index("parents")
     assert listed.index("p0") < last_parents
 
@@ -310,6 +311,27 @@ async def test_however_it_ends_no_task_and_no_call_is_left(how: str) -> None:
         await none_left(before)
         assert client.stats.in_flight == 0
         await client.aclose()
+
+
+async def test_generators_are_closed_where_they_stand_before_it_has_ended() -> None:
+    open_now: list[str] = []
+
+    async def generate(name: str, upto: int = 10**9) -> AsyncIterator[int]:
+        open_now.append(name)
+        try:
+            async for number in counting(upto):
+                yield number
+        finally:
+            open_now.remove(name)
+
+    def children(number: int) -> AsyncIterator[int] | FanOut[int, int]:
+        return generate("child") if number % 2 else fan_out(generate("parent"), lambda _: generate("grandchild", 5))
+
+    async with fan_out(generate("parents"), children, concurrency=4) as pairs:
+        for _ in range(2_500):
+            await anext(pairs)
+        assert {"parents", "child", "parent"} <= set(open_now)
+    assert open_now == []
 
 
 def test_the_end_of_the_loop_ends_it() -> None:

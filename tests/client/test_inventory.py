@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+import attrs
 import pytest
 from support.oracle import SMALL, Oracle, Reply, Seen, answer, refuse
 
@@ -116,6 +117,23 @@ async def test_a_project_that_is_deleted_meanwhile_is_left_out_and_another_refus
                 [entry async for entry in client.db.inventory()]
 
 
+async def test_an_error_of_one_listing_ends_the_other_of_the_same_project() -> None:
+    def reply(seen: Seen) -> Reply:
+        if seen.path.split("/")[3] == "branch":
+            return refuse(400)
+        made = account(1)(seen)
+        return attrs.evolve(made, delay=30.0) if query(seen).get("project_id") else made
+
+    ended: list[set[asyncio.Task[object]]] = []
+    with Oracle(reply) as oracle:
+        async with AsyncInfrai("k", base_url=oracle.url) as client:
+            before = asyncio.all_tasks()
+            told = client.db.inventory(on_error=lambda *_: ended.append(asyncio.all_tasks() - before))
+            assert [entry async for entry in told] == []
+            assert client.stats.in_flight == 0
+    assert [len(tasks) for tasks in ended] == [1]  # that in which it is told
+
+
 async def test_on_error_is_told_and_the_project_counts_as_done(tmp_path: Path) -> None:
     told: list[str] = []
 
@@ -147,6 +165,7 @@ async def test_left_early_it_goes_on_and_only_the_entry_in_hand_comes_again(tmp_
                 if len(first) == taken:
                     break
             content = path.read_text()
+            path.with_name("checkpoint.new").write_text("{")  # as one leaves it that was killed while it wrote anew
             second = [entry.project.id async for entry in client.db.inventory(checkpoint=path)]
     assert len(first) == taken
     assert set(first) | set(second) == {f"p{n}" for n in range(45)}

@@ -15,7 +15,16 @@ import pytest
 from support.oracle import SMALL, Oracle, Reply, Seen, answer, refuse
 from sync.children import count_crossings
 
-from infrai_async import BadRequestError, ClientClosedError, ConfigurationError, Infrai, InfraiError, InvalidArgument
+from infrai_async import (
+    BadRequestError,
+    BudgetExceeded,
+    ClientClosedError,
+    ConfigurationError,
+    Infrai,
+    InfraiError,
+    InvalidArgument,
+    TimeoutError,
+)
 from infrai_async.sync import FanOut
 
 
@@ -102,6 +111,17 @@ def test_errors_are_raised_or_handed_over(oracle: Oracle, client: Infrai) -> Non
     got = ids(pairs_of(client, on_error=lambda project, error: told.append(project.id)))
     assert told == ["p7"]
     assert set(got) == {pair for pair in EVERY if pair[0] != "p7"}
+
+
+def test_blocks_around_it_hold_for_all_its_calls(oracle: Oracle, client: Infrai) -> None:
+    heard = len(oracle.seen)
+    with client.budget(usd="0.01") as spent, pytest.raises(BudgetExceeded):
+        ids(pairs_of(client, concurrency=1))
+    assert spent.usd >= spent.limit
+    assert len(oracle.seen) - heard <= 12  # one listing each of children and parents may have been in flight
+    oracle.reply = account(25, 5, delay=slow)
+    with client.deadline(0.3), pytest.raises(TimeoutError):
+        ids(pairs_of(client))
 
 
 def test_a_call_of_the_client_inside_children_is_refused_rather_than_stuck(client: Infrai) -> None:
