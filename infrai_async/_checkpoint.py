@@ -44,7 +44,7 @@ class Checkpoint:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         given = os.fspath(path) if isinstance(path, str | os.PathLike) else None
-        if not isinstance(given, str) or not given:
+        if not isinstance(given, str) or not Path(given).name or not _can_name_a_file(given):
             raise InvalidArgument("checkpoint must be the path of a file")
         self._path = Path(given)
         self._fresh = self._path.with_name(f"{self._path.name}.new")
@@ -54,6 +54,7 @@ class Checkpoint:
         self._pages: deque[_Page] = deque()
         self._page_of: dict[str, _Page] = {}
         self._lines = 0
+        self._torn = False
 
     def open(self) -> str | None:
         """Read the file, if there is one, and return the cursor at which to go on; ``None`` is the beginning.
@@ -99,8 +100,13 @@ class Checkpoint:
             self._write_anew()
 
     def _append(self, line: Line) -> None:
+        if self._torn:
+            self._write_anew()  # with this line's news, too
+            return
+        self._torn = True  # a full disk takes the beginning of a line
         with self._path.open("ab") as file:  # opened each time, so that nothing is ever left open
             file.write(_encoded(line))
+        self._torn = False
         self._lines += 1
 
     def _write_anew(self) -> None:
@@ -109,13 +115,20 @@ class Checkpoint:
         lines: list[Line] = [_HEADER, {"page": self._cursor}, *done]
         self._fresh.write_bytes(b"".join(_encoded(line) for line in lines))
         os.replace(self._fresh, self._path)
-        self._lines = len(lines)
+        self._lines, self._torn = len(lines), False
 
     def remove(self) -> None:
         """Remove the file: all is done."""
         with self._lock, _telling(self._path):
             self._path.unlink(missing_ok=True)
             self._fresh.unlink(missing_ok=True)
+
+
+def _can_name_a_file(path: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
 
 
 def _encoded(line: Line) -> bytes:

@@ -121,7 +121,7 @@ class FanOut(Generic[P, C]):
         return self._work.progress
 
     async def _load(self) -> bool:
-        """Take what is ready in hand, or wait for it; false at the end."""
+        """Take what is ready in hand, or wait for it or for news of progress; false at the end."""
         work = self._work
         if work.begin():
             weakref.finalize(self, _abandon, work).atexit = False
@@ -135,9 +135,10 @@ class FanOut(Generic[P, C]):
             await self.aclose()
             raise
         self._items = chain.from_iterable(map(_pairs, pages))
-        if not pages:
-            await self.aclose()
-        return bool(pages)
+        if pages or not work.over:
+            return True
+        await self.aclose()
+        return False
 
     async def aclose(self) -> None:
         """End everything that is under way, and wait for its end; calling it again does nothing more."""
@@ -184,6 +185,7 @@ class _Work(Generic[P, C]):
         self._waiting = 0  # items that are ready
         self._counted = 0
         self._done = 0
+        self._told = 0  # of those that are done
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lister: asyncio.Task[None] | None = None  # of parents
         self._workers: set[asyncio.Task[None]] = set()
@@ -198,7 +200,8 @@ class _Work(Generic[P, C]):
         return self._done, self._counted if self._exhausted else None
 
     @property
-    def _over(self) -> bool:
+    def over(self) -> bool:
+        """Whether nothing more comes."""
         return self._stopped or (self._exhausted and not (self._workers or self._parents or self._aside or self._ready))
 
     # --- the reader's side ---
@@ -242,9 +245,9 @@ class _Work(Generic[P, C]):
             self.cancel()
 
     async def take(self) -> list[tuple[P, _Batch[C]]]:
-        """Wait for pages, and return those that are ready, but no more than enough; none at the end."""
+        """Wait for pages, or for a parent to be done; return the pages that are ready, but no more than enough."""
         self._fill()
-        while not (self._ready or self._error is not None or self._over):
+        while not (self._ready or self._done > self._told or self._error is not None or self.over):
             self._reading = asyncio.get_running_loop().create_future()
             try:
                 await self._reading
@@ -261,6 +264,7 @@ class _Work(Generic[P, C]):
             pages.append(self._ready.popleft())
             count += len(pages[-1][1])
         self._waiting -= count
+        self._told = self._done
         self._fill()
         return pages
 
@@ -318,7 +322,8 @@ class _Work(Generic[P, C]):
             self._workers.add(self._start(self._list_children()))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
+        # Not by the loop's factory: an eager one would run it before it is counted.
+        task = asyncio.Task(work, loop=asyncio.get_running_loop())
         task.add_done_callback(self._ended)
         return task
 
@@ -331,7 +336,7 @@ class _Work(Generic[P, C]):
         elif (error := task.exception()) is not None:
             self._fail(error)
         self._fill()
-        if self._over:
+        if self.over:
             self._wake()
 
     def _fail(self, error: BaseException) -> None:
@@ -362,14 +367,18 @@ class _Work(Generic[P, C]):
                 return
             try:
                 if await self._list_children_of(parent, batches):
-                    self._done += 1
+                    self._note_done()
             except Exception as error:
                 if self._on_error is None:
                     raise
                 told = self._on_error(parent, error)
                 if inspect.isawaitable(told):
                     await told
-                self._done += 1
+                self._note_done()
+
+    def _note_done(self) -> None:
+        self._done += 1
+        self._wake()
 
     async def _list_children_of(self, parent: P, batches: _Batches[C] | None) -> bool:
         """List until all are there, or there is enough: it is then set aside."""
@@ -409,9 +418,10 @@ class _Nested(Generic[P, C]):
 
     async def __anext__(self) -> Sequence[tuple[P, C]]:
         source = self._source
-        if (rest := tuple(source._items)) or (await source._load() and (rest := tuple(source._items))):
-            return rest
-        raise StopAsyncIteration
+        while not (rest := tuple(source._items)):
+            if not await source._load():
+                raise StopAsyncIteration
+        return rest
 
     async def aclose(self) -> None:
         await self._source.aclose()
@@ -445,10 +455,24 @@ class _Chunks(Generic[T]):
         return self
 
     async def __anext__(self) -> Sequence[T]:
-        chunk = tuple(islice(self._items, _CHUNK))
+        chunk: list[T] = []
+        try:
+            chunk.extend(islice(self._items, _CHUNK))
+        except Exception as error:
+            if not chunk:
+                raise
+            self._items = _failing(error)  # what came before it comes first
         if not chunk:
             raise StopAsyncIteration
         return chunk
+
+
+def _failing(error: Exception) -> Iterator[Any]:
+    try:
+        raise error
+    finally:
+        del error  # its traceback has this frame: they would keep each other
+    yield
 
 
 def _batches(what: str, source: object) -> _Batches[Any]:

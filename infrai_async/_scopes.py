@@ -98,14 +98,13 @@ class Budget(Block):
     @property
     def by_capability(self) -> Mapping[str, Decimal]:
         """What was spent so far, in USD, by the id of the capability; it does not change later."""
-        with self._lock:
-            return MappingProxyType(dict(self._by_capability))
+        # Without the lock: a signal's handler may ask in the middle of a charge, and would wait for it for ever.
+        return MappingProxyType(self._by_capability.copy())
 
     @property
     def by_vendor(self) -> Mapping[str, Decimal]:
         """What was spent so far, in USD, by vendor (``"unknown"`` where the answer names none); as above."""
-        with self._lock:
-            return MappingProxyType(dict(self._by_vendor))
+        return MappingProxyType(self._by_vendor.copy())
 
     def _check(self) -> None:
         spent = self._usd

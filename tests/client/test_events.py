@@ -102,6 +102,27 @@ async def test_each_page_of_a_listing_is_a_call_and_tells_no_query() -> None:
     assert "private" not in repr(heard)
 
 
+async def test_every_event_names_the_operation_that_the_call_is_made_in() -> None:
+    heard: list[Event] = []
+    with Oracle(in_turn(FAULTY, BUSY, GOOD)) as oracle:
+        async with client_of(oracle, heard) as client:
+            with client.operation("deploy-42"):
+                with client.operation("db"):
+                    inside = asyncio.create_task(client.db.project.create(name="shop"))
+                await inside
+                await client.db.project.get("p")
+            await client.db.project.get("p")
+    names: dict[int, set[tuple[str, str | None]]] = {}
+    for event in heard:
+        names.setdefault(event.call, set()).add((event.capability, event.operation))
+    assert {type(event) for event in heard} == {CallStarted, AttemptSent, Retrying, Throttled, CallFinished}
+    assert list(names.values()) == [
+        {("db.project.create", "deploy-42/db")},
+        {("db.project.get", "deploy-42")},
+        {("db.project.get", None)},
+    ]
+
+
 async def test_a_call_that_is_sent_again_after_a_fault() -> None:
     heard: list[Event] = []
     with Oracle(in_turn(FAULTY, Reply(drop=True), GOOD)) as oracle:

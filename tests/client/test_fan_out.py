@@ -94,7 +94,8 @@ async def test_every_child_comes_once_and_those_of_a_parent_in_order(
         assert [child for parent, child in got if parent == f"p{n}"] == [f"p{n}-b{b}" for b in range(branches)]
 
 
-async def test_parents_are_listed_while_children_are_and_no_more_than_so_many_at_once() -> None:
+@pytest.mark.parametrize("concurrency", [4, 64])
+async def test_parents_are_listed_while_children_are_and_no_more_than_so_many_at_once(concurrency: int) -> None:
     listed: list[str] = []
 
     def delay(seen: Seen) -> float:
@@ -103,8 +104,8 @@ async def test_parents_are_listed_while_children_are_and_no_more_than_so_many_at
 
     with Oracle(account(40, 5, delay=delay)) as oracle:
         async with AsyncInfrai("k", base_url=oracle.url) as client:
-            assert len([pair async for pair in pairs_of(client, concurrency=4)]) == 200
-    assert oracle.most_at_once <= 5  # four of children, one of parents
+            assert len([pair async for pair in pairs_of(client, concurrency=concurrency)]) == 200
+    assert oracle.most_at_once <= concurrency + 1  # those of children, one of parents
     last_parents = len(listed) - 1 - listed[::-1].index("parents")
     assert listed.index("p0") < last_parents
 
@@ -155,6 +156,32 @@ async def test_fan_outs_nest_both_ways() -> None:
     assert set(got) == {(name, *pair) for name in "ab" for pair in every(4, 13)}
 
 
+@pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="needs Python 3.12")
+async def test_it_works_in_a_loop_whose_tasks_begin_at_once() -> None:
+    at_once: list[int] = []
+
+    async def children(number: int) -> AsyncIterator[int]:
+        at_once.append(number)
+        most.append(len(at_once))
+        await asyncio.sleep(0.001)
+        at_once.remove(number)
+        for child in range(3):
+            yield child
+
+    most: list[int] = []
+    loop = asyncio.get_running_loop()
+    before = loop.get_task_factory()
+    loop.set_task_factory(getattr(asyncio, "eager_task_factory"))  # noqa: B009 - no attribute in Python 3.11
+    try:
+        assert len([pair async for pair in fan_out(range(100), children, concurrency=4)]) == 300
+        assert len([pair async for pair in fan_out(range(2_000), lambda _: (), concurrency=4)]) == 0
+        nested = fan_out(fan_out(range(50), range), lambda pair: fan_out(range(3), range), concurrency=4)
+        assert len([pair async for pair in nested]) == 50 * 49 // 2 * 3
+    finally:
+        loop.set_task_factory(before)
+    assert max(most) <= 4
+
+
 async def test_the_first_error_ends_the_rest_and_is_raised() -> None:
     def reply(seen: Seen) -> Reply:
         of = query(seen).get("project_id")
@@ -192,6 +219,24 @@ async def test_on_error_is_told_and_the_rest_goes_on(is_async: bool) -> None:
     assert sorted(told) == [("p1", "BadRequestError"), ("p13", "BadRequestError")]
     assert set(got) == {pair for pair in every(20, 12) if pair[0] not in ("p1", "p13")}
     assert len(got) == 18 * 12
+
+
+@pytest.mark.parametrize("kind", ["plain", "asynchronous"])
+async def test_what_came_before_an_error_is_not_lost(kind: str) -> None:
+    def plain(upto: int) -> Iterator[int]:
+        yield from range(upto)
+        raise KeyError(upto)
+
+    async def asynchronous(upto: int) -> AsyncIterator[int]:
+        for number in plain(upto):
+            yield number
+
+    told: list[tuple[int, str]] = []
+    children = plain if kind == "plain" else asynchronous
+    pairs = fan_out([0, 5, 250], children, on_error=lambda upto, error: told.append((upto, repr(error))))
+    got = [pair async for pair in pairs]
+    assert sorted(got) == [(upto, number) for upto in (5, 250) for number in range(upto)]
+    assert sorted(told) == [(0, "KeyError(0)"), (5, "KeyError(5)"), (250, "KeyError(250)")]
 
 
 async def test_an_error_of_the_parents_is_always_raised_and_so_is_one_of_on_error() -> None:
@@ -266,6 +311,27 @@ async def test_however_it_ends_no_task_and_no_call_is_left(how: str) -> None:
         await none_left(before)
         assert client.stats.in_flight == 0
         await client.aclose()
+
+
+async def test_generators_are_closed_where_they_stand_before_it_has_ended() -> None:
+    open_now: list[str] = []
+
+    async def generate(name: str, upto: int = 10**9) -> AsyncIterator[int]:
+        open_now.append(name)
+        try:
+            async for number in counting(upto):
+                yield number
+        finally:
+            open_now.remove(name)
+
+    def children(number: int) -> AsyncIterator[int] | FanOut[int, int]:
+        return generate("child") if number % 2 else fan_out(generate("parent"), lambda _: generate("grandchild", 5))
+
+    async with fan_out(generate("parents"), children, concurrency=4) as pairs:
+        for _ in range(2_500):
+            await anext(pairs)
+        assert {"parents", "child", "parent"} <= set(open_now)
+    assert open_now == []
 
 
 def test_the_end_of_the_loop_ends_it() -> None:
@@ -361,6 +427,24 @@ async def test_progress_says_how_many_parents_are_done_and_the_total_once_it_is_
             assert len([pair async for pair in pairs]) == 75
     assert seen[-1] == (25, 25)
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+async def test_progress_moves_on_also_where_parents_have_no_children(nested: bool) -> None:
+    seen: list[tuple[int, int | None]] = []
+
+    async def none(number: int) -> AsyncIterator[int]:
+        await asyncio.sleep(0.01)
+        for never in ():
+            yield never
+
+    def children(number: int) -> FanOut[int, int] | AsyncIterator[int]:
+        return fan_out([1, 2, 3], none) if nested else none(number)
+
+    pairs = fan_out(range(20), children, concurrency=4, progress=lambda done, total: seen.append((done, total)))
+    assert [pair async for pair in pairs] == []
+    assert seen[-1] == (20, 20)
+    assert len({done for done, _ in seen}) >= 5
 
 
 async def test_progress_needs_tqdm_before_anything_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import io
 import json
 import os
 import random
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+import attrs
 import pytest
 from support.oracle import SMALL, Oracle, Reply, Seen, answer, refuse
 
@@ -114,6 +117,23 @@ async def test_a_project_that_is_deleted_meanwhile_is_left_out_and_another_refus
                 [entry async for entry in client.db.inventory()]
 
 
+async def test_an_error_of_one_listing_ends_the_other_of_the_same_project() -> None:
+    def reply(seen: Seen) -> Reply:
+        if seen.path.split("/")[3] == "branch":
+            return refuse(400)
+        made = account(1)(seen)
+        return attrs.evolve(made, delay=30.0) if query(seen).get("project_id") else made
+
+    ended: list[set[asyncio.Task[object]]] = []
+    with Oracle(reply) as oracle:
+        async with AsyncInfrai("k", base_url=oracle.url) as client:
+            before = asyncio.all_tasks()
+            told = client.db.inventory(on_error=lambda *_: ended.append(asyncio.all_tasks() - before))
+            assert [entry async for entry in told] == []
+            assert client.stats.in_flight == 0
+    assert [len(tasks) for tasks in ended] == [1]  # that in which it is told
+
+
 async def test_on_error_is_told_and_the_project_counts_as_done(tmp_path: Path) -> None:
     told: list[str] = []
 
@@ -145,6 +165,7 @@ async def test_left_early_it_goes_on_and_only_the_entry_in_hand_comes_again(tmp_
                 if len(first) == taken:
                     break
             content = path.read_text()
+            path.with_name("checkpoint.new").write_text("{")  # as one leaves it that was killed while it wrote anew
             second = [entry.project.id async for entry in client.db.inventory(checkpoint=path)]
     assert len(first) == taken
     assert set(first) | set(second) == {f"p{n}" for n in range(45)}
@@ -228,6 +249,90 @@ async def test_a_line_that_was_torn_is_forgotten_and_an_empty_file_is_a_beginnin
         assert path.read_bytes() == whole  # so that the next line is a line of its own
 
 
+PAGES: dict[str | None, tuple[list[str], str | None]] = {
+    None: (["a", "b", "c"], "2"),
+    "2": (["d"], "3"),
+    "3": ([], "4"),
+    "4": (["e", "f", "g", "h"], None),
+}
+
+
+def begun_from(checkpoint: Checkpoint, cursor: str | None) -> Iterator[set[str]]:
+    """Begin the pages from a cursor on; give what of each is still to do."""
+    while True:
+        ids, following = PAGES[cursor]
+        yield set(checkpoint.begin(ids, following))
+        if following is None:
+            return
+        cursor = following
+
+
+@pytest.mark.parametrize("stale", [0, 3, 1_000])
+@pytest.mark.parametrize("seed", range(5))
+async def test_whatever_the_file_was_when_it_was_killed_nothing_is_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stale: int, seed: int
+) -> None:
+    monkeypatch.setattr("infrai_async._checkpoint._STALE", stale)
+    chance = random.Random(seed)
+    path, other = tmp_path / "checkpoint", tmp_path / "killed"
+    checkpoint = Checkpoint(path)
+    everything = {id for ids, _ in PAGES.values() for id in ids}
+    over: set[str] = set()
+    states = 0
+
+    def check_kills() -> None:
+        nonlocal before, states
+        after = path.read_bytes()
+        first = len(before) if after.startswith(before) else len(after)  # else it was written anew, in one step
+        for length in range(first, len(after) + 1):
+            other.write_bytes(after[:length])
+            other.with_name("killed.new").write_bytes(after[: length // 2])  # what was not yet put in its place
+            again = Checkpoint(other)
+            left = set().union(*begun_from(again, again.open()))
+            assert over | left == everything
+            assert length < len(after) or not over & left
+            states += 1
+        before = after
+
+    pages = begun_from(checkpoint, checkpoint.open())
+    before = path.read_bytes()
+    to_do: list[str] = []
+    while len(over) < len(everything):
+        if not to_do or chance.random() < 0.3:
+            to_do.extend(sorted(next(pages, set())))
+            check_kills()
+        if to_do:
+            id = to_do.pop(chance.randrange(len(to_do)))
+            over.add(id)
+            checkpoint.done(id)
+            check_kills()
+    assert states > len(everything)
+
+
+async def test_a_line_that_did_not_fit_on_the_disk_spoils_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "checkpoint"
+    checkpoint = Checkpoint(path)
+    checkpoint.open()
+    checkpoint.begin(["a", "b", "c"], "2")
+
+    def full(self: Path, mode: str) -> io.RawIOBase:
+        with open(self, mode) as file:
+            file.write(b'{"don')
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", full)
+        with pytest.raises(ConfigurationError, match="cannot be read and written: No space left"):
+            checkpoint.done("a")
+    checkpoint.done("b")
+    checkpoint.done("b")
+    again = Checkpoint(path)
+    assert again.open() is None
+    assert again.begin(["a", "b", "c"], "2") == {"c"}
+
+
 async def test_pages_that_are_done_are_left_behind_in_order(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint"
     checkpoint = Checkpoint(path)
@@ -298,7 +403,12 @@ async def test_a_file_that_cannot_be_written_is_said_before_anything_is_sent(tmp
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("checkpoint", 5), ("checkpoint", b"x"), ("checkpoint", ""), ("concurrency", 0), ("on_error", 1), ("progress", 1)],
+    [
+        *[("checkpoint", path) for path in (5, b"x", "", ".", "/", "nul\0", "half \ud800")],
+        ("concurrency", 0),
+        ("on_error", 1),
+        ("progress", 1),
+    ],
 )
 async def test_wrong_arguments_are_refused(name: str, value: object) -> None:
     client = AsyncInfrai("k", base_url="http://127.0.0.1:9")

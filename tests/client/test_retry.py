@@ -32,6 +32,7 @@ from infrai_async import (
     TimeoutError,
     TransportError,
 )
+from infrai_async._throttle import Pace
 
 pytestmark = pytest.mark.anyio
 QUICK = RetryPolicy(initial=0.001, maximum=0.002)
@@ -405,13 +406,71 @@ async def test_a_public_call_asks_for_no_key() -> None:
     assert len(oracle.seen) == 1
 
 
-async def test_calls_leave_the_gate_in_the_order_in_which_they_came() -> None:
+async def test_places_go_to_whoever_has_waited_longest() -> None:
+    with Oracle(lambda seen: answer(SMALL, delay=0.002)) as oracle:
+        async with client_of(oracle, max_concurrency=1) as client:
+            names = [f"{number:02}" for number in range(30)]
+            waiting = [asyncio.create_task(client.db.project.get(name)) for name in names]
+            await asyncio.sleep(0.02)
+            waiting[13].cancel()
+            waiting.append(asyncio.create_task(client.db.project.get("last")))
+            await asyncio.wait(waiting)
+    assert [seen.path.rpartition("/")[2] for seen in oracle.seen] == [*names[:13], *names[14:], "last"]
+
+
+async def test_who_gave_up_at_the_gate_delays_nobody_behind() -> None:
+    gate = refuse(429, "RATE_LIMITED", headers={"Retry-After": "0.3"})
+    with Oracle(in_turn(gate, answer(SMALL))) as oracle:
+        async with client_of(oracle, max_concurrency=64) as client:
+            with pytest.raises(RateLimitError):
+                await client.with_options(retry=RetryPolicy.none()).db.project.get("first")
+            calls = [asyncio.create_task(client.db.project.get("p")) for _ in range(60)]
+            await asyncio.sleep(0.05)
+            for call in calls[:-1]:
+                call.cancel()
+            began = time.monotonic()
+            await calls[-1]
+    assert time.monotonic() - began < 0.9  # sixty turns would take a second more
+    assert len(oracle.seen) == 2
+
+
+async def test_retries_draw_on_one_quota_of_the_pool_that_successes_earn_back() -> None:
+    with Oracle(lambda seen: refuse(500)) as oracle:
+        async with client_of(oracle, retry=RetryPolicy(initial=0.0)) as client:
+            views = [client, client.with_options(timeout=30)]
+            calls = [view.db.project.get("p") for view in views for _ in range(60)]
+            failed = await asyncio.gather(*calls, return_exceptions=True)
+            assert {type(error) for error in failed} == {ServerError}
+            assert client.stats.retries == 100
+            assert len(oracle.seen) == 120 + 100
+            oracle.reply = lambda seen: answer(SMALL)
+            for _ in range(10):
+                await client.db.project.get("p")
+            oracle.reply = lambda seen: refuse(500)
+            with pytest.raises(ServerError) as caught:
+                await client.db.project.get("p")
+    assert len(caught.value.attempts) == 1 + 2
+
+
+@pytest.mark.parametrize("closed_anew", [False, True])
+async def test_calls_leave_the_gate_in_the_order_in_which_they_came(
+    closed_anew: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = Pace.start
+    turns: list[float] = []
     entered: list[str] = []
+
+    def start_and_close(pace: Pace, now: float, waiting: int) -> None:
+        start(pace, now, waiting)
+        turns.append(now)
+        if closed_anew and len(turns) == 3:  # by another call's answer, before the one whose turn it is goes on
+            pool._gate.close(now + 0.2, now)
 
     def note(event: Event) -> None:
         if isinstance(event, AttemptSent):
             entered.append(event.path.rpartition("/")[2])
 
+    monkeypatch.setattr(Pace, "start", start_and_close)
     gate = refuse(429, "RATE_LIMITED", headers={"Retry-After": "0.5"})
     with Oracle(in_turn(gate, answer(SMALL))) as oracle:
         options: dict[str, Any] = {"max_concurrency": 64, "retry": RetryPolicy.none(), "on_event": note}
@@ -419,12 +478,14 @@ async def test_calls_leave_the_gate_in_the_order_in_which_they_came() -> None:
             with pytest.raises(RateLimitError):
                 await client.db.project.get("first")
             entered.clear()
+            pool = client._core.pool
             calls = []
             for number in range(40):
                 calls.append(asyncio.create_task(client.db.project.get(f"{number:02}")))
                 await asyncio.sleep(0.002)
             await asyncio.gather(*calls)
     assert entered == [f"{number:02}" for number in range(40)]
+    assert len(turns) == 40 + closed_anew
 
 
 async def test_figures_count_what_is_under_way_and_nothing_that_is_no_retry() -> None:

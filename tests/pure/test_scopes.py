@@ -225,6 +225,20 @@ def test_what_is_told_can_neither_be_changed_nor_changes(client: Client) -> None
         spent.usd = Decimal(0)  # type: ignore[misc]
 
 
+def test_what_was_spent_is_told_also_to_a_handler_that_comes_in_the_middle_of_a_charge(client: Client) -> None:
+    told: list[object] = []
+    spent = client.budget(usd=1)
+
+    def charging() -> None:
+        with spent._lock:
+            told.extend((spent.usd, spent.by_capability, spent.by_vendor))
+
+    thread = threading.Thread(target=charging, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert told == [0, {}, {}]
+
+
 def test_a_budget_is_spent_when_the_sum_reaches_it(client: Client) -> None:
     with client.budget(usd="0.3") as spent:
         scopes = client.around()

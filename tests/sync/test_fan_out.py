@@ -15,7 +15,16 @@ import pytest
 from support.oracle import SMALL, Oracle, Reply, Seen, answer, refuse
 from sync.children import count_crossings
 
-from infrai_async import BadRequestError, ClientClosedError, ConfigurationError, Infrai, InfraiError, InvalidArgument
+from infrai_async import (
+    BadRequestError,
+    BudgetExceeded,
+    ClientClosedError,
+    ConfigurationError,
+    Infrai,
+    InfraiError,
+    InvalidArgument,
+    TimeoutError,
+)
 from infrai_async.sync import FanOut
 
 
@@ -104,6 +113,17 @@ def test_errors_are_raised_or_handed_over(oracle: Oracle, client: Infrai) -> Non
     assert set(got) == {pair for pair in EVERY if pair[0] != "p7"}
 
 
+def test_blocks_around_it_hold_for_all_its_calls(oracle: Oracle, client: Infrai) -> None:
+    heard = len(oracle.seen)
+    with client.budget(usd="0.01") as spent, pytest.raises(BudgetExceeded):
+        ids(pairs_of(client, concurrency=1))
+    assert spent.usd >= spent.limit
+    assert len(oracle.seen) - heard <= 12  # one listing each of children and parents may have been in flight
+    oracle.reply = account(25, 5, delay=slow)
+    with client.deadline(0.3), pytest.raises(TimeoutError):
+        ids(pairs_of(client))
+
+
 def test_a_call_of_the_client_inside_children_is_refused_rather_than_stuck(client: Infrai) -> None:
     with pytest.raises(ConfigurationError, match="own event loop"):
         list(client.fan_out(["p1"], lambda id: client.db.branch.list(project_id=id).collect()))
@@ -188,6 +208,14 @@ def test_progress_is_reported_in_the_callers_thread(client: Infrai) -> None:
     seen.clear()
     list(client.db.inventory(progress=progress))
     assert seen[-1] == (25, 25, threading.get_ident())
+
+
+def test_progress_moves_on_also_where_parents_have_no_children(oracle: Oracle, client: Infrai) -> None:
+    oracle.reply = account(25, 0, delay=lambda seen: 0.01)
+    seen: list[int] = []
+    assert ids(pairs_of(client, concurrency=4, progress=lambda done, _: seen.append(done))) == []
+    assert seen[-1] == 25
+    assert len(set(seen)) >= 5
 
 
 def test_true_draws_a_bar(client: Infrai, capfd: pytest.CaptureFixture[str]) -> None:
