@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks import answers, bulk, storms
+from benchmarks import answers, bulk, memory, storms
 from benchmarks.calls import cases, measure, measure_iteration
 from benchmarks.report import Result, document, table
 from benchmarks.server import make_certificate, running
@@ -57,6 +57,8 @@ def main() -> None:
                 for per_page in answers.PER_PAGES
             ]
             planned += [(title, partial(storms.measure, title, rounds=rounds)) for title in storms.STORMS]
+            if memory.MEASURABLE:
+                planned += [(title, partial(memory.measure, title, server, rounds=rounds)) for title in memory.CASES]
             results: list[Result] = []
             for title, run in planned:
                 if any(word in title for word in arguments.only):
