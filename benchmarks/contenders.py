@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import ssl
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -29,9 +28,9 @@ KEY: Final = {"Authorization": f"Bearer {answers.API_KEY}"}
 # Whoever would not have as many calls in flight by default as there are to be is allowed to.
 
 
-async def naive(url: str, context: ssl.SSLContext | None, work: str, in_flight: int) -> Made:
+async def naive(url: str, work: str, in_flight: int) -> Made:
     """Return what people write by hand: a default session, and ``json`` under ``async with``."""
-    session, whole = _aiohttp(context, in_flight), url + answers.PATHS[work]
+    session, whole = _aiohttp(in_flight), url + answers.PATHS[work]
 
     async def call() -> Any:
         async with session.get(whole) as response:
@@ -40,11 +39,11 @@ async def naive(url: str, context: ssl.SSLContext | None, work: str, in_flight: 
     return call, session.close
 
 
-async def by_orjson(url: str, context: ssl.SSLContext | None, work: str, in_flight: int) -> Made:
+async def by_orjson(url: str, work: str, in_flight: int) -> Made:
     """Return the same by those who mind what it costs: bytes, which orjson parses."""
     import orjson
 
-    session, whole = _aiohttp(context, in_flight), url + answers.PATHS[work]
+    session, whole = _aiohttp(in_flight), url + answers.PATHS[work]
 
     async def call() -> Any:
         async with session.get(whole) as response:
@@ -53,19 +52,18 @@ async def by_orjson(url: str, context: ssl.SSLContext | None, work: str, in_flig
     return call, session.close
 
 
-def _aiohttp(context: ssl.SSLContext | None, in_flight: int) -> Any:
+def _aiohttp(in_flight: int) -> Any:
     import aiohttp
 
-    connector = aiohttp.TCPConnector(ssl=context or True, limit=max(in_flight, 100))
-    return aiohttp.ClientSession(connector=connector, headers=KEY)
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=max(in_flight, 100)), headers=KEY)
 
 
-async def by_httpx(url: str, context: ssl.SSLContext | None, work: str, in_flight: int) -> Made:
+async def by_httpx(url: str, work: str, in_flight: int) -> Made:
     """Return the same with httpx, which may keep its connections: as it comes it would close most of them again."""
     import httpx
 
-    limits = httpx.Limits(max_connections=max(in_flight, 100))
-    client, whole = httpx.AsyncClient(headers=KEY, verify=context or True, limits=limits), url + answers.PATHS[work]
+    client = httpx.AsyncClient(headers=KEY, limits=httpx.Limits(max_connections=max(in_flight, 100)))
+    whole = url + answers.PATHS[work]
 
     async def call() -> Any:
         return (await client.get(whole)).json()["data"]
@@ -73,15 +71,14 @@ async def by_httpx(url: str, context: ssl.SSLContext | None, work: str, in_fligh
     return call, client.aclose
 
 
-async def by_openai(url: str, context: ssl.SSLContext | None, work: str, in_flight: int) -> Made:
+async def by_openai(url: str, work: str, in_flight: int) -> Made:
     """Return a generated SDK doing the same, typed; a thousand calls in flight are its default."""
     import openai
     from openai._base_client import make_request_options
 
     from benchmarks.generated import Answer, Page, Project
 
-    transport = None if context is None else openai.DefaultAsyncHttpxClient(verify=context)
-    client = openai.AsyncOpenAI(api_key=answers.API_KEY, base_url=url, http_client=transport)
+    client = openai.AsyncOpenAI(api_key=answers.API_KEY, base_url=url)
 
     async def get() -> Project:
         return (await client.get(answers.ONE, cast_to=Answer)).data
@@ -93,11 +90,11 @@ async def by_openai(url: str, context: ssl.SSLContext | None, work: str, in_flig
     return {"get": get, "page": page}[work], client.close
 
 
-async def sdk(url: str, context: ssl.SSLContext | None, work: str, in_flight: int) -> Made:
+async def sdk(url: str, work: str, in_flight: int) -> Made:
     """Return the client doing the same, with its defaults."""
     from infrai_async import AsyncInfrai, Page, Project
 
-    client = AsyncInfrai(answers.API_KEY, base_url=url, ssl=context, max_concurrency=max(in_flight, 64))
+    client = AsyncInfrai(answers.API_KEY, base_url=url, max_concurrency=max(in_flight, 64))
 
     async def get() -> Project:
         return await client.db.project.get(answers.PROJECT_ID)
@@ -146,10 +143,9 @@ async def _turn(call: Call, calls: int, in_flight: int) -> Spent:
 
 def serve(arguments: argparse.Namespace, work: str, turn: Callable[[Call, int, int], Awaitable[Spent]]) -> None:
     """Be the contender: see that it gets what it is meant to get, and take turns until told to end."""
-    context = ssl.create_default_context(cafile=arguments.authority) if arguments.authority else None
     contender = CONTENDERS[arguments.contender]
     with asyncio.Runner() as runner:
-        call, close = runner.run(contender(arguments.url, context, work, arguments.in_flight))
+        call, close = runner.run(contender(arguments.url, work, arguments.in_flight))
         check(arguments.contender, work, runner.run(_awaited(call)))
         obey(lambda calls: runner.run(_awaited(lambda: turn(call, calls, arguments.in_flight))))
         runner.run(_awaited(close))
@@ -169,7 +165,6 @@ def parsed(description: str | None, contenders: Iterable[str], works: Iterable[s
     parser.add_argument("work", choices=tuple(works))
     parser.add_argument("url")
     parser.add_argument("--in-flight", type=int, default=1)
-    parser.add_argument("--authority", help="a PEM file of the authority to trust")
     parser.add_argument("--without-orjson", action="store_true")
     arguments = parser.parse_args()
     if arguments.without_orjson:

@@ -109,8 +109,8 @@ def table(results: Iterable[Result]) -> str:
             (
                 result.case if result.case != case else "",
                 result.contender,
-                f"{median(result.figures):.4g} {result.unit} {result.clock}".rstrip(),
-                f"{min(result.figures):.3g} - {max(result.figures):.3g}",
+                f"{_short(median(result.figures))} {result.unit} {result.clock}".rstrip(),
+                f"{_short(min(result.figures))} - {_short(max(result.figures))}",
                 _beside(result),
                 f"{median(result.ratios):.3g}" if result.ratios else "",
                 f"{min(result.ratios):.3g} - {max(result.ratios):.3g}" if result.ratios else "",
@@ -124,10 +124,33 @@ def table(results: Iterable[Result]) -> str:
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
 
 
+def _short(figure: float) -> str:
+    return f"{figure:.3g}" if abs(figure) < 1000 else f"{figure:.0f}"
+
+
 def _beside(result: Result) -> str:
     if result.clock == "wall":
-        return f"{median(result.cpu):.4g} CPU"
-    return f"{median(result.wall):.4g} wall" if result.clock and result.wall else ""
+        return f"{_short(median(result.cpu))} CPU"
+    return f"{_short(median(result.wall))} wall" if result.clock and result.wall else ""
+
+
+def page(results: Iterable[Result], figures: dict[str, Any]) -> str:
+    """Return the table as a page to keep, under what was measured and where, with the plots."""
+    settings = figures["settings"]
+    return f"""# What the client costs
+
+`{" ".join(figures["command"])}`, {figures["at"]}: Python {figures["python"]}, {figures["cpus"]} processors,
+{figures["platform"]}; {settings["server"]}, {settings["rounds"]} rounds of {settings["turns"]} turns.
+{", ".join(f"{name} {number}" for name, number in figures["packages"].items() if number)}.
+[How it is measured](../benchmarks/README.md), [every figure](benchmarks.json).
+
+![CPU time of a call, by client and number in flight](calls.svg)
+
+![wall time of listing in bulk, and calls delivered by a limited service](bulk.svg)
+
+```
+{table(results)}
+```"""
 
 
 def document(results: Iterable[Result], settings: dict[str, Any]) -> dict[str, Any]:
