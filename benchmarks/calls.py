@@ -93,6 +93,12 @@ _CONCURRENCIES: Final = (1, 16, 64, 256)
 _WITHOUT_GOAL: Final = 256
 _SLACK: Final = 0.15 if sys.version_info >= (3, 13) else 0.0  # on 3.13 the goals against aiohttp are so much looser
 
+_BLOCKING_CASES: Final = (  # threads, calls in a turn, TLS, and the share of requests' and httpx's time to stay under
+    (1, 340, False, 1 / 2.0, 1 / 1.5),
+    (16, 640, False, 1 / 3.5, None),
+    (1, 340, True, None, None),
+)
+
 
 def cases() -> list[Case]:
     """Return the cases in their order."""
@@ -107,14 +113,10 @@ def cases() -> list[Case]:
         goals = _goals(1.30, 1.10) if tls else _goals(1.20, 1.00, 15)
         found.append(Case(f"page of 100{over}", "page", 1, 160, who, goals, tls))
     who = (REQUESTS, BLOCKING_HTTPX, BLOCKING_OPENAI, HELPER, PLAIN, SPEED)
-    for threads, over, to_requests, to_httpx in (
-        (1, "", 1 / 2.0, 1 / 1.5),
-        (16, "", 1 / 3.5, None),
-        (1, ", TLS", None, None),
-    ):
-        name = f"blocking get, {threads} thread{'s' if threads > 1 else ''}{over}"
+    for threads, calls, tls, to_requests, to_httpx in _BLOCKING_CASES:
+        name = f"blocking get, {threads} thread{'s' if threads > 1 else ''}{', TLS' if tls else ''}"
         goals = {REQUESTS: dict.fromkeys(OURS, to_requests), BLOCKING_HTTPX: dict.fromkeys(OURS, to_httpx)}
-        found.append(Case(name, "get", threads, 340 if threads == 1 else 640, who, goals, bool(over), blocking=True))
+        found.append(Case(name, "get", threads, calls, who, goals, tls, blocking=True))
     return found
 
 

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from benchmarks import answers, storms
-from benchmarks.calls import HELPER, OURS, PLAIN
+from benchmarks.calls import HELPER, HTTPX, NAIVE, OPENAI, ORJSON, OURS, PLAIN, SPEED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 _PAGES: Final = answers.PAGES * answers.PER_PAGE * answers.PAGES
 _STEP: Final = 0.25  # seconds
 _THEIRS, _OURS, _REFUSED = "#9aa5b1", "#2563eb", "#dc2626"
-_MARKS: Final = "s^Dvoo"  # by cost, the dearest first
+_MARKS: Final = {OPENAI: "s", HTTPX: "^", NAIVE: "o", ORJSON: "v", PLAIN: "D", SPEED: "D"}
 
 Results = list[dict[str, Any]]
 Lines = dict[str, dict[str, list[float]]]  # by contender and number in flight: a figure for each round
@@ -60,16 +61,16 @@ def _save(figure: Figure, target: Path) -> None:
 
 
 def _by_concurrency(results: Results, over: str) -> Lines:
-    """Return what a call costs each, the dearest first."""
+    """Return what a call costs each."""
     lines: Lines = {}
     for result in results:
         if case := re.fullmatch(rf"get, (\d+) in flight{over}", result["case"]):
             lines.setdefault(result["contender"], {})[case[1]] = result["cpu"]
-    return dict(sorted(lines.items(), key=lambda line: -max(map(median, line[1].values()))))
+    return {name: lines[name] for name in _MARKS if name in lines}
 
 
 def _lines(axes: Axes, lines: Lines) -> None:
-    for mark, (name, figures) in zip(_MARKS, lines.items(), strict=True):
+    for name, figures in lines.items():
         middle = [median(rounds) for rounds in figures.values()]
         below = [mid - min(rounds) for mid, rounds in zip(middle, figures.values(), strict=True)]
         above = [max(rounds) - mid for mid, rounds in zip(middle, figures.values(), strict=True)]
@@ -78,12 +79,14 @@ def _lines(axes: Axes, lines: Lines) -> None:
             middle,
             (below, above),
             label=name,
-            marker=mark,
+            marker=_MARKS[name],
             capsize=2,
             color=_OURS if name in OURS else _THEIRS,
             linestyle="--" if name == PLAIN else "-",
         )
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.minorticks_off()
     axes.yaxis.set_major_formatter("{x:g}")
 
 
