@@ -22,6 +22,9 @@ def page_path(cursor: str | None = None) -> str:
     return f"{LIST}?{f'cursor={cursor}&' if cursor else ''}limit={PER_PAGE}"
 
 
+PATHS: Final = {"get": ONE, "page": page_path()}  # what a call asks for, by the work that it is
+
+
 def by_cursor() -> dict[str, bytes]:
     """Return the body of every page of the long listing, by its cursor; the first one's is empty."""
     return _pages([_project(number) for number in range(PAGES * PER_PAGE)])

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
+from urllib import error, request
 
 from benchmarks import answers
-from benchmarks.contenders import LONGEST, Spent, check, obey, parsed
+from benchmarks.contenders import KEY, LONGEST, Spent, check, obey, parsed
 
-Call: TypeAlias = Callable[[], int]  # returns how many items it got
+Call: TypeAlias = Callable[[], Any]
 Close: TypeAlias = Callable[[], None]
 Made: TypeAlias = tuple[Callable[[], Call], Close]  # the first makes a call for one thread
-
-_KEY: Final = {"Authorization": f"Bearer {answers.API_KEY}"}
 
 
 def by_requests(url: str, _: str) -> Made:
@@ -28,8 +28,8 @@ def by_requests(url: str, _: str) -> Made:
     def new() -> Call:
         session = requests.Session()
         sessions.append(session)
-        session.headers.update(_KEY)
-        return lambda: int(session.get(url + answers.ONE).json()["data"]["id"] == answers.PROJECT_ID)
+        session.headers.update(KEY)
+        return lambda: session.get(url + answers.ONE).json()["data"]
 
     def close() -> None:
         for session in sessions:
@@ -42,12 +42,43 @@ def by_httpx(url: str, _: str) -> Made:
     """Return the same with httpx, whose client all threads share."""
     import httpx
 
-    client = httpx.Client(headers=_KEY)
+    client = httpx.Client(headers=KEY)
+    return lambda: lambda: client.get(url + answers.ONE).json()["data"], client.close
 
-    def get() -> int:
-        return int(client.get(url + answers.ONE).json()["data"]["id"] == answers.PROJECT_ID)
 
-    return lambda: get, client.close
+def by_openai(url: str, _: str) -> Made:
+    """Return the same with a generated SDK, typed, whose client all threads share."""
+    import openai
+
+    from benchmarks.generated import Answer
+
+    client = openai.OpenAI(api_key=answers.API_KEY, base_url=url)
+    return lambda: lambda: client.get(answers.ONE, cast_to=Answer).data, client.close
+
+
+def by_helper(url: str, _: str) -> Made:
+    """Return the same with the seed documents' helper."""
+    infrai = seeds_helper(url)
+    return lambda: lambda: infrai("GET", answers.ONE)["data"], lambda: None
+
+
+def seeds_helper(url: str) -> Callable[..., Any]:
+    """Return the helper as it stands in the seed documents: a connection for each call."""
+
+    def infrai(method: str, path: str, body: object = None) -> Any:
+        req = request.Request(
+            url + path,
+            method=method,
+            data=json.dumps(body).encode() if body is not None else None,
+            headers={"Authorization": f"Bearer {answers.API_KEY}", "Content-Type": "application/json"},
+        )
+        try:
+            with request.urlopen(req, timeout=60) as r:
+                return json.loads(r.read())
+        except error.HTTPError as e:
+            return json.loads(e.read())
+
+    return infrai
 
 
 def sdk(url: str, work: str) -> Made:
@@ -60,8 +91,8 @@ def sdk(url: str, work: str) -> Made:
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     client = Infrai(answers.API_KEY, base_url=url)
 
-    def get() -> int:
-        return int(client.db.project.get(answers.PROJECT_ID).id == answers.PROJECT_ID)
+    def get() -> Project:
+        return client.db.project.get(answers.PROJECT_ID)
 
     position, ready = None, dict[str | None, Page[Project]]()
     for page in client.db.project.list(limit=answers.PER_PAGE).pages() if work != "get" else ():
@@ -86,11 +117,17 @@ def sdk(url: str, work: str) -> Made:
             count += 1
         return count
 
-    call = {"get": get, "pages": pages, "items": items}[work]
+    call: Call = {"get": get, "pages": pages, "items": items}[work]
     return lambda: call, client.close
 
 
-CONTENDERS: Final = {"requests": by_requests, "httpx": by_httpx, "sdk": sdk}
+CONTENDERS: Final = {
+    "requests": by_requests,
+    "httpx": by_httpx,
+    "openai": by_openai,
+    "helper": by_helper,
+    "sdk": sdk,
+}
 
 
 def _work(call: Call, numbers: Iterator[int], until: float) -> int:
@@ -107,7 +144,7 @@ def _serve(arguments: argparse.Namespace) -> None:
     new, close = CONTENDERS[arguments.contender](arguments.url, arguments.work)
     calls = [new() for _ in range(arguments.in_flight)]
     for call in calls:
-        check(arguments, call())
+        check(arguments.contender, arguments.work, call())
 
     def turn(wanted: int) -> Spent:
         numbers, until = iter(range(wanted)), time.monotonic() + LONGEST

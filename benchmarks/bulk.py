@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack
-from importlib.util import find_spec
-from statistics import median
+from functools import partial
 from typing import Any, Final, TypeAlias
-from urllib import error, request
 from urllib.parse import urlencode
 
 from benchmarks import answers
-from benchmarks.calls import BY_HAND, HELPER, PLAIN, SPEED, Contender, take_turns
-from benchmarks.contenders import Close, Spent, obey, parsed
-from benchmarks.report import Result
+from benchmarks.blocking import seeds_helper
+from benchmarks.calls import BY_HAND, HELPER, OURS, Contender, present, take_turns
+from benchmarks.contenders import KEY, Close, Spent, obey, parsed
+from benchmarks.report import Result, compared
 from benchmarks.service import running
 
 CONCURRENCY: Final = 64
@@ -50,7 +48,7 @@ async def by_hand(url: str, per_page: int) -> tuple[List, Close]:
     """Return what a good engineer writes with aiohttp: a listing, workers, bounded queues between them, plain dicts."""
     import aiohttp
 
-    session = aiohttp.ClientSession(headers={"Authorization": f"Bearer {answers.API_KEY}"})
+    session = aiohttp.ClientSession(headers=KEY)
 
     async def pages(path: str, **query: Any) -> AsyncIterator[list[dict[str, Any]]]:
         while True:
@@ -102,20 +100,8 @@ async def by_hand(url: str, per_page: int) -> tuple[List, Close]:
 
 
 async def helper(url: str, per_page: int) -> tuple[List, Close]:
-    """Return the seed documents' helper, as it stands there, page after page."""
-
-    def infrai(method: str, path: str, body: object = None) -> Any:
-        req = request.Request(
-            url + path,
-            method=method,
-            data=json.dumps(body).encode() if body is not None else None,
-            headers={"Authorization": f"Bearer {answers.API_KEY}", "Content-Type": "application/json"},
-        )
-        try:
-            with request.urlopen(req, timeout=60) as r:
-                return json.loads(r.read())
-        except error.HTTPError as e:
-            return json.loads(e.read())
+    """Return the seed documents' helper, page after page."""
+    infrai = seeds_helper(url)
 
     def pages(path: str, **query: Any) -> Any:
         while True:
@@ -170,8 +156,8 @@ def measure(per_page: int, *, rounds: int, turns: int) -> list[Result]:
     The goals are for pages of ten; the seeds' helper lists a fraction of the projects, which its figure is scaled from.
     """
     case, work = f"bulk, {per_page} a page", f"bulk{per_page}"
-    names = [BY_HAND, HELPER, PLAIN, *([SPEED] if find_spec("orjson") else [])]
-    results = {name: Result(case, name, "us", clock="wall") for name in names}
+    names = present(BY_HAND, HELPER, *OURS)
+    results = [Result(case, name, "us", clock="wall") for name in names]
     server = Result(case, "the server itself", "us")
     with running("listing") as service:
         for number in range(rounds):
@@ -182,36 +168,16 @@ def measure(per_page: int, *, rounds: int, turns: int) -> list[Result]:
                 ]
                 projects = [_FEW if name == HELPER else _PROJECTS for name in names]
                 spent = take_turns(
-                    [lambda c=c, n=n: c.turn(n) for c, n in zip(contenders, projects, strict=True)],  # type: ignore[misc]
+                    [partial(contender.turn, many) for contender, many in zip(contenders, projects, strict=True)],
                     turns,
                     first=number,
                 )
                 pages = (turns + 1) * sum(projects) * answers.PAGES
                 server.cpu.append((service.figures()["cpu"] - before) / pages * 1e6)
-            for name, figures in zip(names, spent, strict=True):
-                results[name].cpu.append(median(cpu for cpu, _ in figures))
-                results[name].wall.append(median(wall for _, wall in figures))
-    return [*_compared(results, BY_HAND, 1.05, per_page), *_compared(results, HELPER, 1 / 30, per_page), server]
-
-
-def _compared(results: dict[str, Result], base: str, goal: float, per_page: int) -> list[Result]:
-    """Return the base, and the client against it."""
-    mine = [
-        Result(
-            f"{result.case}, to {base}",
-            name,
-            result.unit,
-            goal if per_page == answers.PER_PAGES[0] else None,
-            cpu=result.cpu,
-            wall=result.wall,
-            base=results[base],
-            clock="wall",
-        )
-        for name, result in results.items()
-        if name in (PLAIN, SPEED)
-    ]
-    results[base].case = mine[0].case
-    return [results[base], *mine]
+            for result, figures in zip(results, spent, strict=True):
+                result.add(figures)
+    goals = {BY_HAND: 1.05, HELPER: 1 / 30} if per_page == answers.PER_PAGES[0] else {BY_HAND: None, HELPER: None}
+    return [*compared(results, {base: dict.fromkeys(OURS, goal) for base, goal in goals.items()}), server]
 
 
 if __name__ == "__main__":

@@ -9,52 +9,98 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import ssl
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from benchmarks import answers
 
-Call: TypeAlias = Callable[[], Awaitable[int]]  # returns how many items it got
+Call: TypeAlias = Callable[[], Awaitable[Any]]  # returns what it got: a project, a page, or how many items
 Close: TypeAlias = Callable[[], Awaitable[None]]
 Made: TypeAlias = tuple[Call, Close]
 Spent: TypeAlias = dict[str, float]
 
 LONGEST: Final = 5.0  # seconds for one turn, however many calls are left
+KEY: Final = {"Authorization": f"Bearer {answers.API_KEY}"}
 
 
-async def naive(url: str, context: ssl.SSLContext | None, work: str) -> Made:
+# Whoever would not have as many calls in flight by default as there are to be is allowed to.
+
+
+async def naive(url: str, work: str, in_flight: int) -> Made:
     """Return what people write by hand: a default session, and ``json`` under ``async with``."""
+    session, whole = _aiohttp(in_flight), url + answers.PATHS[work]
+
+    async def call() -> Any:
+        async with session.get(whole) as response:
+            return (await response.json())["data"]
+
+    return call, session.close
+
+
+async def by_orjson(url: str, work: str, in_flight: int) -> Made:
+    """Return the same by those who mind what it costs: bytes, which orjson parses."""
+    import orjson
+
+    session, whole = _aiohttp(in_flight), url + answers.PATHS[work]
+
+    async def call() -> Any:
+        async with session.get(whole) as response:
+            return orjson.loads(await response.read())["data"]
+
+    return call, session.close
+
+
+def _aiohttp(in_flight: int) -> Any:
     import aiohttp
 
-    connector = None if context is None else aiohttp.TCPConnector(ssl=context)
-    session = aiohttp.ClientSession(connector=connector, headers={"Authorization": f"Bearer {answers.API_KEY}"})
-    whole = url + (answers.ONE if work == "get" else answers.page_path())
-
-    async def get() -> int:
-        async with session.get(whole) as response:
-            return int((await response.json())["data"]["id"] == answers.PROJECT_ID)
-
-    async def page() -> int:
-        async with session.get(whole) as response:
-            return len((await response.json())["data"]["items"])
-
-    return {"get": get, "page": page}[work], session.close
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=max(in_flight, 100)), headers=KEY)
 
 
-async def sdk(url: str, context: ssl.SSLContext | None, work: str) -> Made:
+async def by_httpx(url: str, work: str, in_flight: int) -> Made:
+    """Return the same with httpx, which may keep its connections: as it comes it would close most of them again."""
+    import httpx
+
+    client = httpx.AsyncClient(headers=KEY, limits=httpx.Limits(max_connections=max(in_flight, 100)))
+    whole = url + answers.PATHS[work]
+
+    async def call() -> Any:
+        return (await client.get(whole)).json()["data"]
+
+    return call, client.aclose
+
+
+async def by_openai(url: str, work: str, in_flight: int) -> Made:
+    """Return a generated SDK doing the same, typed; a thousand calls in flight are its default."""
+    import openai
+    from openai._base_client import make_request_options
+
+    from benchmarks.generated import Answer, Page, Project
+
+    client = openai.AsyncOpenAI(api_key=answers.API_KEY, base_url=url)
+
+    async def get() -> Project:
+        return (await client.get(answers.ONE, cast_to=Answer)).data
+
+    async def page() -> list[Project]:
+        wanted = make_request_options(query={"limit": answers.PER_PAGE})
+        return (await client.get_api_list(answers.LIST, model=Project, page=Page, options=wanted)).data.items
+
+    return {"get": get, "page": page}[work], client.close
+
+
+async def sdk(url: str, work: str, in_flight: int) -> Made:
     """Return the client doing the same, with its defaults."""
-    from infrai_async import AsyncInfrai
+    from infrai_async import AsyncInfrai, Page, Project
 
-    client = AsyncInfrai(answers.API_KEY, base_url=url, ssl=context)
+    client = AsyncInfrai(answers.API_KEY, base_url=url, max_concurrency=max(in_flight, 64))
 
-    async def get() -> int:
-        return int((await client.db.project.get(answers.PROJECT_ID)).id == answers.PROJECT_ID)
+    async def get() -> Project:
+        return await client.db.project.get(answers.PROJECT_ID)
 
-    async def page() -> int:
-        return len(await client.db.project.list(limit=answers.PER_PAGE).page())
+    async def page() -> Page[Project]:
+        return await client.db.project.list(limit=answers.PER_PAGE).page()
 
     async def pages() -> int:
         count = 0
@@ -71,8 +117,9 @@ async def sdk(url: str, context: ssl.SSLContext | None, work: str) -> Made:
     return {"get": get, "page": page, "pages": pages, "items": items}[work], client.aclose
 
 
-EXPECTED: Final = {
-    "get": 1,
+CONTENDERS: Final = {"naive": naive, "orjson": by_orjson, "httpx": by_httpx, "openai": by_openai, "sdk": sdk}
+EXPECTED: Final[dict[str, Any]] = {
+    "get": answers.PROJECT_ID,
     "page": answers.PER_PAGE,
     "pages": answers.PER_PAGE * answers.PAGES,
     "items": answers.PER_PAGE * answers.PAGES,
@@ -94,19 +141,17 @@ async def _turn(call: Call, calls: int, in_flight: int) -> Spent:
     return {"calls": calls - left, "cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
 
 
-CONTENDERS: Final = {"naive": naive, "sdk": sdk}
-
-
-def _serve(arguments: argparse.Namespace) -> None:
-    context = ssl.create_default_context(cafile=arguments.authority) if arguments.authority else None
+def serve(arguments: argparse.Namespace, work: str, turn: Callable[[Call, int, int], Awaitable[Spent]]) -> None:
+    """Be the contender: see that it gets what it is meant to get, and take turns until told to end."""
+    contender = CONTENDERS[arguments.contender]
     with asyncio.Runner() as runner:
-        call, close = runner.run(CONTENDERS[arguments.contender](arguments.url, context, arguments.work))
-        check(arguments, runner.run(_awaited(call)))
-        obey(lambda calls: runner.run(_turn(call, calls, arguments.in_flight)))
+        call, close = runner.run(contender(arguments.url, work, arguments.in_flight))
+        check(arguments.contender, work, runner.run(_awaited(call)))
+        obey(lambda calls: runner.run(_awaited(lambda: turn(call, calls, arguments.in_flight))))
         runner.run(_awaited(close))
 
 
-async def _awaited(function: Callable[[], Awaitable[int | None]]) -> int | None:
+async def _awaited(function: Callable[[], Awaitable[Any]]) -> Any:
     return await function()
 
 
@@ -120,7 +165,6 @@ def parsed(description: str | None, contenders: Iterable[str], works: Iterable[s
     parser.add_argument("work", choices=tuple(works))
     parser.add_argument("url")
     parser.add_argument("--in-flight", type=int, default=1)
-    parser.add_argument("--authority", help="a PEM file of the authority to trust")
     parser.add_argument("--without-orjson", action="store_true")
     arguments = parser.parse_args()
     if arguments.without_orjson:
@@ -130,10 +174,19 @@ def parsed(description: str | None, contenders: Iterable[str], works: Iterable[s
     return arguments
 
 
-def check(arguments: argparse.Namespace, got: int | None) -> None:
+def check(contender: str, work: str, got: Any) -> None:
     """End the process where a call does not get what it is meant to."""
-    if got != EXPECTED[arguments.work]:
-        raise SystemExit(f"{arguments.contender} got {got} of {EXPECTED[arguments.work]} for {arguments.work}")
+    match got:
+        case {"id": told} | object(id=told):
+            pass
+        case {"items": items}:
+            told = len(items)
+        case int():
+            told = got
+        case _:
+            told = len(got)
+    if told != EXPECTED[work]:
+        raise SystemExit(f"{contender} got {told} instead of {EXPECTED[work]} for {work}")
 
 
 def obey(turn: Callable[[int], Spent]) -> None:
@@ -143,4 +196,5 @@ def obey(turn: Callable[[int], Spent]) -> None:
 
 
 if __name__ == "__main__":
-    _serve(parsed(__doc__, CONTENDERS))
+    told = parsed(__doc__, CONTENDERS)
+    serve(told, told.work, _turn)

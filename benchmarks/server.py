@@ -69,7 +69,7 @@ def running(directory: Path, certificate: Certificate | None, *, nginx: bool = T
 
 _NGINX: Final = """\
 daemon off; master_process off; worker_processes 1; pid {directory}/nginx.pid; error_log {directory}/error.log;
-events {{ worker_connections 512; }}
+events {{ worker_connections 4096; }}
 http {{
     access_log off; etag off; default_type application/json; open_file_cache max=100;
     keepalive_requests 100000000; keepalive_timeout 600s; tcp_nodelay on; server_tokens off;

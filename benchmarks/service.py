@@ -85,8 +85,8 @@ class Reply:
 class Manner(Protocol):
     """How a service behaves."""
 
-    def answer(self, asked: Asked) -> Reply:
-        """Answer one request."""
+    def answer(self, asked: Asked) -> Reply | None:
+        """Answer one request, or never."""
 
     def figures(self) -> dict[str, Any]:
         """Return what it has counted, as plain JSON types."""
@@ -113,6 +113,20 @@ class Listing:
 
     def figures(self) -> dict[str, Any]:
         return {}
+
+
+class Silent:
+    """Answers the first request, and whoever asks after that waits for ever."""
+
+    def __init__(self) -> None:
+        self._asked = 0
+
+    def answer(self, asked: Asked) -> Reply | None:
+        self._asked += 1
+        return _project(asked) if self._asked == 1 else None
+
+    def figures(self) -> dict[str, Any]:
+        return {"waiting": max(0, self._asked - 1)}
 
 
 class _PushingBack:
@@ -231,7 +245,7 @@ def _project(asked: Asked) -> Reply:
     return Reply(_ANY.message.replace(answers.ANY_PROJECT.encode(), wanted))
 
 
-MANNERS: Final = {"listing": Listing, "outage": Outage, "bucket": Bucket, "chaos": Chaos}
+MANNERS: Final = {"listing": Listing, "silent": Silent, "outage": Outage, "bucket": Bucket, "chaos": Chaos}
 
 
 # --- HTTP ---
@@ -255,8 +269,8 @@ class _Connection(asyncio.Protocol):
             if asked.target == _FIGURES:
                 figures = self._manner.figures() | {"cpu": time.process_time()}
                 self._write(_ok(json.dumps(figures).encode()))
-            else:
-                self._loop.call_later(self._latency, self._write, self._manner.answer(asked))
+            elif (reply := self._manner.answer(asked)) is not None:
+                self._loop.call_later(self._latency, self._write, reply)
 
     def _next(self) -> Asked | None:
         head, found, rest = self._rest.partition(b"\r\n\r\n")

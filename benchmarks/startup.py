@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 from typing import Final
 
 from benchmarks.report import Result
@@ -20,6 +21,7 @@ print(time.process_time() - cpu, time.perf_counter() - wall)
 """
 _IMPORTS: Final = (
     ("import aiohttp", "import aiohttp", None),
+    *((f"import {name}", f"import {name}", None) for name in ("httpx", "requests", "openai") if find_spec(name)),
     ("import infrai_async", "import infrai_async", 0.10),
     ("... and build a client", "from infrai_async import AsyncInfrai; AsyncInfrai('ifr_key')", 1.20),
 )

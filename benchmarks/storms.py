@@ -15,12 +15,12 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from operator import itemgetter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import attrs
 
 from benchmarks import answers
+from benchmarks.memory import peak, resident
 from benchmarks.report import Result
 from benchmarks.service import Service, running
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from infrai_async import AsyncInfrai
 
 _LONGEST: Final = 180.0  # seconds for one probe
-_STATUS: Final = Path("/proc/self/status")
 
 BUCKET: Final = "storm: 200 calls/s allowed, 1,000 at once"
 ALLOWED: Final = 200.0
@@ -85,14 +84,14 @@ async def memory(service: Service, *, projects: int = 1000, pause: float = 0.02)
 
     async with AsyncInfrai(answers.API_KEY, base_url=service.url) as client:
         await client.db.project.list(limit=answers.PER_PAGE).page()  # everything is loaded by then
-        start, began, items = _resident("VmRSS"), time.monotonic(), 0
+        start, began, items = resident(), time.monotonic(), 0
         parents = client.db.project.list(limit=answers.PER_PAGE, max_items=projects)
         async for _ in fan_out(parents, lambda p: client.db.branch.list(project_id=p.id, limit=100), concurrency=64):
             items += 1
             if items % 1000 == 0:
                 await asyncio.sleep(pause)
         seconds = time.monotonic() - began
-    return {"items": items, "mib": (_resident("VmHWM") - start) / 2**20, "seconds": seconds}
+    return {"items": items, "mib": (peak() - start) / 2**20, "seconds": seconds}
 
 
 async def _together(calls: Iterable[Awaitable[bool]]) -> Told:
@@ -106,12 +105,6 @@ async def _together(calls: Iterable[Awaitable[bool]]) -> Told:
 async def _gets(client: AsyncInfrai, number: int) -> bool:
     wanted = f"prj_{number:06}"
     return (await client.db.project.get(wanted)).id == wanted
-
-
-def _resident(field: str) -> int:
-    """Return what this process holds (``VmRSS``) or held at most (``VmHWM``), in bytes."""
-    [line] = [line for line in _STATUS.read_text().splitlines() if line.startswith(field)]
-    return int(line.split()[1]) * 1024
 
 
 # --- measuring ---

@@ -1,0 +1,65 @@
+"""The benchmarks still measure: every contender gets what it is meant to. What that costs is no test's business."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+import pytest
+
+from benchmarks import calls, memory
+from benchmarks.report import Result, compared, document, page, table
+from benchmarks.server import make_certificate, running
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from benchmarks.server import Server
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)  # where ``python -m benchmarks.contenders`` is found
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with running(tmp_path, make_certificate(tmp_path), nginx=False) as server:
+        yield server
+
+
+@pytest.mark.parametrize("name", ["get, 16 in flight", "page of 100, TLS", "blocking get, 1 thread, TLS"])
+def test_every_contender_does_the_work(name: str, server: Server, tmp_path: Path) -> None:
+    [case] = [case for case in calls.cases() if case.name == name]
+    results = calls.measure(case, server, tmp_path / "authority.pem", rounds=1, turns=1)
+    measured = {result.contender for result in results if result.case == name}
+    assert measured == set(calls.present(*case.contenders))
+    assert all(result.cpu[0] > 0 for result in results)
+
+
+@pytest.mark.skipif(not memory.MEASURABLE, reason="needs Linux")
+@pytest.mark.parametrize("title", memory.CASES)
+def test_every_contender_waits_and_keeps(title: str, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = attrs.evolve(memory.CASES[title], calls=20)
+    monkeypatch.setitem(memory.CASES, title, case)
+    results = memory.measure(title, server, rounds=1)
+    assert [len(result.figures) for result in results] == [1] * len(calls.present(*case.contenders))
+
+
+def test_results_are_compared_with_each_base_round_by_round() -> None:
+    results = [
+        Result("a case", name, "us", cpu=cpu, wall=cpu)
+        for name, cpu in (("theirs", [100.0, 110.0]), ("slow", [1000.0, 990.0]), ("ours", [50.0, 66.0]))
+    ]
+    first, slow, ours, other, ours_again = compared(
+        results, {"theirs": {"ours": 0.6}, "absent": {"ours": 0.1}, "slow": {"ours": 0.05}}
+    )
+    assert (first.ratios, first.goal, slow.ratios) == ([], None, [10.0, 9.0])
+    assert (ours.ratios, ours.goal, ours.reached) == ([0.5, 0.6], 0.6, True)
+    assert (other.case, other.contender) == ("a case, to slow", "slow")
+    assert (ours_again.case, ours_again.reached) == ("a case, to slow", False)
+    shown = [first, slow, ours, other, ours_again]
+    assert table(shown) in page(shown, document(shown, {"server": "none", "rounds": 2, "turns": 1}))
