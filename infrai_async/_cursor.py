@@ -44,7 +44,18 @@ class Cursor(Generic[T]):
     the page whose items were not all handed out.
     """
 
-    __slots__ = ("_ahead", "_capability", "_fetch", "_fetching", "_items", "_left", "_next", "_resume", "_started")
+    __slots__ = (
+        "_ahead",
+        "_capability",
+        "_fetch",
+        "_fetching",
+        "_items",
+        "_left",
+        "_next",
+        "_resume",
+        "_seen",
+        "_started",
+    )
 
     def __init__(
         self,
@@ -55,8 +66,9 @@ class Cursor(Generic[T]):
         max_items: int | None = None,
         prefetch: int = 0,
     ) -> None:
-        self._fetch = _once(fetch, capability)
-        self._ahead = Ahead(self._fetch, prefetch) if prefetch else None
+        self._fetch = fetch
+        self._seen = _Seen(capability)
+        self._ahead = Ahead(_once(fetch, self._seen), prefetch) if prefetch else None
         self._capability = capability
         self._left = max_items
         self._items: Iterator[T] = iter(())  # what is left of the page in hand
@@ -106,7 +118,9 @@ class Cursor(Generic[T]):
         self._fetching = True
         try:
             if self._ahead is None:
+                self._seen.check(self._next)
                 page = await self._fetch(self._next)
+                self._seen.add(self._next)
             else:
                 page = await self._ahead.take(self._next, self._left)
         finally:
@@ -133,9 +147,13 @@ class Cursor(Generic[T]):
             PaginationError: the service handed out a cursor for the second time.
             InfraiError: whatever the call itself may raise.
         """
-        if rest := tuple(self._items):
-            return Page(items=rest, next_cursor=self._next, metadata=rest[0].metadata)
-        return Page() if self._fetched_all else await self._fetch_next()
+        return self._rest() or (Page() if self._fetched_all else await self._fetch_next())
+
+    def _rest(self) -> Page[T] | None:
+        """What is left of the page in hand, as a page of its own."""
+        if not (rest := tuple(self._items)):
+            return None
+        return Page(items=rest, next_cursor=self._next, metadata=rest[0].metadata)
 
     def pages(self) -> Pages[T]:
         """Return an asynchronous iterator over pages: ``async for page in cursor.pages()``."""
@@ -192,23 +210,41 @@ class Pages(Generic[T]):
         return self
 
     async def __anext__(self) -> Page[T]:
-        if self._cursor._fetched_all and not self._cursor._in_hand:
+        cursor = self._cursor
+        if (rest := cursor._rest()) is not None:
+            return rest
+        if cursor._fetched_all:
             raise StopAsyncIteration
-        return await self._cursor.page()
+        return await cursor._fetch_next()
 
 
-def _once(fetch: Fetch[T], capability: str) -> Fetch[T]:
-    """Return ``fetch`` so that it refuses a cursor whose page it has given already."""
-    seen: set[int] = set()  # hashes: a listing may have millions of pages
+class _Seen:
+    """The cursors whose pages have come."""
+
+    def __init__(self, capability: str) -> None:
+        self._capability = capability
+        self._hashes: set[int] = set()  # not the cursors: a listing may have millions of pages
+
+    def check(self, cursor: str | None) -> None:
+        """Refuse one whose page has come already."""
+        if hash(cursor) in self._hashes:
+            raise PaginationError(
+                f"the service handed out a cursor again after {len(self._hashes)} pages: going on would never end",
+                capability=self._capability,
+            )
+
+    def add(self, cursor: str | None) -> None:
+        """Note that its page has come."""
+        self._hashes.add(hash(cursor))
+
+
+def _once(fetch: Fetch[T], seen: _Seen) -> Fetch[T]:
+    """Return ``fetch`` so that it fetches no page twice."""
 
     async def fetch_once(cursor: str | None) -> Page[T]:
-        if hash(cursor) in seen:
-            raise PaginationError(
-                f"the service handed out a cursor again after {len(seen)} pages: going on would never end",
-                capability=capability,
-            )
+        seen.check(cursor)
         page = await fetch(cursor)
-        seen.add(hash(cursor))
+        seen.add(cursor)
         return page
 
     return fetch_once

@@ -92,6 +92,13 @@ class Home:
         if later < _NEVER:
             self._arm(later)
 
+    def refuse_late(self, closer: Ticket[Any]) -> None:
+        """End the calls that wait, but for the one that closed the gate, if their time is up before it opens."""
+        for ticket in self.calls:
+            if not ticket.sending and ticket.call.deadline < self._gate.opens_at and ticket is not closer:
+                ticket.opens_at = self._gate.opens_at
+                ticket.end("refused")
+
     # --- gate and pace: one timer lets the waiters start in the order in which they came ---
 
     async def wait_to_start(self, *, again: bool) -> None:
@@ -102,16 +109,18 @@ class Home:
         else:
             self._starters.append(waiter)
         if len(self._starters) == 1:
-            self._let_start()
+            self.let_start()
         await waiter
 
-    def _let_start(self) -> None:
+    def let_start(self) -> None:
+        """Let those start whose turn it is, and come back for the rest."""
         starters = self._starters
         while starters:
             now = time.monotonic()
             delay = max(self._gate.opens_at, self._pace.next_start) - now
             if delay > 0:
-                self.loop.call_later(delay, self._let_start)
+                weakly: weakref.ref[Home] = weakref.ref(self)
+                self.loop.call_later(delay, _go_on, weakly)
                 return
             waiter = starters.popleft()
             if not waiter.done():
@@ -184,6 +193,12 @@ def _expire(home: weakref.ref[Home]) -> None:
     alive = home()
     if alive is not None:
         alive.expire()
+
+
+def _go_on(home: weakref.ref[Home]) -> None:
+    alive = home()
+    if alive is not None:
+        alive.let_start()
 
 
 def _new_session(proxy: str | URL | None, context: SSLContext | None) -> aiohttp.ClientSession:

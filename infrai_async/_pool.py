@@ -137,6 +137,12 @@ class Pool:
                 with self._lock:
                     self._gate.close(now + seconds, now)
                     self._pace.slow_down(now, now + seconds, self._figures.succeeded, ticket.sent_at)
+                for other in tuple(self._homes.values()):
+                    if other is home:
+                        home.refuse_late(ticket)
+                    else:
+                        with contextlib.suppress(RuntimeError):  # that loop is closed
+                            other.loop.call_soon_threadsafe(other.refuse_late, ticket)
                 if ticket.reporter is not None:
                     ticket.reporter.throttled(seconds)
                 return None

@@ -90,6 +90,8 @@ def build(
         value = arguments.get(param.name)
         if value.__class__ is str and param.free and value.isascii():
             plain: JSON = value  # by far the most common argument: nothing to check
+        elif value is None and param.may_lack:
+            continue
         else:
             value = _given(param, arguments)
             if value is UNSET:
@@ -275,6 +277,8 @@ def _segment(row: Capability[Any], param: Param, text: str) -> str:
 
 
 def _query_text(param: Param, value: JSON) -> str:
+    if value.__class__ is int:
+        return str(value)
     if param.kind in ("json", "object"):
         text = _canonical(value)
     elif isinstance(value, bool):

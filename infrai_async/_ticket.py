@@ -14,7 +14,7 @@ from multidict import CIMultiDict, istr
 from infrai_async._answer import Answer, Broken
 from infrai_async._config import Secret
 from infrai_async._connect import Sighting, sighting
-from infrai_async._flow import Call, Closed, Expired, Flow
+from infrai_async._flow import Call, Closed, Expired, Flow, Refused
 from infrai_async._request import Request
 from infrai_async.errors import TimeoutError, TransportError
 
@@ -75,6 +75,7 @@ class Ticket(Sighting, Generic[T]):
     keys_asked = 0
     waits = ""
     sending = False
+    opens_at = 0.0  # the gate, too late
     attempts = 0
     retries = 0
     ended_by = ""
@@ -101,10 +102,12 @@ class Ticket(Sighting, Generic[T]):
             self.ended_by = why
             self.task.cancel()
 
-    def interrupted(self) -> Broken | Closed | Expired | None:
+    def interrupted(self) -> Broken | Closed | Expired | Refused | None:
         """Say what a cancellation means: the pool's own reason, or ``None`` for somebody else's."""
         if not self.ended_by or self.task.uncancel() > self.cancelling:
             return None
+        if self.ended_by == "refused":
+            return Refused(self.opens_at - time.monotonic())
         if not self.sending:
             return Closed() if self.ended_by == "closed" else Expired(self.waits)
         if self.ended_by == "closed":

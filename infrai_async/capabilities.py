@@ -66,6 +66,7 @@ class Param:
         default: what is sent when it is not given (D20: the verb always is).
         needs: for a value, the other parameter that it requires (D23).
         free: whether any text will do.
+        may_lack: whether ``None`` leaves it out.
     """
 
     name: str = attrs.field(kw_only=False)
@@ -80,10 +81,15 @@ class Param:
     default: str | None = None
     needs: Mapping[str, str] = attrs.field(factory=dict)
     free: bool = attrs.field(init=False)
+    may_lack: bool = attrs.field(init=False)
 
     @free.default
     def _any_text_will_do(self) -> bool:
         return self.kind == "string" and not self.choices
+
+    @may_lack.default
+    def _none_is_nothing(self) -> bool:
+        return not self.required and self.default is None and self.kind != "json"
 
     def mismatch(self, value: object) -> str | None:
         """Say what ``value`` (plain JSON) should have been, or ``None`` when it fits."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import gc
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
 
 import aiohttp
+import attrs
 import pytest
 from support.oracle import SMALL, Oracle, Reply, Seen, answer, refuse
 
@@ -450,6 +453,46 @@ async def test_retries_draw_on_one_quota_of_the_pool_that_successes_earn_back() 
             with pytest.raises(ServerError) as caught:
                 await client.db.project.get("p")
     assert len(caught.value.attempts) == 1 + 2
+
+
+@pytest.mark.parametrize("places", [64, 1], ids=["at the gate", "for a place"])
+async def test_who_waits_is_told_at_once_that_the_gate_now_opens_too_late(places: int) -> None:
+    def reply(seen: Seen) -> Reply:
+        if "slow" in seen.target:
+            return attrs.evolve(refuse(429, "RATE_LIMITED", headers={"Retry-After": "30"}), delay=0.5)
+        return refuse(429, "RATE_LIMITED", headers={"Retry-After": "1"}) if "first" in seen.target else answer(SMALL)
+
+    with Oracle(reply) as oracle:
+        async with client_of(oracle, max_concurrency=places, retry=RetryPolicy.none()) as client:
+            slow = asyncio.create_task(client.db.project.get("slow"))
+            await asyncio.sleep(0.05)
+            if places > 1:
+                with pytest.raises(RateLimitError):
+                    await client.db.project.get("first")
+            began = time.monotonic()
+            with pytest.raises(RateLimitError) as caught:
+                await client.with_options(timeout=10).db.project.get("p")
+            assert time.monotonic() - began < 5
+            with pytest.raises(RateLimitError):
+                await slow
+    assert caught.value.outcome == "not_sent"
+    assert 25 < (caught.value.retry_after or 0) < 31
+
+
+async def test_a_client_that_is_dropped_while_its_gate_is_closed_is_collected() -> None:
+    with Oracle(lambda seen: refuse(429, "RATE_LIMITED", headers={"Retry-After": "30"})) as oracle:
+        client = client_of(oracle, retry=RetryPolicy.none())
+        with pytest.raises(RateLimitError):
+            await client.db.project.get("p")
+        waiting = asyncio.create_task(client.with_options(timeout=None).db.project.get("p"))
+        await asyncio.sleep(0.05)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        pool = weakref.ref(client._core.pool)
+        del client, waiting
+        gc.collect()
+        assert pool() is None
+        await asyncio.sleep(0.2)  # for its session to close
 
 
 @pytest.mark.parametrize("closed_anew", [False, True])
