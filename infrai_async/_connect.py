@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Coroutine
 from contextvars import ContextVar
+from types import CoroutineType
 from typing import Any, Final
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -33,9 +33,9 @@ class Sighting:
     fresh = False
     transport: asyncio.Transport | None = None
 
-    def see(self, connection: aiohttp.connector.Connection) -> None:
+    def see(self, transport: asyncio.Transport | None) -> None:
         """Note a connection: from here on bytes may leave."""
-        self.connected, self.transport = True, connection.transport
+        self.connected, self.transport = True, transport
         if self.fresh:
             self.opened += 1
         else:
@@ -68,11 +68,11 @@ def make_connector(context: ssl.SSLContext | None) -> aiohttp.TCPConnector:
 class ReportedRequest(aiohttp.ClientRequest):
     """aiohttp's request, which reports its connection to whoever watches."""
 
-    def send(self, conn: aiohttp.connector.Connection) -> Coroutine[Any, Any, aiohttp.ClientResponse]:
+    def send(self, conn: aiohttp.connector.Connection) -> CoroutineType[Any, Any, aiohttp.ClientResponse]:
         """Send it; a plain method, because a coroutine of its own would be run through at every wait."""
         if (watching := sighting.get(None)) is not None:
-            watching.see(conn)
-        return super().send(conn)
+            watching.see(conn.transport)
+        return super().send(conn)  # type: ignore[return-value] # mypy knows coroutines by their abstract type
 
 
 def environment_proxy(origin: str) -> str | None:

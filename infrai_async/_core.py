@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Coroutine, Mapping
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 import attrs
 
@@ -76,7 +76,7 @@ class Core:
 
     def page(self, row: Capability[T], arguments: Mapping[str, object]) -> Coroutine[Any, Any, Page[T]]:
         """Fetch one page of a listing."""
-        return cast("Coroutine[Any, Any, Page[T]]", self.call(row, arguments, decoder=decode_page))
+        return self.call(row, arguments, decoder=decode_page)  # type: ignore[return-value] # what it decodes
 
     def cursor(
         self,

@@ -127,15 +127,13 @@ class Cursor(Generic[T]):
             self._fetching = False
         self._started = True
         self._resume, self._next = self._next, page.next_cursor
-        return self._cut(page)
+        return page if self._left is None else self._cut(page, self._left)
 
-    def _cut(self, page: Page[T]) -> Page[T]:
-        if self._left is None:
-            return page
-        if len(page.items) > self._left:
+    def _cut(self, page: Page[T], left: int) -> Page[T]:
+        if len(page.items) > left:
             self._next = self._resume  # what is cut off is still to come for whoever resumes
-            page = Page(items=page.items[: self._left], next_cursor=self._next, metadata=page.metadata)
-        self._left -= len(page.items)
+            page = Page(items=page.items[:left], next_cursor=self._next, metadata=page.metadata)
+        self._left = left - len(page.items)
         return page
 
     async def page(self) -> Page[T]:

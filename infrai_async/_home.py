@@ -9,7 +9,7 @@ import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable
 from ssl import SSLContext
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import aiohttp
 from yarl import URL
@@ -61,8 +61,9 @@ class Home:
 
     def enter(self, ticket: Ticket[Any]) -> None:
         """Watch over a call, which the current task runs."""
-        task = ticket.task = cast("asyncio.Task[Any]", asyncio.current_task(self.loop))
-        ticket.cancelling = task.cancelling()
+        task = asyncio.current_task(self.loop)
+        assert task is not None  # noqa: S101 - a call is awaited
+        ticket.task, ticket.cancelling = task, task.cancelling()
         ticket.begun = time.monotonic()
         self.calls.add(ticket)
         if ticket.call.deadline < self._next_deadline:

@@ -88,7 +88,7 @@ def build(
     body: dict[str, JSON] = {}
     for param in route.params:
         value = arguments.get(param.name)
-        if value.__class__ is str and param.free and value.isascii():
+        if type(value) is str and param.free and value.isascii():
             plain: JSON = value  # by far the most common argument: nothing to check
         elif value is None and param.may_lack:
             continue
@@ -104,10 +104,10 @@ def build(
         where = param.where
         if where == "path":
             text = str(plain)
-            plainly = _UNRESERVED(text) and text[0] != "."
-            path[param.name] = text if plainly else _segment(row, param, text)
+            path[param.name] = text if _UNRESERVED(text) and text[0] != "." else _segment(row, param, text)
         elif where == "query":
-            query.append(f"{param.wire}={_query_text(param, plain)}")
+            text = plain if type(plain) is str and _UNRESERVED(plain) else _query_text(param, plain)
+            query.append(f"{param.wire}={text}")
         else:
             body[param.wire] = plain.lower() if param.lower and isinstance(plain, str) else plain
         for name in param.also:
@@ -199,7 +199,7 @@ def _given(param: Param, arguments: Mapping[str, object]) -> object:
 
 
 def _checked(row: Capability[Any], param: Param, value: object) -> JSON:
-    if value.__class__ is int and param.kind == "integer" and param.bounds is None and value.bit_length() < _WORD:
+    if type(value) is int and param.kind == "integer" and param.bounds is None and value.bit_length() < _WORD:
         return value  # the size of a page
     try:
         plain = _plain(value)
@@ -277,7 +277,7 @@ def _segment(row: Capability[Any], param: Param, text: str) -> str:
 
 
 def _query_text(param: Param, value: JSON) -> str:
-    if value.__class__ is int:
+    if type(value) is int:
         return str(value)
     if param.kind in ("json", "object"):
         text = _canonical(value)

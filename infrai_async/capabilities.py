@@ -80,16 +80,15 @@ class Param:
     lower: bool = False
     default: str | None = None
     needs: Mapping[str, str] = attrs.field(factory=dict)
-    free: bool = attrs.field(init=False)
-    may_lack: bool = attrs.field(init=False)
-
-    @free.default
-    def _any_text_will_do(self) -> bool:
-        return self.kind == "string" and not self.choices
-
-    @may_lack.default
-    def _none_is_nothing(self) -> bool:
-        return not self.required and self.default is None and self.kind != "json"
+    free: bool = attrs.field(
+        init=False, default=attrs.Factory(lambda self: self.kind == "string" and not self.choices, takes_self=True)
+    )
+    may_lack: bool = attrs.field(
+        init=False,
+        default=attrs.Factory(
+            lambda self: not self.required and self.default is None and self.kind != "json", takes_self=True
+        ),
+    )
 
     def mismatch(self, value: object) -> str | None:
         """Say what ``value`` (plain JSON) should have been, or ``None`` when it fits."""
