@@ -292,7 +292,7 @@ def _policy(retry: object) -> RetryPolicy:
 def _listener(on_event: OnEvent | None) -> Listener | None:
     if on_event is None:
         return None
-    if not callable(on_event) or inspect.iscoroutinefunction(on_event):
+    if not callable(on_event) or any(map(inspect.iscoroutinefunction, (on_event, type(on_event).__call__))):
         raise InvalidArgument("on_event must be a plain function of one event, not an asynchronous one")
     from infrai_async._reporter import Listener  # only where somebody listens, for its classes take time to build
 

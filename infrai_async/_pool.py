@@ -100,8 +100,8 @@ class Pool:
         step = next(flow)
         if ticket.reporter is not None:
             ticket.reporter.started()
-        home = self._homes.get(asyncio.get_running_loop())
-        if home is None or home.over or self.closed:
+        home = None if self.closed else self._homes.get(asyncio.get_running_loop())
+        if home is None or home.over:
             home = self._settle(flow)
         home.enter(ticket)
         with self._lock:
@@ -137,12 +137,7 @@ class Pool:
                 with self._lock:
                     self._gate.close(now + seconds, now)
                     self._pace.slow_down(now, now + seconds, self._figures.succeeded, ticket.sent_at)
-                for other in tuple(self._homes.values()):
-                    if other is home:
-                        home.refuse_late(ticket)
-                    else:
-                        with contextlib.suppress(RuntimeError):  # that loop is closed
-                            other.loop.call_soon_threadsafe(other.refuse_late, ticket)
+                self._refuse_late(home, ticket)
                 if ticket.reporter is not None:
                     ticket.reporter.throttled(seconds)
                 return None
@@ -236,6 +231,13 @@ class Pool:
     def _opens_too_late(self, ticket: Ticket[Any]) -> bool:
         return self._gate.opens_at > ticket.call.deadline and self._gate.opens_at > time.monotonic()
 
+    def _refuse_late(self, home: Home, closer: Ticket[Any]) -> None:
+        home.refuse_late(closer)
+        for other in tuple(self._homes.values()):
+            if other is not home:
+                with contextlib.suppress(RuntimeError):  # that loop is closed
+                    other.loop.call_soon_threadsafe(other.refuse_late, closer)
+
     async def _turn(self, home: Home, ticket: Ticket[Any]) -> bool:
         """Wait until the call may start; false when the gate opens after its time is up."""
         ticket.waits = "for the service's pause to end"
@@ -325,6 +327,8 @@ class Pool:
         return home
 
     def _home(self) -> Home | None:
+        if self.closed:
+            return None  # before there need be a loop: the facade takes a call's one step without
         loop = asyncio.get_running_loop()
         with self._lock:
             if self.closed:

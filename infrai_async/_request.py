@@ -106,7 +106,7 @@ def build(
             text = str(plain)
             path[param.name] = text if _UNRESERVED(text) and text[0] != "." else _segment(row, param, text)
         elif where == "query":
-            text = plain if type(plain) is str and _UNRESERVED(plain) else _query_text(param, plain)
+            text = plain if type(plain) is str and param.free and _UNRESERVED(plain) else _query_text(param, plain)
             query.append(f"{param.wire}={text}")
         else:
             body[param.wire] = plain.lower() if param.lower and isinstance(plain, str) else plain

@@ -75,7 +75,7 @@ class Ticket(Sighting, Generic[T]):
     keys_asked = 0
     waits = ""
     sending = False
-    opens_at = 0.0  # the gate, too late
+    opens_at = 0.0  # when the gate opens, if that is too late
     attempts = 0
     retries = 0
     ended_by = ""

@@ -119,8 +119,12 @@ async def asynchronous(event: Event) -> None:
     """No listener: nobody would wait for it."""
 
 
+class Asynchronous:
+    __call__ = staticmethod(asynchronous)
+
+
 @pytest.mark.parametrize("client", [AsyncInfrai, Infrai])
-@pytest.mark.parametrize("wrong", [5, "print", [print], asynchronous])
+@pytest.mark.parametrize("wrong", [5, "print", [print], asynchronous, Asynchronous()])
 def test_a_listener_is_a_plain_function(client: Any, wrong: object) -> None:
     with pytest.raises(InvalidArgument, match="on_event"):
         client("k", on_event=wrong)

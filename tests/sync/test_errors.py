@@ -14,8 +14,16 @@ import pytest
 from support.oracle import SMALL, Oracle, Reply, answer, refuse
 
 import infrai_async
-from infrai_async import AsyncInfrai, Infrai, InfraiError, InvalidArgument, NotFoundError, RetryPolicy, TransportError
-from infrai_async import _core as core_module
+from infrai_async import (
+    AsyncInfrai,
+    Infrai,
+    InfraiError,
+    InvalidArgument,
+    NotFoundError,
+    RetryPolicy,
+    TransportError,
+    _flow,
+)
 
 PACKAGE = str(Path(infrai_async.__file__).parent)
 NEVER = RetryPolicy.none()
@@ -110,7 +118,7 @@ def test_an_error_that_nobody_raised_on_purpose_shows_where_it_arose(monkeypatch
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(core_module, "decode", broken)
+    monkeypatch.setattr(_flow, "open_envelope", broken)
     with (
         Oracle(lambda _: answer(SMALL)) as oracle,
         Infrai("k", base_url=oracle.url) as client,
