@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Coroutine, Mapping
@@ -11,7 +12,6 @@ import attrs
 
 from infrai_async import _flow
 from infrai_async._cursor import Cursor, check_count, check_max_items
-from infrai_async._decode import decode, decode_page
 from infrai_async._pool import Pool
 from infrai_async._request import build, check_key
 from infrai_async._retry import RetryPolicy
@@ -47,7 +47,8 @@ class Core:
         row: Capability[T],
         arguments: Mapping[str, object],
         idempotency_key: str | None = None,
-        decoder: _flow.Decoder[Any] = decode,
+        *,
+        paged: bool = False,
     ) -> Coroutine[Any, Any, T]:
         """Call a capability that answers one model.
 
@@ -65,7 +66,7 @@ class Core:
         call = _flow.Call(row, arguments, options.retry, pool.learned, deadline=deadline, idempotency_key=key)
         call.scopes = scopes
         call.key_in_body = idempotency_key is not None
-        ticket = Ticket(call, _flow.run(call, decoder), options.headers)
+        ticket = Ticket(call, _flow.run(call, _decoder(paged)), options.headers)
         if pool.listener is None:
             running = pool.run(ticket)
         else:
@@ -76,7 +77,7 @@ class Core:
 
     def page(self, row: Capability[T], arguments: Mapping[str, object]) -> Coroutine[Any, Any, Page[T]]:
         """Fetch one page of a listing."""
-        return self.call(row, arguments, decoder=decode_page)  # type: ignore[return-value] # what it decodes
+        return self.call(row, arguments, paged=True)  # type: ignore[return-value] # what it decodes
 
     def cursor(
         self,
@@ -98,6 +99,13 @@ class Core:
             max_items=at_most,
             prefetch=ahead,
         )
+
+
+@functools.cache
+def _decoder(paged: bool) -> _flow.Decoder[Any]:
+    from infrai_async._decode import decode, decode_page  # and cattrs: who only builds a client does without
+
+    return decode_page if paged else decode
 
 
 class Resource:

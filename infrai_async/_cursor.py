@@ -6,12 +6,14 @@ import builtins
 import operator
 from collections.abc import Iterator
 from itertools import islice
-from typing import Generic, Self, SupportsIndex, TypeVar, overload
+from typing import TYPE_CHECKING, Generic, Self, SupportsIndex, TypeVar, overload
 
-from infrai_async._ahead import Ahead, Fetch
 from infrai_async._progress import Progress, Report, reporting
 from infrai_async.errors import InvalidArgument, PaginationError
 from infrai_async.models import JSON, Model, Page
+
+if TYPE_CHECKING:
+    from infrai_async._ahead import Ahead, Fetch
 
 T = TypeVar("T", bound=Model)
 
@@ -68,7 +70,7 @@ class Cursor(Generic[T]):
     ) -> None:
         self._fetch = fetch
         self._seen = _Seen(capability)
-        self._ahead = Ahead(_once(fetch, self._seen), prefetch) if prefetch else None
+        self._ahead = _read_ahead(_once(fetch, self._seen), prefetch) if prefetch else None
         self._capability = capability
         self._left = max_items
         self._items: Iterator[T] = iter(())  # what is left of the page in hand
@@ -214,6 +216,12 @@ class Pages(Generic[T]):
         if cursor._fetched_all:
             raise StopAsyncIteration
         return await cursor._fetch_next()
+
+
+def _read_ahead(fetch: Fetch[T], pages: int) -> Ahead[T]:
+    from infrai_async._ahead import Ahead  # few listings need it
+
+    return Ahead(fetch, pages)
 
 
 class _Seen:
