@@ -287,7 +287,7 @@ class _Structurers(dict[type[Any], Structure]):
     """For each class ``f(plain, metadata) -> cls``, raising ``_Mismatch``: the one for the fields that came last."""
 
     def __missing__(self, cls: type[Any]) -> Structure:
-        self[cls] = made = _Shapes(cls).read
+        self[cls] = made = _Shapes(cls, self).read
         return made
 
 
@@ -297,9 +297,10 @@ _STRUCTURERS: Final = _Structurers()
 class _Shapes:
     """The functions of one class, by the names of the fields that they read."""
 
-    def __init__(self, cls: type[Any]) -> None:
+    def __init__(self, cls: type[Any], latest: _Structurers) -> None:
         attrs.resolve_types(cls)
         self._cls = cls
+        self._latest = latest
         self._fields = [field for field in attrs.fields(cls) if field.name not in ("extra", "metadata")]
         self._has_metadata = issubclass(cls, Model)
         self._explain = functools.partial(_explain, cls, self._fields, self._has_metadata)
@@ -316,7 +317,8 @@ class _Shapes:
             if len(self._made) >= _MOST_SHAPES:
                 return self._explain(plain, metadata)
             structure = self._made[names] = self._compile(names)
-        _STRUCTURERS[self._cls] = structure
+        if structure is not self._explain:
+            self._latest[self._cls] = structure
         return structure(plain, metadata)
 
     def _compile(self, names: tuple[str, ...]) -> Structure:

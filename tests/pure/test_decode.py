@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 import json
@@ -17,10 +18,10 @@ from hypothesis import strategies as st
 
 from infrai_async import models
 from infrai_async._answer import Answer, Envelope, open_envelope
-from infrai_async._decode import _STRUCTURERS, _explain, _Mismatch, decode, decode_page
+from infrai_async._decode import _explain, _Mismatch, _Structurers, decode, decode_page
 from infrai_async.capabilities import CAPABILITIES, Capability
 from infrai_async.errors import DecodeError
-from infrai_async.models import Ack, FlagState, FlagValues, Metadata, Model, Project, PurgeResult
+from infrai_async.models import NO_METADATA, Ack, Branch, FlagState, FlagValues, Metadata, Model, Project, PurgeResult
 
 T1, T2 = "2026-01-02T03:04:05Z", "2026-03-04T05:06:07.000800Z"
 INFO = {
@@ -716,12 +717,14 @@ def outcome(reader: Any, document: dict[str, Any]) -> object:
 
 @pytest.mark.parametrize("cls", MODELS, ids=lambda cls: cls.__name__)
 @given(data=st.data())
-def test_the_quick_reading_is_the_full_one(cls: type[Any], data: st.DataObject) -> None:
-    document = data.draw(documents(cls))
-    quick = _STRUCTURERS[cls]
+def test_the_quick_reading_is_the_full_one_whatever_came_before(cls: type[Any], data: st.DataObject) -> None:
+    document, quick = data.draw(documents(cls)), _Structurers()
+    for before in data.draw(st.lists(documents(cls), max_size=2)):
+        with contextlib.suppress(_Mismatch):
+            quick[cls](before, None)
     fields = [field for field in attrs.fields(cls) if field.name not in ("extra", "metadata")]
     has_metadata = cls is not Metadata
-    assert outcome(lambda plain: quick(plain, Metadata(vendor="v")), document) == outcome(
+    assert outcome(lambda plain: quick[cls](plain, Metadata(vendor="v")), document) == outcome(
         lambda plain: _explain(cls, fields, has_metadata, plain, Metadata(vendor="v")), document
     )
 
@@ -729,3 +732,23 @@ def test_the_quick_reading_is_the_full_one(cls: type[Any], data: st.DataObject) 
 def test_a_decoded_project_equals_a_built_one() -> None:
     made = read(CAPABILITIES["db.project.get"], {"id": "a", "name": "b", "connection_uri": "c", "x": 1})
     assert made == Project(id="a", name="b", connection_uri="c", extra={"x": 1})
+
+
+WHOLE = {"id": "b", "branch_name": "n", "project_id": "p", "connection_uri": "postgresql://h/d"}
+
+
+def test_a_hostile_service_cannot_have_functions_made_without_end() -> None:
+    structurers = _Structurers()
+    for number in range(200):
+        made = structurers[Branch]({**WHOLE, f"new_{number}": 1}, NO_METADATA)
+        assert made.extra == {f"new_{number}": 1}
+    assert len(structurers[Branch].__globals__["read"].__self__._made) == 64
+
+
+def test_what_is_read_in_full_leaves_what_comes_next_to_its_function() -> None:
+    structurers = _Structurers()
+    structurers[Branch](WHOLE, NO_METADATA)
+    quick = structurers[Branch]
+    with pytest.raises(_Mismatch):
+        structurers[Branch]({"id": "b"}, NO_METADATA)
+    assert structurers[Branch] is quick
