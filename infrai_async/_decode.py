@@ -347,11 +347,14 @@ class _Shapes:
             if base is datetime:
                 given = f"{name} is not None and " if null else ""
                 stores.append(f"if {given}made.{name}.tzinfo is None: return explain(plain, metadata)")
-        scope["sources"] = sources
-        extra = "{}" if sources.issuperset(names) else "{k: v for k, v in plain.items() if k not in sources}"
+        # All of these are read, so that where there are as many there is nothing else; but for those that nobody knows.
+        these, extra = f"len(plain) == {len(names)}", "{}"
+        if unknown := [name for name in names if name not in sources]:
+            scope |= {"names": set(names), "unknown": unknown}
+            these, extra = "plain.keys() == names", "{name: plain[name] for name in unknown}"
         lines = [
             "def structure(plain, metadata):",
-            f"    if not (plain.__class__ is dict and len(plain) == {len(names)}): return read(plain, metadata)",
+            f"    if not (plain.__class__ is dict and {these}): return read(plain, metadata)",
             "    try:",
             *(f"        {load}" for load in loads or ["pass"]),
             "    except KeyError:",

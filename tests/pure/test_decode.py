@@ -745,6 +745,15 @@ def test_a_hostile_service_cannot_have_functions_made_without_end() -> None:
     assert len(structurers[Branch].__globals__["read"].__self__._made) == 64
 
 
+def test_as_many_fields_are_not_the_same_fields() -> None:
+    structurers = _Structurers()
+    structurers[Branch]({**WHOLE, "new": 1}, NO_METADATA)
+    made = structurers[Branch]({**WHOLE, "from_branch": "main"}, NO_METADATA)
+    assert (made.from_branch, made.extra) == ("main", {})
+    structurers[Branch]({**WHOLE, "created_at": "2026-01-02T03:04:05Z"}, NO_METADATA)
+    assert structurers[Branch]({**WHOLE, "from_branch": "main"}, NO_METADATA).from_branch == "main"
+
+
 def test_what_is_read_in_full_leaves_what_comes_next_to_its_function() -> None:
     structurers = _Structurers()
     structurers[Branch](WHOLE, NO_METADATA)
