@@ -256,7 +256,7 @@ class Pool:
         path, _, query = target.partition("?")
         return URL.build(
             scheme=origin.scheme,
-            authority=origin.authority,
+            authority=origin.raw_authority,
             path=self._prefix + path,
             query_string=query,
             encoded=True,

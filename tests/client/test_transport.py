@@ -122,3 +122,16 @@ async def test_small_pieces_and_compression_are_put_together() -> None:
     with Oracle(lambda seen: Reply(body=body, headers={"Content-Encoding": "gzip"})) as oracle:
         async with AsyncInfrai("k", base_url=oracle.url) as client:
             assert len((await client.db.project.get("p")).name) == 200_000
+
+
+@pytest.mark.parametrize(
+    "base",
+    ["https://api.infrai.cc", "http://127.0.0.1:80", "https://[::1]:8443/proxy", "https://xn--bcher-kva.example/a%2Fb"],
+)
+async def test_the_address_is_the_base_url_and_the_target_byte_for_byte(base: str) -> None:
+    async with AsyncInfrai("k", base_url=base) as client:
+        for target in ("/v1/db/project/get/a%2Fb", "/v1/db/branch/list?project_id=a%2Fb&cursor=%20%3F"):
+            address = client._core.pool._url(target)
+            assert str(address) == base + target
+            assert address == URL(base + target, encoded=True)
+            assert address.raw_host == URL(base, encoded=True).raw_host
