@@ -126,7 +126,12 @@ async def test_small_pieces_and_compression_are_put_together() -> None:
 
 @pytest.mark.parametrize(
     "base",
-    ["https://api.infrai.cc", "http://127.0.0.1:8080", "https://[::1]:8443/proxy", "https://xn--bcher-kva.example/a%2Fb"],
+    [
+        "https://api.infrai.cc",
+        "http://127.0.0.1:8080",
+        "https://[::1]:8443/proxy",
+        "https://xn--bcher-kva.example/a%2Fb",
+    ],
 )
 async def test_the_address_is_the_base_url_and_the_target_byte_for_byte(base: str) -> None:
     async with AsyncInfrai("k", base_url=base) as client:

@@ -26,8 +26,8 @@ PURE = [
     "_throttle",
     "_scopes",
     "_flow",
+    "_figures",
     "_events",
-    "_scopes",
     "_reporter",
     "_config",
 ]
