@@ -5,9 +5,10 @@
 One table says what there is (``capabilities``); pure modules build requests, read answers and decide on retries
 (``_request``, ``_answer``, ``_decode``, ``_retry``, ``_flow``), and keep what surrounds a call (``_scopes``); one
 module does the I/O of a call (``_pool``, which knows each by its ``_ticket`` and counts them in ``_figures``), and
-``_reporter`` tells a listener of it in ``_events``; the resources are typed one-line methods over it; ``_fan_out`` and ``_inventory`` list many things at once; ``sync`` is the same for
-threads that wait; ``ext`` plugs into other packages. ``local`` shares the table and nothing else. Where comments and
-docstrings name a rule (``D4``, ``CONTRACT.md 1.3``), it stands in ``docs/CONTRACT.md``.
+``_reporter`` tells a listener of it in ``_events``; the resources are typed one-line methods over it; ``_fan_out`` and
+``_inventory`` list many things at once; ``sync`` is the same for threads that wait; ``ext`` plugs into other packages.
+``local`` shares the table and nothing else. Where comments and docstrings name a rule (``D4``, ``CONTRACT.md 1.3``), it
+stands in ``docs/CONTRACT.md``.
 
 Names load when they are first used: importing the package alone loads next to nothing.
 """

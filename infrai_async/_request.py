@@ -23,7 +23,7 @@ from infrai_async.errors import InvalidArgument
 from infrai_async.models import FlagRule, Model, RolloutConfig, Variant, to_plain
 
 if TYPE_CHECKING:
-    from infrai_async.capabilities import Capability, Param, Route
+    from infrai_async.capabilities import Capability, Param, Plain, Route
     from infrai_async.models import JSON
 
 
@@ -83,31 +83,26 @@ def build(
     Raises:
         InvalidArgument: an argument is missing or wrong.
     """
+    if not (
+        row.mutates or route.plain is None or (target := _plain_target(route.plain, route.path, arguments)) is None
+    ):
+        return Request(row.method, target)
     path: dict[str, str] = {}
     query: list[str] = []
     body: dict[str, JSON] = {}
     for param in route.params:
-        value = arguments.get(param.name)
-        if type(value) is str and param.free and value.isascii():
-            plain: JSON = value  # by far the most common argument: nothing to check
-        elif value is None and param.may_lack:
+        value = _given(param, arguments)
+        if value is UNSET:
+            if param.required:
+                raise InvalidArgument(f"{param.name} is required", capability=row.id)
             continue
-        else:
-            value = _given(param, arguments)
-            if value is UNSET:
-                if param.required:
-                    raise InvalidArgument(f"{param.name} is required", capability=row.id)
-                continue
-            plain = _checked(row, param, value)
-            if param.needs:
-                _check_needs(row, param, value, arguments)
-        where = param.where
-        if where == "path":
-            text = str(plain)
-            path[param.name] = text if _UNRESERVED(text) and text[0] != "." else _segment(row, param, text)
-        elif where == "query":
-            text = plain if type(plain) is str and param.free and _UNRESERVED(plain) else _query_text(param, plain)
-            query.append(f"{param.wire}={text}")
+        plain = _checked(row, param, value)
+        if param.needs:
+            _check_needs(row, param, value, arguments)
+        if param.where == "path":
+            path[param.name] = _segment(row, param, str(plain))
+        elif param.where == "query":
+            query.append(f"{param.wire}={quote(_query_text(param, plain), safe='')}")
         else:
             body[param.wire] = plain.lower() if param.lower and isinstance(plain, str) else plain
         for name in param.also:
@@ -122,6 +117,25 @@ def build(
     if not row.mutates:
         return Request(row.method, target)
     return Request(row.method, target, None if row.method == "DELETE" else canonical_body(body), idempotency_key)
+
+
+def _plain_target(plain: tuple[Plain, ...], path: str, arguments: Mapping[str, object]) -> str | None:
+    """Return what a request goes to whose arguments stand in it as they are; ``None`` if one of them does not."""
+    query = []
+    for name, kind, in_path, goes, may_lack in plain:
+        value = arguments.get(name)
+        if value is None and may_lack:
+            continue
+        if type(value) is not kind or (type(value) is int and value.bit_length() > _WORD):
+            return None
+        text = str(value)
+        if not _UNRESERVED(text) or (in_path and text[0] == "."):
+            return None
+        if in_path:
+            path = path.replace(goes, text)
+        else:
+            query.append(goes + text)
+    return f"{path}?{'&'.join(query)}" if query else path
 
 
 def _check_others(row: Capability[Any], route: Route, arguments: Mapping[str, object]) -> None:
@@ -199,8 +213,8 @@ def _given(param: Param, arguments: Mapping[str, object]) -> object:
 
 
 def _checked(row: Capability[Any], param: Param, value: object) -> JSON:
-    if type(value) is int and param.kind == "integer" and param.bounds is None and value.bit_length() < _WORD:
-        return value  # the size of a page
+    if type(value) is str and param.free and value.isascii():
+        return value  # by far the most common argument
     try:
         plain = _plain(value)
     except (_NotPlain, RecursionError) as error:
@@ -277,12 +291,8 @@ def _segment(row: Capability[Any], param: Param, text: str) -> str:
 
 
 def _query_text(param: Param, value: JSON) -> str:
-    if type(value) is int:
-        return str(value)
     if param.kind in ("json", "object"):
-        text = _canonical(value)
-    elif isinstance(value, bool):
-        text = "true" if value else "false"
-    else:
-        text = str(value)
-    return text if _UNRESERVED(text) else quote(text, safe="")
+        return _canonical(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)

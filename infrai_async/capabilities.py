@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property, partial
-from typing import Final, Generic, Literal, TypeAlias, TypeVar
+from typing import Final, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
 import attrs
 
@@ -107,12 +107,43 @@ class Param:
         return None
 
 
+class Plain(NamedTuple):
+    """A parameter of a plain route: its value mostly has the ``type``, and ``goes`` to its place in path or query.
+
+    That is what it stands for in the template, or the name and ``=`` that come before it.
+    """
+
+    name: str
+    type: type[str | int]
+    in_path: bool
+    goes: str
+    may_lack: bool
+
+
+def _plain(route: Route) -> tuple[Plain, ...] | None:
+    found = []
+    for param in route.params:
+        whole = param.kind == "integer" and param.bounds is None
+        if param.where == "body" or param.also or not (param.free or whole):
+            return None
+        in_path = param.where == "path"
+        goes = f"{{{param.name}}}" if in_path else f"{param.wire}="
+        found.append(Plain(param.name, str if param.free else int, in_path, goes, param.may_lack))
+    return tuple(found)
+
+
 @attrs.frozen(eq=False)
 class Route:
-    """One way to reach a capability: a path template and the parameters that go with it."""
+    """One way to reach a capability: a path template and the parameters that go with it.
+
+    Attributes:
+        plain: what is computed once of a route that carries nothing but free texts and whole numbers, in path and
+            query, as most that only read do; else ``None``.
+    """
 
     path: str
     params: tuple[Param, ...] = ()
+    plain: tuple[Plain, ...] | None = attrs.field(init=False, default=attrs.Factory(_plain, takes_self=True))
 
 
 @attrs.frozen(kw_only=True, eq=False, slots=False)

@@ -10,12 +10,13 @@ from enum import Enum
 from typing import Any
 from urllib.parse import unquote
 
+import attrs
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from infrai_async._request import UNSET, Request, build, canonical_body, check_key, check_names, seconds
-from infrai_async.capabilities import CAPABILITIES
+from infrai_async.capabilities import CAPABILITIES, Capability
 from infrai_async.errors import InvalidArgument
 from infrai_async.models import FlagRule, RolloutConfig, Variant
 
@@ -891,3 +892,32 @@ def test_the_verb_of_a_presigned_url_is_always_sent(generation: int, verb: bytes
 
 def test_an_argument_that_this_generation_does_not_send_is_checked_all_the_same() -> None:
     assert str(refusal("storage.object.presign", max_bytes="x")).startswith("storage.object.presign: max_bytes must be")
+
+
+# --- the quick way to a plain target ---
+
+LOOSE = (
+    st.none() | st.text(max_size=4) | st.sampled_from(["a-b_c.~9", ".", "..", "", UNSET, True, 10**30, 2.5, "é", [], 7])
+)
+
+
+@pytest.mark.parametrize("row", [row for row in CAPABILITIES.values() if not row.mutates], ids=lambda row: row.id)
+@given(data=st.data())
+def test_a_plain_target_is_the_one_that_is_built_in_full(row: Capability[Any], data: st.DataObject) -> None:
+    for route in row.routes:
+        arguments = {name: data.draw(LOOSE) for name in row.params}
+        in_full = attrs.evolve(route)
+        object.__setattr__(in_full, "plain", None)
+        assert attempt(row, route, arguments) == attempt(row, in_full, arguments)
+
+
+def attempt(row: Capability[Any], route: Any, arguments: dict[str, object]) -> object:
+    try:
+        return build(row, route, arguments)
+    except InvalidArgument as error:
+        return str(error)
+
+
+def test_most_of_what_only_reads_has_a_plain_route() -> None:
+    plain = {row.id for row in CAPABILITIES.values() if row.routes[0].plain is not None and not row.mutates}
+    assert {"db.project.get", "db.project.list", "db.branch.list", "storage.bucket.list", "flags.get"} <= plain
