@@ -75,7 +75,7 @@ def compared(results: Sequence[Result], goals: Mapping[str, Mapping[str, float |
     """Return the results against the first base of ``goals``, then those with goals once more against each further one.
 
     ``goals`` has the bases, and for each the ratios to stay under, by contender. Bases that were not measured are left
-    out.
+    out; without any the results stay as they are.
     """
     of = {result.contender: result for result in results}
     blocks: list[list[Result]] = []
@@ -96,7 +96,7 @@ def compared(results: Sequence[Result], goals: Mapping[str, Mapping[str, float |
                 for result in shown
             ]
         )
-    return [result for block in blocks for result in block]
+    return [result for block in blocks for result in block] or list(results)
 
 
 def table(results: Iterable[Result]) -> str:
