@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
 from support.oracle import SMALL, Oracle, Reply, Seen, answer, refuse
 
-from infrai_async import AsyncInfrai, CallStarted, Infrai, NotFoundError, RetryPolicy, TimeoutError
+from infrai_async import AsyncInfrai, Infrai, NotFoundError, RetryPolicy, TimeoutError
 from infrai_async.ext.otel import OpenTelemetry
 
 pytestmark = pytest.mark.anyio
@@ -205,11 +205,14 @@ async def test_durations_and_costs_are_measured_by_capability(backend: Backend) 
 
 
 async def test_the_operation_is_an_attribute(backend: Backend) -> None:
-    backend.listener(CallStarted(capability="db.project.get", operation="deploy-42", attempt=0, call=1))
-    (span,) = backend.listener._open.values()
-    assert isinstance(span, ReadableSpan)
-    assert dict(span.attributes or {})["infrai.operation"] == "deploy-42"
-    backend.listener._open.clear()
+    with Oracle(lambda _: GOOD) as oracle:
+        async with client_of(oracle, backend) as client:
+            with client.operation("deploy-42"):
+                await client.db.project.get("p1")
+            await client.db.project.get("p1")
+    inside, outside = (dict(span.attributes or {}) for span in backend.finished())
+    [added] = inside.items() - outside.items()
+    assert added == ("infrai.operation", "deploy-42")
 
 
 async def test_calls_that_are_not_sampled_leave_nothing() -> None:

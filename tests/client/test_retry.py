@@ -455,6 +455,19 @@ async def test_retries_draw_on_one_quota_of_the_pool_that_successes_earn_back() 
     assert len(caught.value.attempts) == 1 + 2
 
 
+async def test_a_429_that_names_no_time_holds_the_pool_as_long_as_its_own_call_pauses() -> None:
+    days = RetryPolicy(initial=1e6, maximum=1e6)  # the pause is drawn from zero up: one in five million is that short
+    with Oracle(in_turn(refuse(429, "RATE_LIMITED"), answer(SMALL))) as oracle:
+        async with client_of(oracle, retry=days, timeout=None) as client:
+            refused = asyncio.create_task(client.db.project.get("refused"))
+            while not client.stats.throttled_seconds:
+                await asyncio.sleep(0.01)
+            with pytest.raises(RateLimitError, match="asked for a pause"):
+                await client.with_options(timeout=0.2).db.project.get("other")
+            refused.cancel()
+    assert len(oracle.seen) == 1
+
+
 @pytest.mark.parametrize("places", [64, 1], ids=["at the gate", "for a place"])
 async def test_who_waits_is_told_at_once_that_the_gate_now_opens_too_late(places: int) -> None:
     def reply(seen: Seen) -> Reply:
