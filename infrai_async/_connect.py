@@ -17,7 +17,7 @@ from infrai_async.errors import ConnectError, TransportError
 
 CONNECT_SECONDS: Final = 10.0  # for one attempt's connection, TLS included; the call's own time bounds the whole
 _RECEIVE_BYTES: Final = 64 * 2**10
-sighting: Final[ContextVar[Sighting]] = ContextVar("infrai_asyncsighting")
+sighting: Final[ContextVar[Sighting]] = ContextVar("infrai_async_sighting")
 
 
 class Sighting:

@@ -272,8 +272,7 @@ def _read(call: Call, answer: Answer, decode: Decoder[T]) -> T | Failure:
             call.answered(envelope)
         if envelope.error is None:
             value = decode(call.row, envelope)
-            if call.moved:
-                call.note_route(unrouted=False)
+            call.note_route(unrouted=False)
             return value
     except DecodeError as error:
         error.status = answer.status

@@ -7,7 +7,7 @@ import contextlib
 import time
 import weakref
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from ssl import SSLContext
 from typing import Any, Final
 
@@ -79,11 +79,13 @@ class Home:
         if self._timer is not None:
             self._timer.cancel()
         self._next_deadline = deadline
-        weakly: weakref.ref[Home] = weakref.ref(self)  # a timer must not keep the session of a dropped client
-        self._timer = self.loop.call_later(max(0.0, deadline - time.monotonic()), _expire, weakly)
+        self._timer = self._later(deadline - time.monotonic(), self._expire)
 
-    def expire(self) -> None:
-        """End the calls whose time is up."""
+    def _later(self, delay: float, act: Callable[[], None]) -> asyncio.TimerHandle:
+        # A timer must not keep the session of a dropped client.
+        return self.loop.call_later(max(0.0, delay), _if_alive, weakref.WeakMethod(act))
+
+    def _expire(self) -> None:
         now = time.monotonic()
         self._timer, self._next_deadline = None, _NEVER
         for ticket in self.calls:
@@ -110,18 +112,16 @@ class Home:
         else:
             self._starters.append(waiter)
         if len(self._starters) == 1:
-            self.let_start()
+            self._let_start()
         await waiter
 
-    def let_start(self) -> None:
-        """Let those start whose turn it is, and come back for the rest."""
+    def _let_start(self) -> None:
         starters = self._starters
         while starters:
             now = time.monotonic()
             delay = max(self._gate.opens_at, self._pace.next_start) - now
             if delay > 0:
-                weakly: weakref.ref[Home] = weakref.ref(self)
-                self.loop.call_later(delay, _go_on, weakly)
+                self._later(delay, self._let_start)
                 return
             waiter = starters.popleft()
             if not waiter.done():
@@ -190,16 +190,10 @@ def _finish(session: aiohttp.ClientSession, keeper: AsyncGenerator[None]) -> Non
         step(keeper.aclose())
 
 
-def _expire(home: weakref.ref[Home]) -> None:
-    alive = home()
+def _if_alive(method: weakref.WeakMethod[Callable[[], None]]) -> None:
+    alive = method()
     if alive is not None:
-        alive.expire()
-
-
-def _go_on(home: weakref.ref[Home]) -> None:
-    alive = home()
-    if alive is not None:
-        alive.let_start()
+        alive()
 
 
 def _new_session(proxy: str | URL | None, context: SSLContext | None) -> aiohttp.ClientSession:

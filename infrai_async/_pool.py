@@ -177,7 +177,7 @@ class Pool:
             response = await home.session.request(
                 request.method,
                 self._url(request.target),
-                data=request.body if request.body is None else _body(request.body),
+                data=_body(request.body),
                 headers=ticket.headers.of(request, key),
                 allow_redirects=False,
                 raise_for_status=False,

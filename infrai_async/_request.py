@@ -83,10 +83,10 @@ def build(
     Raises:
         InvalidArgument: an argument is missing or wrong.
     """
-    if not (
-        row.mutates or route.plain is None or (target := _plain_target(route.plain, route.path, arguments)) is None
-    ):
-        return Request(row.method, target)
+    if route.plain is not None and not row.mutates:
+        plain_target = _plain_target(route.plain, route.path, arguments)
+        if plain_target is not None:
+            return Request(row.method, plain_target)
     path: dict[str, str] = {}
     query: list[str] = []
     body: dict[str, JSON] = {}
@@ -111,12 +111,11 @@ def build(
         _check_others(row, route, arguments)
     if key_in_body and row.deduplicates:
         body["idempotency_key"] = idempotency_key
-    target = route.path.format_map(path) if path else route.path
+    target = route.path.format_map(path)
     if query:
         target += "?" + "&".join(query)
-    if not row.mutates:
-        return Request(row.method, target)
-    return Request(row.method, target, None if row.method == "DELETE" else canonical_body(body), idempotency_key)
+    encoded = canonical_body(body) if row.method in ("POST", "PUT", "PATCH") else None
+    return Request(row.method, target, encoded, idempotency_key if row.mutates else None)
 
 
 def _plain_target(plain: tuple[Plain, ...], path: str, arguments: Mapping[str, object]) -> str | None:

@@ -7,7 +7,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from support.oracle import SMALL, Oracle, Reply, Seen, answer
@@ -21,15 +20,11 @@ def project(number: int) -> dict[str, str]:
     return {**SMALL, "id": f"p{number}", "name": f"n{number}"}
 
 
-def query(seen: Seen) -> dict[str, str]:
-    return {name: values[0] for name, values in parse_qs(urlsplit(seen.target).query).items()}
-
-
 def listing(total: int, size: int = 10) -> Callable[[Seen], Reply]:
     """Serve ``total`` projects in pages of ``size``; the cursor is the number of the first item."""
 
     def reply(seen: Seen) -> Reply:
-        start = int(query(seen).get("cursor", "0"))
+        start = int(seen.query.get("cursor", "0"))
         stop = min(start + size, total)
         data: dict[str, object] = {"items": [project(n) for n in range(start, stop)]}
         if stop < total:
@@ -41,7 +36,7 @@ def listing(total: int, size: int = 10) -> Callable[[Seen], Reply]:
 
 def scripted(pages: dict[str | None, tuple[list[int], str | None]]) -> Callable[[Seen], Reply]:
     def reply(seen: Seen) -> Reply:
-        items, following = pages[query(seen).get("cursor")]
+        items, following = pages[seen.query.get("cursor")]
         return answer({"items": [project(n) for n in items], "next_cursor": following})
 
     return reply
@@ -63,7 +58,7 @@ async def test_nothing_is_sent_until_the_cursor_is_read() -> None:
             assert oracle.seen == []
             await cursor.page()
     assert len(oracle.seen) == 1
-    assert query(oracle.seen[0]) == {"limit": "2"}
+    assert oracle.seen[0].query == {"limit": "2"}
 
 
 async def test_pages_carry_their_items_their_next_cursor_and_their_metadata() -> None:
@@ -213,7 +208,7 @@ async def test_a_cursor_survives_a_page_that_fails() -> None:
     fail = {"next": True}
 
     def reply(seen: Seen) -> Reply:
-        if query(seen).get("cursor") == "10" and fail.pop("next", False):
+        if seen.query.get("cursor") == "10" and fail.pop("next", False):
             return Reply(status=400, body=b"{}")
         return listing(25)(seen)
 

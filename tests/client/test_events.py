@@ -7,14 +7,13 @@ import logging
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any
 
 import aiohttp
 import anyio
 import pytest
-from support.oracle import SMALL, Oracle, Reply, Seen, answer, refuse
+from support.oracle import SMALL, Oracle, Reply, Seen, answer, in_turn, refuse
 
 from infrai_async import (
     AsyncInfrai,
@@ -45,12 +44,6 @@ SLOW = answer(SMALL, delay=30.0)
 FAULTY = refuse(500, "INTERNAL_ERROR")
 BUSY = refuse(429, "RATE_LIMITED", headers={"Retry-After": "0.05"})
 ONE_SEND = (CallStarted, AttemptSent, CallFinished)
-
-
-def in_turn(*replies: Reply) -> Callable[[Seen], Reply]:
-    """Answer with one reply after the other, the last one for ever."""
-    left: Iterator[Reply] = iter(replies)
-    return lambda seen: next(left, replies[-1])
 
 
 def client_of(oracle: Oracle, heard: list[Event], **options: Any) -> AsyncInfrai:

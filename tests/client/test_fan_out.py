@@ -7,7 +7,6 @@ import contextlib
 import gc
 import tracemalloc
 from collections.abc import AsyncIterator, Callable, Iterator
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from support.oracle import SMALL, Oracle, Reply, Seen, answer, refuse
@@ -28,17 +27,13 @@ from infrai_async import (
 pytestmark = pytest.mark.anyio
 
 
-def query(seen: Seen) -> dict[str, str]:
-    return {name: values[0] for name, values in parse_qs(urlsplit(seen.target).query).items()}
-
-
 def account(
     projects: int, branches: int, *, size: int = 10, delay: Callable[[Seen], float] = lambda _: 0.0
 ) -> Callable[[Seen], Reply]:
     """Serve projects, and as many branches of each, in pages."""
 
     def reply(seen: Seen) -> Reply:
-        asked = query(seen)
+        asked = seen.query
         start = int(asked.get("cursor", "0"))
         of = asked.get("project_id")
         total = projects if of is None else branches
@@ -99,7 +94,7 @@ async def test_parents_are_listed_while_children_are_and_no_more_than_so_many_at
     listed: list[str] = []
 
     def delay(seen: Seen) -> float:
-        listed.append(query(seen).get("project_id", "parents"))
+        listed.append(seen.query.get("project_id", "parents"))
         return 0.02
 
     with Oracle(account(40, 5, delay=delay)) as oracle:
@@ -122,7 +117,7 @@ async def test_nothing_happens_until_it_is_read() -> None:
 
 async def test_results_come_as_they_come() -> None:
     def delay(seen: Seen) -> float:
-        return 0.5 if query(seen).get("project_id") == "p0" else 0.0
+        return 0.5 if seen.query.get("project_id") == "p0" else 0.0
 
     with Oracle(account(3, 2, delay=delay)) as oracle:
         async with AsyncInfrai("k", base_url=oracle.url) as client:
@@ -184,7 +179,7 @@ async def test_it_works_in_a_loop_whose_tasks_begin_at_once() -> None:
 
 async def test_the_first_error_ends_the_rest_and_is_raised() -> None:
     def reply(seen: Seen) -> Reply:
-        of = query(seen).get("project_id")
+        of = seen.query.get("project_id")
         return refuse(400) if of == "p1" else account(10, 5, delay=lambda _: 30.0 if of else 0.0)(seen)
 
     with Oracle(reply) as oracle:
@@ -211,7 +206,7 @@ async def test_on_error_is_told_and_the_rest_goes_on(is_async: bool) -> None:
         plain(project, error)
 
     def reply(seen: Seen) -> Reply:
-        return refuse(400) if query(seen).get("project_id") in ("p1", "p13") else account(20, 12)(seen)
+        return refuse(400) if seen.query.get("project_id") in ("p1", "p13") else account(20, 12)(seen)
 
     with Oracle(reply) as oracle:
         async with AsyncInfrai("k", base_url=oracle.url) as client:
@@ -241,7 +236,7 @@ async def test_what_came_before_an_error_is_not_lost(kind: str) -> None:
 
 async def test_an_error_of_the_parents_is_always_raised_and_so_is_one_of_on_error() -> None:
     def reply(seen: Seen) -> Reply:
-        return refuse(400) if query(seen).get("cursor") == "10" else account(25, 1)(seen)
+        return refuse(400) if seen.query.get("cursor") == "10" else account(25, 1)(seen)
 
     with Oracle(reply) as oracle:
         async with AsyncInfrai("k", base_url=oracle.url) as client:
@@ -265,7 +260,7 @@ async def test_children_that_are_nothing_to_list_say_so() -> None:
 
 
 def slow_children(seen: Seen) -> float:
-    return 30.0 if query(seen).get("project_id", "p0") != "p0" else 0.0
+    return 30.0 if seen.query.get("project_id", "p0") != "p0" else 0.0
 
 
 @pytest.mark.parametrize("how", ["break", "kept", "raise", "aclose", "with", "cancel", "cancel elsewhere", "client"])

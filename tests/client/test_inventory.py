@@ -13,7 +13,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
 
 import attrs
 import pytest
@@ -33,10 +32,6 @@ from infrai_async._checkpoint import Checkpoint
 pytestmark = pytest.mark.anyio
 
 
-def query(seen: Seen) -> dict[str, str]:
-    return {name: values[0] for name, values in parse_qs(urlsplit(seen.target).query).items()}
-
-
 def item(kind: str, of: str | None, number: int) -> dict[str, object]:
     match kind:
         case "project":
@@ -51,7 +46,7 @@ def account(projects: int, *, size: int = 10) -> Callable[[Seen], Reply]:
     """Project ``n`` has ``n % 13`` branches and ``n % 3`` snapshots."""
 
     def reply(seen: Seen) -> Reply:
-        asked, kind = query(seen), seen.path.split("/")[3]
+        asked, kind = seen.query, seen.path.split("/")[3]
         of = asked.get("project_id")
         number = int((of or "p0")[1:])
         total = {"project": projects, "branch": number % 13, "snapshot": number % 3}[kind]
@@ -101,9 +96,9 @@ async def test_an_entry_is_plain_data_and_a_table_and_masks_what_is_secret() -> 
 
 async def test_a_project_that_is_deleted_meanwhile_is_left_out_and_another_refusal_is_not_taken_for_that() -> None:
     def reply(seen: Seen) -> Reply:
-        if query(seen).get("project_id") == "p3" or seen.path.endswith("/get/p3"):
+        if seen.query.get("project_id") == "p3" or seen.path.endswith("/get/p3"):
             return refuse(404)
-        if query(seen).get("project_id") == "p5" and there:
+        if seen.query.get("project_id") == "p5" and there:
             return refuse(404)
         return answer({**SMALL, "id": "p5"}) if seen.path.endswith("/get/p5") else account(8)(seen)
 
@@ -122,7 +117,7 @@ async def test_an_error_of_one_listing_ends_the_other_of_the_same_project() -> N
         if seen.path.split("/")[3] == "branch":
             return refuse(400)
         made = account(1)(seen)
-        return attrs.evolve(made, delay=30.0) if query(seen).get("project_id") else made
+        return attrs.evolve(made, delay=30.0) if seen.query.get("project_id") else made
 
     ended: list[set[asyncio.Task[object]]] = []
     with Oracle(reply) as oracle:
@@ -138,7 +133,7 @@ async def test_on_error_is_told_and_the_project_counts_as_done(tmp_path: Path) -
     told: list[str] = []
 
     def reply(seen: Seen) -> Reply:
-        return refuse(400) if query(seen).get("project_id") == "p3" else account(25)(seen)
+        return refuse(400) if seen.query.get("project_id") == "p3" else account(25)(seen)
 
     async def on_error(project: Project, error: Exception) -> None:
         told.append(f"{project.id} {type(error).__name__}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import anyio
@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
-from support.oracle import SMALL, Oracle, Reply, Seen, answer, refuse
+from support.oracle import SMALL, Oracle, Reply, answer, in_turn, refuse
 
 from infrai_async import AsyncInfrai, Infrai, NotFoundError, RetryPolicy, TimeoutError
 from infrai_async.ext.otel import OpenTelemetry
@@ -64,11 +64,6 @@ def backend() -> Iterator[Backend]:
     yield backend
     backend.provider.shutdown()
     backend.meters.shutdown()
-
-
-def in_turn(*replies: Reply) -> Callable[[Seen], Reply]:
-    left: Iterator[Reply] = iter(replies)
-    return lambda seen: next(left, replies[-1])
 
 
 def client_of(oracle: Oracle, backend: Backend, **options: Any) -> AsyncInfrai:

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import time
 from collections.abc import Callable
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from support.oracle import SMALL, Oracle, Reply, Seen, answer, refuse
@@ -25,7 +24,7 @@ pytestmark = pytest.mark.anyio
 
 
 def position(seen: Seen) -> int:
-    return int(parse_qs(urlsplit(seen.target).query).get("cursor", ["0"])[0])
+    return int(seen.query.get("cursor", "0"))
 
 
 def listing(total: int, size: int = 10, delay: float = 0.0) -> Callable[[Seen], Reply]:
@@ -103,7 +102,7 @@ async def test_a_cursor_that_comes_back_is_an_error_where_it_would_be_without(pr
     pages = {None: ([0], "a"), "a": ([1], "b"), "b": ([2], "a")}
 
     def reply(seen: Seen) -> Reply:
-        items, following = pages[parse_qs(urlsplit(seen.target).query).get("cursor", [None])[0]]
+        items, following = pages[seen.query.get("cursor")]
         return answer({"items": [{**SMALL, "id": f"p{number}"} for number in items], "next_cursor": following})
 
     with Oracle(reply) as oracle:

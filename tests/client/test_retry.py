@@ -7,7 +7,6 @@ import builtins
 import gc
 import time
 import weakref
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import aiohttp
 import attrs
 import pytest
-from support.oracle import SMALL, Oracle, Reply, Seen, answer, refuse
+from support.oracle import SMALL, Oracle, Reply, Seen, answer, in_turn, refuse
 
 from infrai_async import (
     AsyncInfrai,
@@ -39,13 +38,6 @@ from infrai_async._throttle import Pace
 
 pytestmark = pytest.mark.anyio
 QUICK = RetryPolicy(initial=0.001, maximum=0.002)
-
-
-def in_turn(*replies: Reply) -> Callable[[Seen], Reply]:
-    """Answer with one reply after the other, the last one for ever."""
-    left: Iterator[Reply] = iter(replies)
-    last = replies[-1]
-    return lambda seen: next(left, last)
 
 
 def client_of(oracle: Oracle, **options: Any) -> AsyncInfrai:

@@ -8,12 +8,12 @@ import contextlib
 import gc
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from decimal import Decimal, localcontext
 from typing import Any
 
 import pytest
-from support.oracle import SMALL, Oracle, Reply, Seen, answer, refuse
+from support.oracle import SMALL, Oracle, Reply, Seen, answer, in_turn, refuse
 
 from infrai_async import (
     AsyncInfrai,
@@ -33,12 +33,6 @@ pytestmark = pytest.mark.anyio
 QUICK = RetryPolicy(initial=0.001, maximum=0.002)
 COST = Decimal("0.001")  # of every answer of the oracle
 FAR = 30.0  # seconds: longer than any test takes
-
-
-def in_turn(*replies: Reply) -> Callable[[Seen], Reply]:
-    """Answer with one reply after the other, the last one for ever."""
-    left, last = iter(replies), replies[-1]
-    return lambda seen: next(left, last)
 
 
 def pages(seen: Seen) -> Reply:

@@ -9,8 +9,9 @@ import asyncio
 import json
 import ssl
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
+from urllib.parse import parse_qs, urlsplit
 
 import attrs
 
@@ -30,6 +31,10 @@ class Seen:
     @property
     def path(self) -> str:
         return self.target.partition("?")[0]
+
+    @property
+    def query(self) -> dict[str, str]:
+        return {name: values[0] for name, values in parse_qs(urlsplit(self.target).query).items()}
 
     @property
     def json(self) -> Any:
@@ -59,6 +64,12 @@ def refuse(status: int, code: str = "SOME_CODE", *, headers: Mapping[str, str] |
     """A refusal in an envelope."""
     body = {"ok": False, "data": None, "error": {"code": code, "message": "no"} | error, "metadata": {}}
     return Reply(status=status, body=json.dumps(body).encode(), headers=headers or {})
+
+
+def in_turn(*replies: Reply) -> Callable[[Seen], Reply]:
+    """Answer with one reply after the other, the last one for ever."""
+    left: Iterator[Reply] = iter(replies)
+    return lambda seen: next(left, replies[-1])
 
 
 class Oracle:

@@ -6,7 +6,6 @@ import asyncio
 import pickle
 import threading
 from collections.abc import Callable, Iterator
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from support.oracle import SMALL, Oracle, Reply, Seen, answer, refuse
@@ -19,7 +18,7 @@ def listing(total: int, size: int = 10) -> Callable[[Seen], Reply]:
     """Serve ``total`` projects in pages of ``size``; the cursor is the number of the first item."""
 
     def reply(seen: Seen) -> Reply:
-        start = int(parse_qs(urlsplit(seen.target).query).get("cursor", ["0"])[0])
+        start = int(seen.query.get("cursor", "0"))
         stop = min(start + size, total)
         items = [{**SMALL, "id": f"p{number}", "name": f"n{number}"} for number in range(start, stop)]
         return answer({"items": items, "next_cursor": str(stop) if stop < total else None})

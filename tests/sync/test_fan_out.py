@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from support.oracle import SMALL, Oracle, Reply, Seen, answer, refuse
@@ -28,13 +27,9 @@ from infrai_async import (
 from infrai_async.sync import FanOut
 
 
-def query(seen: Seen) -> dict[str, str]:
-    return {name: values[0] for name, values in parse_qs(urlsplit(seen.target).query).items()}
-
-
 def account(projects: int, each: int, *, delay: Callable[[Seen], float] = lambda _: 0.0) -> Callable[[Seen], Reply]:
     def reply(seen: Seen) -> Reply:
-        asked = query(seen)
+        asked = seen.query
         of, start = asked.get("project_id"), int(asked.get("cursor", "0"))
         total = projects if of is None else each
         stop = min(start + 10, total)
@@ -104,7 +99,7 @@ def test_next_and_loops_go_on_from_where_it_stands_and_plain_iterables_and_other
 
 
 def test_errors_are_raised_or_handed_over(oracle: Oracle, client: Infrai) -> None:
-    oracle.reply = lambda seen: refuse(400) if query(seen).get("project_id") == "p7" else account(25, 13)(seen)
+    oracle.reply = lambda seen: refuse(400) if seen.query.get("project_id") == "p7" else account(25, 13)(seen)
     with pytest.raises(BadRequestError):
         ids(pairs_of(client))
     told: list[str] = []
@@ -145,7 +140,7 @@ def until_idle(client: Infrai) -> None:
 
 
 def slow(seen: Seen) -> float:
-    return 30.0 if query(seen).get("project_id", "p0") != "p0" else 0.0
+    return 30.0 if seen.query.get("project_id", "p0") != "p0" else 0.0
 
 
 @pytest.mark.parametrize("how", ["break", "close", "with", "raise"])
