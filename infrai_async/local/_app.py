@@ -1,13 +1,18 @@
-"""The HTTP face of the gateway: one handler for every capability.
+"""The HTTP face of the gateway: one handler for every capability, and doors for what is not the API.
 
-A request goes through once, in this order: whose host name is it, which row of the table, whose key, are the
+A door answers all requests whose path begins with its name (the door named ``""``: those for ``/``), in its own way
+and under its own rules of who may come in; a distribution's host name leads to the door ``edge``. What a door refuses
+goes out as any refusal does.
+
+A call goes through once, in this order: whose host name is it, which row of the table, whose key, are the
 parameters as the row says; then it is carried out, and the answer goes into its envelope.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, TypeAlias
 
 from aiohttp import HttpVersion11, web
 
@@ -18,18 +23,14 @@ from infrai_async.local._execute import Executor
 from infrai_async.local._hosts import HostGuard, is_edge
 from infrai_async.local._keyring import hash_key
 from infrai_async.local._parse import parse_body, parse_idempotency_key, parse_params, parse_query, unknown_fields
-from infrai_async.local._refusal import Refusal, invalid, to_come
+from infrai_async.local._refusal import Refusal, invalid
 from infrai_async.local._routes import Match, Router
 from infrai_async.local._service import Call, Parts
 from infrai_async.local._wallet import account_of
 
 SERVING: Final = (_cdn, _db, _discovery, _flags, _storage, _wallet)
 """The modules whose import registers the services."""
-_TO_COME: Final = {
-    "/objects/": "presigned uploads and downloads are",
-    "/edge/": "the edge is",
-    "/checkout/": "the checkout page is",
-}
+Door: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 _logger = logging.getLogger(__name__)
 
 
@@ -40,12 +41,14 @@ class Gateway:
         parts: what the services work with.
         executor: what carries a call out.
         guard: whose host names are ours.
+        doors: what answers besides the API, by the first segment of the path.
     """
 
-    def __init__(self, parts: Parts, executor: Executor, guard: HostGuard) -> None:
+    def __init__(self, parts: Parts, executor: Executor, guard: HostGuard, doors: Mapping[str, Door]) -> None:
         self._parts = parts
         self._executor = executor
         self._guard = guard
+        self._doors = doors
         self._router = Router(CAPABILITIES.values())
         self._accounts: dict[str, str] = {}
 
@@ -53,7 +56,7 @@ class Gateway:
         """Serve only the first or second generation of routes where there are two; ``None``: both."""
         self._router = Router(CAPABILITIES.values(), generation)
 
-    async def handle(self, request: web.BaseRequest) -> web.Response:
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a request, whatever it is."""
         metadata = Metadata()
         try:
@@ -68,15 +71,14 @@ class Gateway:
             _logger.exception("request %s failed", metadata.request_id)
             return refused(Refusal(500, "INTERNAL_ERROR", "the local gateway failed; its log says how"), metadata)
 
-    async def _answer(self, request: web.BaseRequest, metadata: Metadata) -> web.Response:
+    async def _answer(self, request: web.BaseRequest, metadata: Metadata) -> web.StreamResponse:
         await _let_body_come(request)
-        path = request.rel_url.raw_path
-        if is_edge(self._guard.check(request.headers.get("Host"))):
-            raise to_come("the edge is")
-        for prefix, what in _TO_COME.items():
-            if path.startswith(prefix):
-                raise to_come(what)
-        match = self._router.match(request.method, path)
+        name = self._guard.check(request.headers.get("Host"))
+        door = self._doors.get("edge" if is_edge(name) else request.rel_url.raw_path[1:].partition("/")[0])
+        return await (self._call(request, metadata) if door is None else door(request))
+
+    async def _call(self, request: web.BaseRequest, metadata: Metadata) -> web.Response:
+        match = self._router.match(request.method, request.rel_url.raw_path)
         account = "" if match.row.public else await self._authenticate(request)
         call = await self._read(request, match, account)
         if match.row.id.startswith("db."):

@@ -15,7 +15,7 @@ from typing import Final, Literal, Self
 
 from aiohttp import web
 
-from infrai_async.local._app import Gateway
+from infrai_async.local._app import Door, Gateway
 from infrai_async.local._closing import to_the_end
 from infrai_async.local._envelope import NANO
 from infrai_async.local._execute import Executor
@@ -26,6 +26,7 @@ from infrai_async.local._keeper import Keeper
 from infrai_async.local._keyring import FIRST_ACCOUNT, Keyring
 from infrai_async.local._lock import Lock
 from infrai_async.local._postgres import Postgres
+from infrai_async.local._refusal import to_come
 from infrai_async.local._server import Server
 from infrai_async.local._service import Parts, iso
 from infrai_async.local._store import Store
@@ -172,7 +173,7 @@ class LocalGateway:
         undo.push_async_callback(executor.drain)
         undo.push_async_callback(keeper.aclose)
         janitor.start()
-        self._gateway = Gateway(parts, executor, self._guard)
+        self._gateway = Gateway(parts, executor, self._guard, _doors())
         await self._listen(state, parts, self._gateway, undo)
         self._parts = parts
 
@@ -231,6 +232,21 @@ def _taken(state: Path) -> Lock:
     except OSError as error:
         told = f"the data directory cannot be used ({error.strerror}): give another --data-dir"
         raise OSError(error.errno, told, error.filename) from None
+
+
+def _doors() -> dict[str, Door]:
+    return {
+        "objects": _closed("presigned uploads and downloads are"),
+        "edge": _closed("the edge is"),
+        "checkout": _closed("the checkout page is"),
+    }
+
+
+def _closed(what: str) -> Door:
+    async def refuse(_: web.BaseRequest) -> web.StreamResponse:
+        raise to_come(what)
+
+    return refuse
 
 
 async def _make_whole(janitor: Janitor, executor: Executor, postgres: Postgres) -> None:
