@@ -77,6 +77,8 @@ def open_envelope(answer: Answer) -> Envelope:
     if not isinstance(document, dict):
         return Envelope(document, error=None if success else {})
     ok = document.get("ok")
+    if success and ok is True and "data" in document:
+        return Envelope(document["data"], document.get("metadata"), None, "$.data", True)
     if ok is False or ("ok" in document and not _ENVELOPE.isdisjoint(document)):
         return _from_envelope(document, success, answer.status)
     return Envelope(document, error=None if success else _bare_error(document))

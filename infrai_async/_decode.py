@@ -337,16 +337,22 @@ class _Shapes:
             sources.add(known[0])
             loads.append(f"{name} = plain[{known[0]!r}]")
             null = f"{name} is None or " if nullable or not required else ""
-            stored = _CONVERTED.get(base, "{0}").format(name)
+            stored = _CONVERTED.get(base, name).format(name)
             if base in _INLINE:
                 checks.append(f"({null}{_INLINE[base].format(name)})")
-            elif base is not object:
+            elif base not in (datetime, object):
                 scope[f"hook_{name}"], scope[f"type_{name}"] = _CONVERTER.get_structure_hook(base), base
                 stored = f"hook_{name}({name}, type_{name})"
-            stores.append(f"made.{name} = None if {name} is None else {stored}" if null else f"made.{name} = {stored}")
+            if base is datetime:  # of anything but a text, and of no time, it makes an exception
+                stored = f"when = {stored}"
+            if null and stored != name:
+                stores.append(f"if {name} is None: made.{name} = None")
+                stores.append(f"else: made.{name} = {stored}")
+            else:
+                stores.append(f"made.{name} = {stored}")
             if base is datetime:
                 given = f"{name} is not None and " if null else ""
-                stores.append(f"if {given}made.{name}.tzinfo is None: return explain(plain, metadata)")
+                stores.append(f"if {given}when.tzinfo is None: return explain(plain, metadata)")
         # All of these are read, so that where there are as many there is nothing else; but for those that nobody knows.
         these, extra = f"len(plain) == {len(names)}", "{}"
         if unknown := [name for name in names if name not in sources]:
@@ -419,7 +425,6 @@ _INLINE: Final = {
     int: "{0}.__class__ is int",
     float: "{0}.__class__ is float or {0}.__class__ is int",
     Decimal: "{0}.__class__ is float or {0}.__class__ is int",
-    datetime: "{0}.__class__ is str",
 }
 _CONVERTED: Final = {Decimal: "exact({0})", datetime: "moment({0})"}
 

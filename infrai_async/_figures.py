@@ -47,7 +47,7 @@ class Stats:
 
 
 class Figures:
-    """The figures that are counted; whoever changes them holds the pool's lock."""
+    """What one loop's part of a pool has counted. Nobody else counts in it, so that a call needs no lock for it."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -57,8 +57,8 @@ class Figures:
         self.retries = 0
         self.connections_opened = 0
         self.connections_reused = 0
-        # Prices repeat, and counting them is cheaper than an exact sum for each call. One attribute, because ``stats``
-        # reads it without the lock.
+        # Prices repeat, and counting them is cheaper than an exact sum for each call. One attribute, because it is
+        # read from other threads.
         self._spent: tuple[Decimal, dict[float, int]] = (Decimal(0), {})
 
     def spend(self, price: float) -> None:
@@ -73,6 +73,17 @@ class Figures:
         for price, times in tuple(prices.items()):
             spent = add_exactly(spent, multiply_exactly(exact(price), Decimal(times)))
         return spent
+
+    def add(self, other: Figures) -> None:
+        """Count in what another part has counted."""
+        self.calls += other.calls
+        self.succeeded += other.succeeded
+        self.failed += other.failed
+        self.attempts += other.attempts
+        self.retries += other.retries
+        self.connections_opened += other.connections_opened
+        self.connections_reused += other.connections_reused
+        self._spent = (add_exactly(self._sum(), other._sum()), {})
 
     def stats(self, *, in_flight: int, waiting: int, throttled_seconds: float) -> Stats:
         """Return them as they are now, with those that are kept elsewhere."""

@@ -15,6 +15,7 @@ import aiohttp
 from yarl import URL
 
 from infrai_async._connect import ReportedRequest, make_connector
+from infrai_async._figures import Figures
 from infrai_async._throttle import Gate, Pace
 from infrai_async._ticket import Ticket
 
@@ -37,6 +38,7 @@ class Home:
     ) -> None:
         self.loop = loop
         self.calls: set[Ticket[Any]] = set()
+        self.figures = Figures()
         self.key_lock = asyncio.Lock()
         self.borrowed = borrowed is not None
         self.session = borrowed or _new_session(proxy, context)
@@ -66,12 +68,24 @@ class Home:
         ticket.task, ticket.cancelling = task, task.cancelling()
         ticket.begun = time.monotonic()
         self.calls.add(ticket)
+        self.figures.calls += 1
         if ticket.call.deadline < self._next_deadline:
             self._arm(ticket.call.deadline)
 
-    def leave(self, ticket: Ticket[Any]) -> None:
-        """Let a call go."""
+    def leave(self, ticket: Ticket[Any], *, done: bool) -> None:
+        """Let a call go, and count what it came to."""
         self.calls.discard(ticket)
+        figures = self.figures
+        if done:
+            figures.succeeded += 1
+        else:
+            figures.failed += 1
+        figures.attempts += ticket.attempts
+        figures.retries += ticket.retries
+        figures.connections_opened += ticket.opened
+        figures.connections_reused += ticket.reused
+        for price in ticket.call.prices:
+            figures.spend(price)
         if self._closing is not None and not self.calls:
             self._wake_closing()
 

@@ -83,7 +83,8 @@ class Pool:
         self._lender: asyncio.AbstractEventLoop | None = None
         self._key: Secret | None = None
         self._keys_asked = 0
-        self._figures = Figures()
+        self._let_through = 0  # successes so far; what the pace is told
+        self._figures = Figures()  # of loops that are gone
         self._lock = threading.Lock()
         _pools.add(self)
 
@@ -104,8 +105,6 @@ class Pool:
         if home is None or home.over:
             home = self._settle(flow)
         home.enter(ticket)
-        with self._lock:
-            self._figures.calls += 1
         done = False
         try:
             while True:
@@ -127,8 +126,10 @@ class Pool:
             done = True
             return stop.value  # type: ignore[no-any-return]
         finally:
-            home.leave(ticket)
-            self._account(ticket, done=done)
+            home.leave(ticket, done=done)
+            if done:
+                self._let_through += 1  # no lock: a success that is lost between two threads does no harm to either
+                self._quota.earn()
 
     async def _do(self, home: Home, ticket: Ticket[Any], step: Pause | Hold | Renew) -> Result:
         match step:
@@ -136,7 +137,7 @@ class Pool:
                 now = time.monotonic()
                 with self._lock:
                     self._gate.close(now + seconds, now)
-                    self._pace.slow_down(now, now + seconds, self._figures.succeeded, ticket.sent_at)
+                    self._pace.slow_down(now, now + seconds, self._let_through, ticket.sent_at)
                 self._refuse_late(home, ticket)
                 if ticket.reporter is not None:
                     ticket.reporter.throttled(seconds)
@@ -167,7 +168,7 @@ class Pool:
         body: bytes | None = None
         try:
             if places.taken == 1:
-                pace.begin(time.monotonic(), self._figures.succeeded)
+                pace.begin(time.monotonic(), self._let_through)
             key = None if ticket.call.row.public else self._key
             ticket.keys_asked = self._keys_asked
             ticket.sends(key, again=request.again, connected=home.borrowed)
@@ -264,29 +265,15 @@ class Pool:
 
     # --- figures ---
 
-    def _account(self, ticket: Ticket[Any], *, done: bool) -> None:
-        figures = self._figures
-        with self._lock:
-            figures.attempts += ticket.attempts
-            figures.retries += ticket.retries
-            figures.connections_opened += ticket.opened
-            figures.connections_reused += ticket.reused
-            for price in ticket.call.prices:
-                figures.spend(price)
-            if done:
-                figures.succeeded += 1
-                self._quota.earn()
-            else:
-                figures.failed += 1
-
     def stats(self) -> Stats:
         """Return the figures as they are now."""
         # Without the lock: a signal's handler may make a call in the middle of this, which would wait for it for ever.
         still_to_wait = max(0.0, self._gate.opens_at - time.monotonic())
         throttled = max(0.0, self._gate.held_seconds - still_to_wait)
-        return self._figures.stats(
-            in_flight=self._places.taken, waiting=self._places.waiting, throttled_seconds=throttled
-        )
+        total = Figures()
+        for part in (self._figures, *(home.figures for home in tuple(self._homes.values()))):
+            total.add(part)
+        return total.stats(in_flight=self._places.taken, waiting=self._places.waiting, throttled_seconds=throttled)
 
     # --- the key ---
 
@@ -336,8 +323,10 @@ class Pool:
             session = self.settings.session
             if session is not None:
                 self._check_borrowed(loop, session)
-            for other in [known for known in self._homes if known.is_closed()]:
-                self._homes.pop(other).abandon()
+            for known in [known for known in self._homes if known is loop or known.is_closed()]:
+                over = self._homes.pop(known)
+                self._figures.add(over.figures)
+                over.abandon()
             home = self._homes[loop] = Home(loop, self._gate, self._pace, session, self._proxy(), self.settings.ssl)
         return home
 
@@ -381,6 +370,8 @@ class Pool:
     def after_fork(self) -> None:
         """Begin afresh in a forked child: what the parent has stays the parent's."""
         _left_behind.append((self._homes, self._places))  # kept alive: collecting them would close or warn
+        for home in self._homes.values():
+            self._figures.add(home.figures)
         self._homes, self._lock, self._lender = {}, threading.Lock(), None
         self._places = Places(self.settings.max_concurrency)
 
