@@ -63,16 +63,16 @@ class Core:
         key = None
         if row.mutates or idempotency_key is not None:
             key = _key_for(row, idempotency_key) if claim is None else claim.key
-        call = _flow.Call(row, arguments, options.retry, pool.learned, deadline=deadline, idempotency_key=key)
-        call.scopes = scopes
-        call.key_in_body = idempotency_key is not None
-        ticket = Ticket(call, _flow.run(call, _decoder(paged)), options.headers)
+        ticket = Ticket(row, arguments, options.retry, pool.learned, deadline, key)
+        ticket.headers, ticket.scopes = options.headers, scopes
+        ticket.key_in_body = idempotency_key is not None
+        flow = _flow.run(ticket, _decoder(paged))
         if pool.listener is None:
-            running = pool.run(ticket)
+            running = pool.run(ticket, flow)
         else:
             ticket.reporter = reporter = pool.listener.follow(row.id, current_operation(pool))
-            call.answered = reporter.answered
-            running = pool.run_reported(ticket, reporter)
+            ticket.observe = reporter.answered
+            running = pool.run_reported(ticket, flow, reporter)
         return running if claim is None else claim.follow(running)
 
     def page(self, row: Capability[T], arguments: Mapping[str, object]) -> Coroutine[Any, Any, Page[T]]:

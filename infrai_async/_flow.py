@@ -107,13 +107,16 @@ class Call:
 
     Attributes:
         deadline: when its time is up, by ``clock``.
+        chance: gives numbers from 0 up to 1, as ``random.random`` does.
         prices: what the answers said they cost, as it stands there.
-        answered: takes each answer that could be read, where somebody listens.
+        observe: takes each answer that could be read, where somebody listens.
         key_in_body: whether the caller chose the idempotency key (D4).
     """
 
+    clock: Callable[[], float] = staticmethod(time.monotonic)
+    chance: Callable[[], float] = staticmethod(random.random)
     scopes: Scopes | None = None
-    answered: Callable[[Envelope], None] | None = None
+    observe: Callable[[Envelope], None] | None = None
     key_in_body = False
     moved = False
     renewed = False
@@ -128,11 +131,8 @@ class Call:
         arguments: Mapping[str, object],
         policy: RetryPolicy,
         learned: Learned,
-        *,
         deadline: float,
         idempotency_key: str | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        chance: Callable[[], float] = random.random,
     ) -> None:
         self.row = row
         self.arguments = arguments
@@ -140,8 +140,6 @@ class Call:
         self.learned = learned
         self.deadline = deadline
         self.idempotency_key = idempotency_key
-        self.clock = clock
-        self.chance = chance
         self.generation = learned.generation
 
     def left(self) -> float:
@@ -268,8 +266,8 @@ def _read(call: Call, answer: Answer, decode: Decoder[T]) -> T | Failure:
             call.prices += (cost,)
             if call.scopes is not None:
                 call.scopes.charge(exact(cost), call.row.id, vendor_of(envelope))
-        if call.answered is not None:
-            call.answered(envelope)
+        if call.observe is not None:
+            call.observe(envelope)
         if envelope.error is None:
             value = decode(call.row, envelope)
             call.note_route(unrouted=False)

@@ -9,7 +9,7 @@ import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from ssl import SSLContext
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
 from yarl import URL
@@ -37,7 +37,7 @@ class Home:
         context: SSLContext | None,
     ) -> None:
         self.loop = loop
-        self.calls: set[Ticket[Any]] = set()
+        self.calls: set[Ticket] = set()
         self.figures = Figures()
         self.key_lock = asyncio.Lock()
         self.borrowed = borrowed is not None
@@ -61,7 +61,7 @@ class Home:
 
     # --- deadlines: one timer serves all calls ---
 
-    def enter(self, ticket: Ticket[Any]) -> None:
+    def enter(self, ticket: Ticket) -> None:
         """Watch over a call, which the current task runs."""
         task = asyncio.current_task(self.loop)
         assert task is not None  # noqa: S101 - a call is awaited
@@ -69,10 +69,10 @@ class Home:
         ticket.begun = time.monotonic()
         self.calls.add(ticket)
         self.figures.calls += 1
-        if ticket.call.deadline < self._next_deadline:
-            self._arm(ticket.call.deadline)
+        if ticket.deadline < self._next_deadline:
+            self._arm(ticket.deadline)
 
-    def leave(self, ticket: Ticket[Any], *, done: bool) -> None:
+    def leave(self, ticket: Ticket, *, done: bool) -> None:
         """Let a call go, and count what it came to."""
         self.calls.discard(ticket)
         figures = self.figures
@@ -84,7 +84,7 @@ class Home:
         figures.retries += ticket.retries
         figures.connections_opened += ticket.opened
         figures.connections_reused += ticket.reused
-        for price in ticket.call.prices:
+        for price in ticket.prices:
             figures.spend(price)
         if self._closing is not None and not self.calls:
             self._wake_closing()
@@ -103,16 +103,16 @@ class Home:
         now = time.monotonic()
         self._timer, self._next_deadline = None, _NEVER
         for ticket in self.calls:
-            if ticket.call.deadline <= now:
+            if ticket.deadline <= now:
                 ticket.end("expired")
-        later = min((ticket.call.deadline for ticket in self.calls if ticket.call.deadline > now), default=_NEVER)
+        later = min((ticket.deadline for ticket in self.calls if ticket.deadline > now), default=_NEVER)
         if later < _NEVER:
             self._arm(later)
 
-    def refuse_late(self, closer: Ticket[Any]) -> None:
+    def refuse_late(self, closer: Ticket) -> None:
         """End the calls that wait, but for the one that closed the gate, if their time is up before it opens."""
         for ticket in self.calls:
-            if not ticket.sending and ticket.call.deadline < self._gate.opens_at and ticket is not closer:
+            if not ticket.sending and ticket.deadline < self._gate.opens_at and ticket is not closer:
                 ticket.opens_at = self._gate.opens_at
                 ticket.end("refused")
 

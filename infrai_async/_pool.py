@@ -90,14 +90,13 @@ class Pool:
 
     # --- a call ---
 
-    async def run_reported(self, ticket: Ticket[T], reporter: Reporter) -> T:
+    async def run_reported(self, ticket: Ticket, flow: Flow[T], reporter: Reporter) -> T:
         """Drive a flow to its end, which is reported however it comes."""
         with reporter:
-            return await self.run(ticket)
+            return await self.run(ticket, flow)
 
-    async def run(self, ticket: Ticket[T]) -> T:
-        """Drive a flow to its end."""
-        flow = ticket.flow
+    async def run(self, ticket: Ticket, flow: Flow[T]) -> T:
+        """Drive the flow of a call to its end."""
         step = next(flow)
         if ticket.reporter is not None:
             ticket.reporter.started()
@@ -131,7 +130,7 @@ class Pool:
                 self._let_through += 1  # no lock: a success that is lost between two threads does no harm to either
                 self._quota.earn()
 
-    async def _do(self, home: Home, ticket: Ticket[Any], step: Pause | Hold | Renew) -> Result:
+    async def _do(self, home: Home, ticket: Ticket, step: Pause | Hold | Renew) -> Result:
         match step:
             case Hold(seconds):
                 now = time.monotonic()
@@ -157,9 +156,9 @@ class Pool:
                 await asyncio.sleep(seconds)
                 return True
 
-    async def _attempt(self, home: Home, ticket: Ticket[Any], request: Request) -> Result:
+    async def _attempt(self, home: Home, ticket: Ticket, request: Request) -> Result:
         places, pace = self._places, self._pace
-        nothing_to_wait_for = not pace.limited and ticket.call.scopes is None and self._key is not None
+        nothing_to_wait_for = not pace.limited and ticket.scopes is None and self._key is not None
         if not (nothing_to_wait_for and places.take_now()):
             refused = await self._admit(home, ticket)
             if refused is not None:
@@ -169,7 +168,7 @@ class Pool:
         try:
             if places.taken == 1:
                 pace.begin(time.monotonic(), self._let_through)
-            key = None if ticket.call.row.public else self._key
+            key = None if ticket.row.public else self._key
             ticket.keys_asked = self._keys_asked
             ticket.sends(key, again=request.again, connected=home.borrowed)
             if ticket.reporter is not None:
@@ -201,11 +200,11 @@ class Pool:
                     response.close()
             places.release()
 
-    async def _admit(self, home: Home, ticket: Ticket[Any]) -> Refused | Closed | None:
+    async def _admit(self, home: Home, ticket: Ticket) -> Refused | Closed | None:
         """Wait for a place, for one's turn and for the key; ``None`` with a place taken, else why there is none."""
         places = self._places
-        if ticket.call.scopes is not None:
-            ticket.call.scopes.check(time.monotonic())
+        if ticket.scopes is not None:
+            ticket.scopes.check(time.monotonic())
         if self._opens_too_late(ticket):
             return self._refused()
         ticket.waits = "for a place in the pool"
@@ -215,11 +214,11 @@ class Pool:
         try:
             if self._pace.limited and not await self._turn(home, ticket):
                 return self._refused()
-            if self._key is None and not ticket.call.row.public:
+            if self._key is None and not ticket.row.public:
                 ticket.waits = "for the API key"
                 await self._find_key(home, ticket)
-            if ticket.call.scopes is not None:
-                ticket.call.scopes.check(time.monotonic())
+            if ticket.scopes is not None:
+                ticket.scopes.check(time.monotonic())
             admitted = True
         finally:
             if not admitted:
@@ -229,17 +228,17 @@ class Pool:
     def _refused(self) -> Refused:
         return Refused(self._gate.opens_at - time.monotonic())
 
-    def _opens_too_late(self, ticket: Ticket[Any]) -> bool:
-        return self._gate.opens_at > ticket.call.deadline and self._gate.opens_at > time.monotonic()
+    def _opens_too_late(self, ticket: Ticket) -> bool:
+        return self._gate.opens_at > ticket.deadline and self._gate.opens_at > time.monotonic()
 
-    def _refuse_late(self, home: Home, closer: Ticket[Any]) -> None:
+    def _refuse_late(self, home: Home, closer: Ticket) -> None:
         home.refuse_late(closer)
         for other in tuple(self._homes.values()):
             if other is not home:
                 with contextlib.suppress(RuntimeError):  # that loop is closed
                     other.loop.call_soon_threadsafe(other.refuse_late, closer)
 
-    async def _turn(self, home: Home, ticket: Ticket[Any]) -> bool:
+    async def _turn(self, home: Home, ticket: Ticket) -> bool:
         """Wait until the call may start; false when the gate opens after its time is up."""
         ticket.waits = "for the service's pause to end"
         again = False
@@ -277,7 +276,7 @@ class Pool:
 
     # --- the key ---
 
-    async def _find_key(self, home: Home, ticket: Ticket[Any]) -> Secret:
+    async def _find_key(self, home: Home, ticket: Ticket) -> Secret:
         """Return the key, asking for it at most once for all calls that miss it or whose key was refused."""
         async with home.key_lock:
             if self._key is None or ticket.keys_asked == self._keys_asked:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 from aiohttp import hdrs
@@ -14,14 +14,13 @@ from multidict import CIMultiDict, istr
 from infrai_async._answer import Answer, Broken
 from infrai_async._config import Secret
 from infrai_async._connect import Sighting, sighting
-from infrai_async._flow import Call, Closed, Expired, Flow, Refused
+from infrai_async._flow import Call, Closed, Expired, Refused
 from infrai_async._request import Request
 from infrai_async.errors import TimeoutError, TransportError
 
 if TYPE_CHECKING:
     from infrai_async._reporter import Reporter
 
-T = TypeVar("T")
 _SHORTEST_SECRET: Final = 8
 _IDEMPOTENCY_KEY: Final = istr("Idempotency-Key")
 _JSON: Final = "application/json"
@@ -60,12 +59,10 @@ class HeaderSet:
         return headers
 
 
-class Ticket(Sighting, Generic[T]):
-    """One call while it runs: what drives it, who runs it, until when, and what it waits for.
+class Ticket(Call, Sighting):
+    """One call in the pool: who runs it, what it waits for, and what was seen of its attempts."""
 
-    What changes only while it waits or fails is declared on the class, so that a call which goes well does not pay.
-    """
-
+    headers: HeaderSet
     task: asyncio.Task[Any]
     cancelling: int
     begun: float  # or when the last attempt ended
@@ -80,11 +77,6 @@ class Ticket(Sighting, Generic[T]):
     retries = 0
     ended_by = ""
     reporter: Reporter | None = None
-
-    def __init__(self, call: Call, flow: Flow[T], headers: HeaderSet) -> None:
-        self.call = call
-        self.flow = flow
-        self.headers = headers
 
     def sends(self, key: Secret | None, *, again: bool, connected: bool) -> None:
         """Note that an attempt begins, and watch for its connection."""

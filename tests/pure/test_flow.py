@@ -87,9 +87,9 @@ def call(
         learned if learned is not None else Learned(),
         deadline=0.0,
         idempotency_key=KEY,
-        clock=lambda: -(remaining.pop(0) if len(remaining) > 1 else remaining[0]),
-        chance=lambda: chance,
     )
+    made.clock = lambda: -(remaining.pop(0) if len(remaining) > 1 else remaining[0])
+    made.chance = lambda: chance
     made.key_in_body = key_in_body
     return made
 
