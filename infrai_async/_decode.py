@@ -337,7 +337,7 @@ class _Shapes:
             sources.add(known[0])
             loads.append(f"{name} = plain[{known[0]!r}]")
             null = f"{name} is None or " if nullable or not required else ""
-            stored = _CONVERTED.get(base, name).format(name)
+            stored = _CONVERTED.get(base, "{0}").format(name)
             if base in _INLINE:
                 checks.append(f"({null}{_INLINE[base].format(name)})")
             elif base not in (datetime, object):

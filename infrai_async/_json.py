@@ -12,6 +12,8 @@ try:
 except ImportError:
     orjson = None  # type: ignore[assignment]
 
+_LONGEST = 20  # characters: of an integer of 64 bits
+
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
@@ -24,7 +26,15 @@ def _finite(text: str) -> float:
     return value
 
 
-_decode = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite).decode
+def _integer(text: str) -> int | float:
+    """Read what more than 64 bits hold as a float, as most readers of JSON do."""
+    if len(text) > _LONGEST:
+        return _finite(text)
+    number = int(text)
+    return number if -(2**63) <= number < 2**64 else float(number)
+
+
+_decode = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite, parse_int=_integer).decode
 
 
 def loads_by_standard_library(body: bytes) -> object:
