@@ -31,6 +31,7 @@ _BLOCKING: Final = "benchmarks.blocking"
 
 NAIVE: Final = "naive aiohttp"
 ORJSON: Final = "aiohttp + orjson"
+TUNED: Final = "aiohttp tuned"
 HTTPX: Final = "httpx.AsyncClient"
 OPENAI: Final = "openai.AsyncOpenAI"
 PLAIN: Final = "infrai-async"
@@ -55,6 +56,7 @@ class Who:
 _WHO: Final = {
     NAIVE: Who("naive"),
     ORJSON: Who("orjson", "orjson"),
+    TUNED: Who("tuned", "orjson"),
     HTTPX: Who("httpx", "httpx", slow=True),
     OPENAI: Who("openai", "openai", slow=True),
     PLAIN: Who("sdk"),
@@ -102,7 +104,7 @@ _BLOCKING_CASES: Final = (  # threads, calls in a turn, TLS, and the share of re
 
 def cases() -> list[Case]:
     """Return the cases in their order."""
-    who = (NAIVE, ORJSON, HTTPX, OPENAI, PLAIN, SPEED)
+    who = (NAIVE, ORJSON, TUNED, HTTPX, OPENAI, PLAIN, SPEED)
     found = []
     for tls in (False, True):
         over = ", TLS" if tls else ""

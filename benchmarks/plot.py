@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from benchmarks import answers, storms
-from benchmarks.calls import HELPER, HTTPX, NAIVE, OPENAI, ORJSON, OURS, PLAIN, SPEED
+from benchmarks.calls import HELPER, HTTPX, NAIVE, OPENAI, ORJSON, OURS, PLAIN, SPEED, TUNED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _PAGES: Final = answers.PAGES * answers.PER_PAGE * answers.PAGES
 _STEP: Final = 0.25  # seconds
 _THEIRS, _OURS, _REFUSED = "#9aa5b1", "#2563eb", "#dc2626"
-_MARKS: Final = {OPENAI: "s", HTTPX: "^", NAIVE: "o", ORJSON: "v", PLAIN: "D", SPEED: "D"}
+_MARKS: Final = {OPENAI: "s", HTTPX: "^", NAIVE: "o", ORJSON: "v", TUNED: "P", PLAIN: "D", SPEED: "D"}
 
 Results = list[dict[str, Any]]
 Lines = dict[str, dict[str, list[float]]]  # by contender and number in flight: a figure for each round
