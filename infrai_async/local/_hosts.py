@@ -31,12 +31,12 @@ def is_edge(name: str) -> bool:
 
 
 def check_peer(address: str | None) -> None:
-    """Let in only who asks from this machine; a socket for both protocols writes IPv4 addresses inside IPv6 ones.
+    """Let in only who asks from this machine.
 
     Raises:
         Refusal: 403, the request comes from elsewhere.
     """
-    if not _is_loopback((address or "").removeprefix("::ffff:")):
+    if not _is_loopback(address or ""):
         raise Refusal(403, "FORBIDDEN", "this is for whoever sits at the gateway's own machine alone")
 
 

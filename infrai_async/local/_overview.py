@@ -24,6 +24,7 @@ from infrai_async.local._state import (
 )
 
 Item: TypeAlias = Mapping[str, Any]
+_Select: TypeAlias = sa.Select[*tuple[Any, ...]]
 _MOST: Final = 100
 _COUNTED: Final = 10_000
 """Nobody waits for the exact number of what is more than this."""
@@ -93,7 +94,7 @@ def _newest(connection: Connection, table: Table, account: str) -> Listing:
     return _listing(connection, newest, sa.select(table.c.id).where(*there))
 
 
-def _listing(connection: Connection, query: sa.Select[Any], all_of_it: sa.Select[Any]) -> Listing:
+def _listing(connection: Connection, query: _Select, all_of_it: _Select) -> Listing:
     items = [document(row) for row in connection.execute(query.limit(_MOST))]
     if len(items) < _MOST:
         return Listing(items, len(items))
@@ -135,4 +136,4 @@ def _counted(connection: Connection, parent: sa.Column[Any], ids: Iterable[str])
     """Return how many visible rows refer to each of ``ids``."""
     there = (parent.in_(ids), parent.table.c.seq.is_not(None))
     rows = connection.execute(sa.select(parent, sa.func.count()).where(*there).group_by(parent))
-    return dict(row._tuple() for row in rows)
+    return {str(row[0]): int(row[1]) for row in rows}
