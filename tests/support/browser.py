@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 from playwright.async_api import Browser, async_playwright
@@ -39,10 +39,18 @@ def find_browser() -> str | None:
     """The program to start; one that is named has to be there."""
     named = os.environ.get("INFRAI_TEST_BROWSER")
     if named:
-        assert shutil.which(named), f"INFRAI_TEST_BROWSER: {named} is no program"
+        assert runs(named), f"INFRAI_TEST_BROWSER: {named} is no browser that starts"
         return named
-    found = (shutil.which(name) for name in NAMES)
-    return next(filter(None, found), None) or next((place for place in PLACES if Path(place).exists()), None)
+    on_path = (found for name in NAMES if (found := shutil.which(name)))
+    return next(filter(runs, (*on_path, *PLACES)), None)
+
+
+def runs(program: str) -> bool:
+    """Whether it starts: some systems have a program of the name that only says where to get the browser."""
+    try:
+        return not subprocess.run([program, "--version"], capture_output=True, timeout=30).returncode
+    except (OSError, subprocess.TimeoutExpired):
+        return False
 
 
 @asynccontextmanager
