@@ -32,7 +32,12 @@ def text(value: object) -> Html:
     """Escape a text: cut where it is endless, with what is invisible or turns its neighbours around spelled out."""
     whole = str(value)
     cut = whole if len(whole) <= _MOST else whole[: _MOST - 1] + "…"
-    return Html(html.escape("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)))
+    visible = cut if cut.isprintable() else "".join(map(_visible, cut))
+    return Html(html.escape(visible))
+
+
+def _visible(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
 
 
 def code(value: object) -> Html:
