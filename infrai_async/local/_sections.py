@@ -41,7 +41,7 @@ def sections(overview: Overview, parts: Parts) -> Html:
     return Html(
         "".join(
             (
-                _wallet(overview.account, parts),
+                _wallet(overview.account),
                 _projects(overview.projects, parts),
                 _buckets(overview.buckets),
                 _distributions(overview.distributions, parts),
@@ -96,10 +96,9 @@ def _listed(
 # --- the wallet --------------------------------------------------------------------------------------------------
 
 
-def _wallet(account: Item, parts: Parts) -> Html:
+def _wallet(account: Item) -> Html:
     words = f'<p class="balance">{_money(account["nano"])} <small>USD</small></p>'
-    page = link(parts.checkout_url(account["id"]), Html("checkout page"))
-    hint = f'<p class="quiet">Empty? {code(_TOP_UP)} answers with a checkout_url to open; or open the {page}.</p>'
+    hint = f'<p class="quiet">To top it up, open the checkout_url of {code(_TOP_UP)}.</p>'
     return section("wallet", "Wallet", "", Html(words + hint))
 
 
