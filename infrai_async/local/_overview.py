@@ -118,14 +118,16 @@ def _projects(connection: Connection, account: str) -> Listing:
 
 def _distributions(connection: Connection, account: str) -> Listing:
     distributions = _newest(connection, DISTRIBUTIONS, account)
-    id = TRAFFIC.c.distribution_id
-    sums = [sa.func.sum(TRAFFIC.c[name]).label(name) for name in ("hits", "misses", "bytes_served")]
-    query = sa.select(id, *sums).where(id.in_(_ids(distributions))).group_by(id)
-    traffic = {row.distribution_id: row._asdict() for row in connection.execute(query)}
-    none = {"hits": 0, "misses": 0, "bytes_served": 0}
-    return attrs.evolve(
-        distributions, items=[{**item, **traffic.get(item["id"], none)} for item in distributions.items]
-    )
+    sums = (sa.func.sum(TRAFFIC.c[name]).label(name) for name in ("hits", "misses", "bytes_served"))
+    return _with_sums(connection, distributions, TRAFFIC.c.distribution_id, *sums)
+
+
+def _with_sums(connection: Connection, listing: Listing, parent: sa.Column[Any], *sums: sa.Label[Any]) -> Listing:
+    """Add to each item what is summed up over the rows that refer to it; over none it is 0."""
+    query = sa.select(parent.label("id"), *sums).where(parent.in_(_ids(listing))).group_by(parent)
+    found = {row.id: row._asdict() for row in connection.execute(query)}
+    none = {sum.name: 0 for sum in sums}
+    return attrs.evolve(listing, items=[{**item, **found.get(item["id"], none)} for item in listing.items])
 
 
 def _ids(listing: Listing) -> list[str]:
