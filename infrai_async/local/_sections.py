@@ -213,7 +213,7 @@ def _rollout(flag: Item) -> Html:
         return NOTHING
     variants = rollout.get("variants") or ()
     split = f", {many(len(variants), 'variant', 'variants')}" if variants else ""
-    return Html(f"{rollout['percentage']:g}% by {text(rollout['sticky_unit'])}{split}")
+    return Html(f"{rollout['percentage']:.10g}% by {text(rollout['sticky_unit'])}{split}")
 
 
 # --- calls and accounts ------------------------------------------------------------------------------------------
