@@ -91,7 +91,7 @@ def _accounts(connection: Connection) -> Listing:
 def _newest(connection: Connection, table: Table, account: str) -> Listing:
     there = (table.c.account_id == account, table.c.seq.is_not(None))
     newest = sa.select(table).where(*there).order_by(table.c.seq.desc())
-    return _listing(connection, newest, sa.select(table.c.id).where(*there))
+    return _listing(connection, newest, sa.select(table.c.seq).where(*there))
 
 
 def _listing(connection: Connection, query: _Select, all_of_it: _Select) -> Listing:
