@@ -9,6 +9,7 @@ It imports the capability table and the models, and nothing else of the package;
     _store      the writer thread; _state: the tables   _postgres ... databases on a real server
     _keeper     Postgres again when it died             _closing _lock   ends wholly; one gateway at a time
     _janitor    clears up in the background             _keyring      every secret, from one
+    _page       what a person sees at /                 _sections _markup _overview _recent   what is on it
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from infrai_async.local._execute import Executor
 from infrai_async.local._hosts import HostGuard, is_edge
 from infrai_async.local._keyring import hash_key
 from infrai_async.local._parse import parse_body, parse_idempotency_key, parse_params, parse_query, unknown_fields
+from infrai_async.local._recent import ACCOUNT, CAPABILITY
 from infrai_async.local._refusal import Refusal, invalid
 from infrai_async.local._routes import Match, Router
 from infrai_async.local._service import Call, Parts
@@ -58,6 +59,11 @@ class Gateway:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a request, whatever it is."""
+        answer = await self._answer_or_refuse(request)
+        self._parts.recent.note(request, answer)
+        return answer
+
+    async def _answer_or_refuse(self, request: web.BaseRequest) -> web.StreamResponse:
         metadata = Metadata()
         try:
             return await self._answer(request, metadata)
@@ -79,7 +85,8 @@ class Gateway:
 
     async def _call(self, request: web.BaseRequest, metadata: Metadata) -> web.Response:
         match = self._router.match(request.method, request.rel_url.raw_path)
-        account = "" if match.row.public else await self._authenticate(request)
+        request[CAPABILITY] = match.row.id
+        account = request[ACCOUNT] = "" if match.row.public else await self._authenticate(request)
         call = await self._read(request, match, account)
         if match.row.id.startswith("db."):
             await self._parts.postgres_settled.wait()

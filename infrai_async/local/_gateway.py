@@ -15,6 +15,7 @@ from typing import Final, Literal, Self
 
 from aiohttp import web
 
+from infrai_async.local import _page
 from infrai_async.local._app import Door, Gateway
 from infrai_async.local._closing import to_the_end
 from infrai_async.local._envelope import NANO
@@ -173,7 +174,7 @@ class LocalGateway:
         undo.push_async_callback(executor.drain)
         undo.push_async_callback(keeper.aclose)
         janitor.start()
-        self._gateway = Gateway(parts, executor, self._guard, _doors())
+        self._gateway = Gateway(parts, executor, self._guard, _doors(parts))
         await self._listen(state, parts, self._gateway, undo)
         self._parts = parts
 
@@ -234,8 +235,9 @@ def _taken(state: Path) -> Lock:
         raise OSError(error.errno, told, error.filename) from None
 
 
-def _doors() -> dict[str, Door]:
+def _doors(parts: Parts) -> dict[str, Door]:
     return {
+        "": partial(_page.answer, parts),
         "objects": _closed("presigned uploads and downloads are"),
         "edge": _closed("the edge is"),
         "checkout": _closed("the checkout page is"),

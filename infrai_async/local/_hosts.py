@@ -30,6 +30,16 @@ def is_edge(name: str) -> bool:
     return name.endswith(_EDGE) and name != _EDGE
 
 
+def check_peer(address: str | None) -> None:
+    """Let in only who asks from this machine.
+
+    Raises:
+        Refusal: 403, the request comes from elsewhere.
+    """
+    if not _is_loopback(address or ""):
+        raise Refusal(403, "FORBIDDEN", "this is for whoever sits at the gateway's own machine alone")
+
+
 class HostGuard:
     """Knows the names: loopback ones, a distribution's, and those that it was given."""
 

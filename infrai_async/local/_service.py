@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Table
 from infrai_async.local._envelope import NANO
 from infrai_async.local._keyring import Keyring
 from infrai_async.local._postgres import Postgres
+from infrai_async.local._recent import RecentCalls
 from infrai_async.local._refusal import Refusal, invalid, not_found
 from infrai_async.local._routes import Row
 from infrai_async.local._state import find
@@ -36,6 +37,7 @@ class Parts:
         postgres_settled: there is nothing to wait for: it is there, or it cannot be had.
         postgres_missing: why none can be had, if so.
         wake: says that there is something to clear up.
+        recent: the last calls.
     """
 
     store: Store
@@ -46,6 +48,7 @@ class Parts:
     postgres_settled: asyncio.Event = attrs.field(factory=asyncio.Event)
     postgres_missing: str | None = None
     wake: Callable[[], None] = lambda: None
+    recent: RecentCalls = attrs.field(factory=RecentCalls)
 
     def checkout_url(self, id: str) -> str:
         """Return the address of the page on which something is paid."""
