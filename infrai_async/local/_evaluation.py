@@ -6,15 +6,20 @@ roll-out; else the flag is on.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 
 import attrs
 
 from infrai_async.local._refusal import Refusal
-from infrai_async.local._rollout import check_value, find_variant, is_inside, name_of, pick, read_rollout
+from infrai_async.local._rollout import check_value, is_inside, name_of, pick, read_rollout
 from infrai_async.local._rules import Condition, Reader, Who, wrong
 from infrai_async.models import JSON
+
+_SHORT: Final = 4000
+"""Longer rules, in characters, are read each time: remembered, they could fill the memory."""
 
 
 @attrs.frozen(kw_only=True)
@@ -53,9 +58,8 @@ def checked(flag: Mapping[str, Any]) -> dict[str, Any]:
     if default is not None or kind == "bool":
         check_value("default_value", kind, default)
     rollout = read_rollout("rollout", flag["rollout"], kind) if flag["rollout"] else None
-    whole = {**flag, "rollout": rollout}
-    _read_rules(whole)
-    return whole
+    _read_rules(kind, flag["rules"], rollout["variants"] if rollout else [])
+    return {**flag, "rollout": rollout}
 
 
 def evaluate(flag: Mapping[str, Any], user_id: str | None, context: Mapping[str, JSON]) -> Verdict:
@@ -100,23 +104,35 @@ def _serve(flag: Mapping[str, Any], value: JSON, reason: str) -> Verdict:
 
 
 def _usable_rules(flag: Mapping[str, Any]) -> Sequence[_Rule]:
+    """Return a flag's rules, read once as long as they stay the same: asking them takes a fraction of reading them."""
+    variants = flag["rollout"]["variants"] if flag["rollout"] else []
+    text = json.dumps([flag["type"], flag["rules"], variants])
     try:
-        return _read_rules(flag)
+        return _remembered(text) if len(text) < _SHORT else _remembered.__wrapped__(text)
     except Refusal as refusal:
         told = f"the flag's rules cannot be evaluated here: {refusal.message}"
         raise Refusal(503, "VENDOR_UNAVAILABLE", told, retryable=False) from None
 
 
-def _read_rules(flag: Mapping[str, Any]) -> Sequence[_Rule]:
+@lru_cache(maxsize=4096)
+def _remembered(text: str) -> Sequence[_Rule]:
+    return _read_rules(*json.loads(text))
+
+
+def _read_rules(
+    kind: str, rules: Sequence[Mapping[str, Any]], variants: Sequence[Mapping[str, Any]]
+) -> Sequence[_Rule]:
     reader = Reader()
-    return [_read_rule(reader, f"rules[{number}]", given, flag) for number, given in enumerate(flag["rules"])]
+    return [_read_rule(reader, f"rules[{number}]", rule, kind, variants) for number, rule in enumerate(rules)]
 
 
-def _read_rule(reader: Reader, place: str, given: Mapping[str, Any], flag: Mapping[str, Any]) -> _Rule:
-    kind, named = flag["type"], given.get("variant")
+def _read_rule(
+    reader: Reader, place: str, given: Mapping[str, Any], kind: str, variants: Sequence[Mapping[str, Any]]
+) -> _Rule:
+    named = given.get("variant")
     holds = reader.rule(place, given)
     rollout = read_rollout(f"{place}.rollout", given["rollout"], kind) if given.get("rollout") else None
-    variant = find_variant(flag["rollout"], named)
+    variant = next((variant for variant in variants if name_of(variant) == named), None)
     if named is not None and variant is None:
         raise wrong(f"{place}.variant", "the name of a variant of the flag's roll-out")
     several = [name for name, there in _servings(given, rollout).items() if there]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 import attrs
@@ -17,15 +18,9 @@ from semver import Version
 
 from infrai_async.models import JSON
 
-try:
-    import re2
-except ModuleNotFoundError:  # without it ``matches`` is refused: Python's own can be made to run for ever
-    re2 = None
-
 Test: TypeAlias = Callable[[JSON], bool]
-_PROGRAM: Final = 2000
-"""How many instructions a compiled pattern may have: its time grows with them and the text, and with nothing else."""
-_MEMORY: Final = 2**18
+_MEMORY: Final = 2**17
+"""Bytes for a pattern and for matching it, which also limits its steps: its time grows with them times the text."""
 
 
 class Unusable(ValueError):
@@ -70,22 +65,27 @@ def _version(value: JSON) -> Version | None:
         return None
 
 
-def _pattern(value: JSON) -> Any:
+def _pattern(value: JSON) -> str | None:
     if not isinstance(value, str):
         return None
-    if re2 is None:
-        raise Unusable("another operator: 'matches' needs google-re2, of the extra 'local', where the gateway runs")
+    _compiled(value)
+    return value
+
+
+@lru_cache(maxsize=1024)
+def _compiled(pattern: str) -> Any:
+    """Compile a pattern; few are kept, of little memory each, since patterns gather it while they are used."""
+    try:
+        import re2  # Python's own engine can be made to run for ever; without this one ``matches`` is refused
+    except ModuleNotFoundError:
+        raise Unusable("used with google-re2 installed where the gateway runs (extra 'local')") from None
     options = re2.Options()
     options.log_errors, options.max_mem = False, _MEMORY
     try:
-        pattern = re2.compile(value, options)
+        return re2.compile(pattern, options)
     except re2.error as error:
-        told = error.args[0] if error.args else ""
-        told = told.decode(errors="replace") if isinstance(told, bytes) else str(told)
-        raise Unusable(f"a regular expression as RE2 takes them ({told[:200]})") from None
-    if pattern.programsize > _PROGRAM:
-        raise Unusable("a shorter regular expression, or one that repeats less")
-    return pattern
+        told = error.args[0].decode(errors="replace")
+        raise Unusable(f"a regular expression that RE2 takes; of this one it says: {told[:200]}") from None
 
 
 def _fold(value: JSON) -> JSON:
@@ -163,7 +163,7 @@ OPERATORS: Final[Mapping[str, Operator]] = {
         wants="a regular expression",
         read=_pattern,
         see=_text,
-        holds=lambda text, pattern: pattern.search(text) is not None,
+        holds=lambda text, pattern: _compiled(pattern).search(text) is not None,
         fold=(lambda value: f"(?i){value}" if isinstance(value, str) else value, _same),
     ),
     "exists": Operator(

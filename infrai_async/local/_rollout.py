@@ -82,12 +82,6 @@ def name_of(variant: Mapping[str, Any]) -> str:
     return str(variant.get("key", variant.get("name")))
 
 
-def find_variant(rollout: Mapping[str, Any] | None, name: object) -> Mapping[str, Any] | None:
-    """Return a roll-out's variant of this name."""
-    variants = rollout["variants"] if rollout else ()
-    return next((variant for variant in variants if name_of(variant) == name), None)
-
-
 def read_rollout(where: str, given: Mapping[str, Any], kind: str) -> dict[str, Any]:
     """Return a roll-out with all that it consists of; it is held to what ``flags.rollout`` takes.
 

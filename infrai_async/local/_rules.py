@@ -17,7 +17,7 @@ Who: TypeAlias = Mapping[str, JSON]
 Condition: TypeAlias = Callable[[Who], bool]
 
 _MOST: Final = 1000
-_MOST_PATTERNS: Final = 32
+_MOST_PATTERNS: Final = 16
 _DEEPEST: Final = 10
 _COMBINED: Final = ("all", "any", "not")
 _ASKING: Final = ("attribute", "operator", "value", "values", "negate", "ignore_case", *_COMBINED)
