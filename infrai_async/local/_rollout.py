@@ -7,9 +7,9 @@ times 100,000 exceeds the place times all weights, in double precision. So the a
 inputs, and a growing percentage takes nobody out, nor to another variant. For the salt ``v1``:
 
     unit        place   place for the variant
-    ada         67376   28204
-    user-1      19012   66817
-    名前        16462   25290
+    ada         61903   64270
+    user-1      90432   5887
+    名前        65466   11647
 """
 
 from __future__ import annotations
