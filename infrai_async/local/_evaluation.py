@@ -131,7 +131,7 @@ def _read_rule(
 ) -> _Rule:
     named = given.get("variant")
     holds = reader.rule(place, given)
-    rollout = read_rollout(f"{place}.rollout", given["rollout"], kind) if given.get("rollout") else None
+    rollout = None if given.get("rollout") is None else read_rollout(f"{place}.rollout", given["rollout"], kind)
     variant = next((variant for variant in variants if name_of(variant) == named), None)
     if named is not None and variant is None:
         raise wrong(f"{place}.variant", "the name of a variant of the flag's roll-out")

@@ -82,12 +82,14 @@ def name_of(variant: Mapping[str, Any]) -> str:
     return str(variant.get("key", variant.get("name")))
 
 
-def read_rollout(where: str, given: Mapping[str, Any], kind: str) -> dict[str, Any]:
+def read_rollout(where: str, given: object, kind: str) -> dict[str, Any]:
     """Return a roll-out with all that it consists of; it is held to what ``flags.rollout`` takes.
 
     Raises:
         Refusal: something in it is wrong, or a variant has a value of another type than the flag.
     """
+    if not isinstance(given, dict):
+        raise wrong(where, "an object")
     for name in given:
         if name not in FIELDS:
             raise wrong(f"{where}.{name[:40]}", f"absent; what there is: {', '.join(FIELDS)}")
