@@ -114,7 +114,7 @@ def _usable_rules(flag: Mapping[str, Any]) -> Sequence[_Rule]:
         raise Refusal(503, "VENDOR_UNAVAILABLE", told, retryable=False) from None
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=2048)
 def _remembered(text: str) -> Sequence[_Rule]:
     return _read_rules(*json.loads(text))
 

@@ -42,6 +42,15 @@ def test_places_are_the_published_ones(unit: str, at: int, variant: int) -> None
     assert [unit, str(at), str(variant)] in [line.split() for line in str(_rollout.__doc__).splitlines()]
 
 
+@pytest.mark.parametrize(("unit", "at", "variant"), VECTORS)
+def test_a_unit_is_inside_above_its_place_and_its_variant_is_drawn_apart(unit: str, at: int, variant: int) -> None:
+    assert not evaluate(rolled_out(at / 1000, "v1"), unit, {}).on
+    assert evaluate(rolled_out((at + 1) / 1000, "v1"), unit, {}).on
+    for share, expected in ((variant, "b"), (variant + 1, "a")):
+        arms = [{"key": "a", "value": "a", "weight": share}, {"key": "b", "value": "b", "weight": 100_000 - share}]
+        assert evaluate(rolled_out(100, "v1", variants=arms), unit, {}).variant == expected
+
+
 def test_places_are_the_same_in_another_process() -> None:
     program = "import sys; from infrai_async.local._rollout import place; print(place('v1', 'user-1'))"
     for seed in ("1", "2"):
