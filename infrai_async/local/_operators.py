@@ -20,7 +20,8 @@ from infrai_async.models import JSON
 
 Test: TypeAlias = Callable[[JSON], bool]
 _MEMORY: Final = 2**17
-"""Bytes for a pattern and for matching it, which also limits its steps: its time grows with them times the text."""
+"""Bytes for a pattern, which also limits its steps: the time to match grows with them times the text."""
+_LONGEST: Final = 1000
 
 
 class Unusable(ValueError):
@@ -63,6 +64,10 @@ def _version(value: JSON) -> Version | None:
         return Version.parse(value.removeprefix("v"), optional_minor_and_patch=True) if isinstance(value, str) else None
     except ValueError:
         return None
+
+
+def _short_text(value: JSON) -> str | None:
+    return value if isinstance(value, str) and len(value) <= _LONGEST else None
 
 
 def _pattern(value: JSON) -> str | None:
@@ -162,7 +167,7 @@ OPERATORS: Final[Mapping[str, Operator]] = {
     "matches": Operator(
         wants="a regular expression",
         read=_pattern,
-        see=_text,
+        see=_short_text,
         holds=lambda text, pattern: _compiled(pattern).search(text) is not None,
         fold=(lambda value: f"(?i){value}" if isinstance(value, str) else value, _same),
     ),

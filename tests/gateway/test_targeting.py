@@ -300,7 +300,7 @@ async def test_hostile_patterns_answer_soon(api: Any) -> None:
     rules = [{"attribute": "t", "operator": "matches", "values": patterns, "serve": False}]
     await set_flag(api, rules=rules)
     began = perf_counter()
-    text = "a" * 6000 + "!"
+    text = "a" * 999 + "!"
     assert (await api.get(f"/v1/flags/is_enabled/k?context.t={text}")).data == {"enabled": True}
     assert perf_counter() - began < 20
 
