@@ -419,6 +419,7 @@ FLAG_SET: Final = _row(
     _body("rollout", "object"),
     _body("tags", "object"),
     _body("enabled", "boolean"),
+    _body("archived", "boolean"),
     _body("version", "integer"),
     returns=Flag,
 )

@@ -303,16 +303,47 @@ class Variant:
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
 class FlagRule:
-    """Serve ``serve`` to whom ``attribute operator value`` holds for; the first rule that holds wins."""
+    """Serve something to whom ``attribute operator value`` holds for; the first rule that holds wins.
+
+    Conditions that are combined (``all``, ``any``, ``not``) are written as plain dicts, which go wherever a rule goes.
+
+    Attributes:
+        attribute: ``user_id``, or a name in the context, such as ``plan`` or ``app.version``.
+        operator: such as ``eq``, ``in`` or ``semver_gte``; ``not_`` before it asks the opposite.
+        value: what the attribute is compared with.
+        serve: what the flag is for them.
+        values: instead of ``value``, any of several.
+        negate: ask the opposite.
+        ignore_case: take texts for equal that differ in case only.
+        variant: instead of ``serve``, the name of a variant of the flag's roll-out.
+        rollout: serve only a share of them, and its variants if it has any; the rest goes on to the next rule.
+    """
 
     attribute: str
     operator: str
     value: JSON = None
     serve: JSON = True
+    values: tuple[JSON, ...] | None = None
+    negate: bool = False
+    ignore_case: bool = False
+    variant: str | None = None
+    rollout: RolloutConfig | None = None
 
     def to_dict(self) -> dict[str, JSON]:
         """Return the plain JSON form that the API takes."""
-        return {"attribute": self.attribute, "operator": self.operator, "value": self.value, "serve": self.serve}
+        plain: dict[str, JSON] = {"attribute": self.attribute, "operator": self.operator}
+        if self.values is not None:
+            plain["values"] = list(self.values)
+        if self.values is None or self.value is not None:
+            plain["value"] = self.value
+        plain |= {name: True for name in ("negate", "ignore_case") if getattr(self, name)}
+        if self.rollout is not None:
+            plain["rollout"] = self.rollout.to_dict()
+        if self.variant is not None:
+            plain["variant"] = self.variant
+        elif self.rollout is None or not self.rollout.variants:
+            plain["serve"] = self.serve
+        return plain
 
 
 @attrs.frozen(kw_only=True, weakref_slot=False)

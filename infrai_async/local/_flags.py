@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from infrai_async.capabilities import FLAG_ROLLOUT
+from infrai_async.local._evaluation import Verdict, checked, evaluate
 from infrai_async.local._paging import list_page
 from infrai_async.local._refusal import Refusal, conflict, invalid
-from infrai_async.local._rollout import Verdict, check_variants, evaluate
+from infrai_async.local._rollout import FIELDS, type_of
 from infrai_async.local._service import Call, Data, Parts, check_name, existing, iso, new_id, serves
 from infrai_async.local._state import FLAGS, add, arrive, document, find
 from infrai_async.models import JSON
 
-_ROLLOUT = ("percentage", "salt", "sticky_unit", "variants")
-_DEFINITION = ("description", "type", "default_value", "rules", "rollout", "tags", "enabled")
-_TYPES: Mapping[str, tuple[type, ...]] = {"bool": (bool,), "string": (str,), "number": (int, float)}
+_DEFINITION: Final = ("description", "type", "default_value", "rules", "rollout", "tags", "enabled", "archived")
 
 
 def _flag(_: Parts, data: Data) -> Data:
@@ -51,7 +48,7 @@ def set_flag(call: Call, connection: Connection) -> Data:
 
 
 def _new_flag(call: Call, key: str) -> Data:
-    kind = call.params.get("type") or _type_of(call.params.get("default_value", False))
+    kind = call.params.get("type") or type_of(call.params.get("default_value", False))
     return {
         "id": new_id("flg"),
         "key": key,
@@ -69,37 +66,12 @@ def _new_flag(call: Call, key: str) -> Data:
     }
 
 
-def _type_of(value: object) -> str:
-    names = (name for name, types in _TYPES.items() if isinstance(value, types))
-    return next(names, "json")
-
-
 def _defined(call: Call, flag: Data) -> Data:
-    """Return the flag with what the caller says of it."""
+    """Return the flag with what the caller says of it; an empty roll-out takes away the one that was."""
     given = call.given(*_DEFINITION)
-    if "rollout" in given:  # an empty one takes away the one that was
-        given["rollout"] = _checked_rollout(given["rollout"]) if given["rollout"] else None
     if any(not isinstance(value, str) for value in given.get("tags", {}).values()):
         raise invalid("tags are texts", tags="an object of strings")
-    flag = flag | given
-    value, types = flag["default_value"], _TYPES.get(flag["type"], (object,))
-    if value is not None and (not isinstance(value, types) or (flag["type"] == "number" and isinstance(value, bool))):
-        raise invalid(f"default_value has to be a {flag['type']}", default_value=flag["type"])
-    return flag
-
-
-def _checked_rollout(rollout: Mapping[str, Any]) -> Data:
-    """Hold a roll-out given with the flag to what ``flags.rollout`` takes."""
-    whole: Data = {"sticky_unit": "user_id", "variants": []} | {
-        name: rollout[name] for name in _ROLLOUT if rollout.get(name) is not None
-    }
-    for name in _ROLLOUT:
-        param = FLAG_ROLLOUT.params[name]
-        wanted = param.mismatch(whole[name]) if name in whole else "given" if param.required else None
-        if wanted is not None:
-            raise invalid(f"rollout.{name} has to be {wanted}", **{f"rollout.{name}": wanted})
-    check_variants(whole["variants"])
-    return whole
+    return checked(flag | given)
 
 
 def _check_version(call: Call, flag: Data | None) -> None:
@@ -141,7 +113,9 @@ def toggle(call: Call, connection: Connection) -> Data:
 def roll_out(call: Call, connection: Connection) -> Data:
     flag = _find(call, connection)
     _check_version(call, flag)
-    return _write(call, connection, flag | {"rollout": _checked_rollout(call.given(*_ROLLOUT))})
+    before = flag["rollout"] or {}  # growing it without a word on its variants keeps them
+    rollout = {"variants": before.get("variants")} | call.given(*FIELDS)
+    return _write(call, connection, checked(flag | {"rollout": rollout}))
 
 
 @serves("flags.delete")

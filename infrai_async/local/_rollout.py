@@ -1,64 +1,47 @@
-"""What a flag evaluates to (CONTRACT.md D27), and who is inside a percentage roll-out.
+"""Percentage roll-outs: who is inside, and which variant it gets; docs/flags.md has the formula for other languages.
 
 A unit's place between 0 and 100,000 is ``first 8 bytes of sha256(salt + NUL + unit), big-endian, * 100,000 >> 64``; it
-is inside when that is below ``round(percentage * 1000)``. Which variant it gets follows from the same place under the
-salt ``salt + NUL + "variant"``. So the answer is sticky, and anybody can compute it.
+is inside when that is below ``round(percentage * 1000)``, a half going to the even number. Which variant it gets
+follows from its place under the salt ``salt + NUL + "variant"``: the first whose weight, added to those before it,
+times 100,000 exceeds the place times all weights, in double precision. So the answer depends on nothing but its
+inputs, and a growing percentage takes nobody out, nor to another variant. For the salt ``v1``:
+
+    unit        place   place for the variant
+    ada         61903   64270
+    user-1      90432   5887
+    名前        65466   11647
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any, Final
 
-import attrs
-
-from infrai_async.local._refusal import invalid, to_come
+from infrai_async.capabilities import FLAG_ROLLOUT
+from infrai_async.local._rules import Who, wrong
 from infrai_async.models import JSON
 
+FIELDS: Final = ("percentage", "salt", "sticky_unit", "variants")
 _PLACES: Final = 100_000
+_MOST_VARIANTS: Final = 100
+_TYPES: Final[Mapping[str, tuple[type, ...]]] = {"bool": (bool,), "string": (str,), "number": (int, float)}
 
 
-@attrs.frozen(kw_only=True)
-class Verdict:
-    """What a flag is for one who asks, and why."""
-
-    value: JSON
-    on: bool
-    reason: str
-    variant: str | None = None
+def type_of(value: JSON) -> str:
+    """Return the type of a flag that has this value."""
+    return next((name for name, types in _TYPES.items() if isinstance(value, types)), "json")
 
 
-def evaluate(flag: Mapping[str, Any], user_id: str | None, context: Mapping[str, JSON]) -> Verdict:
-    """Evaluate a flag.
+def check_value(place: str, kind: str, value: JSON) -> None:
+    """Hold a value to a flag's type.
 
     Raises:
-        Refusal: it has targeting rules, which the gateway cannot evaluate yet.
+        Refusal: it is of another; a boolean is no number.
     """
-    default, is_bool = flag["default_value"], flag["type"] == "bool"
-    if not flag["enabled"]:
-        return Verdict(value=default, on=is_bool and default is True, reason="disabled")
-    if flag["rules"]:
-        raise to_come("targeting rules are")
-    if flag["rollout"]:
-        return _roll_out(flag, flag["rollout"], user_id, context)
-    return Verdict(value=True if is_bool else default, on=True, reason="enabled")
-
-
-def _roll_out(
-    flag: Mapping[str, Any], rollout: Mapping[str, Any], user_id: str | None, context: Mapping[str, JSON]
-) -> Verdict:
-    default, is_bool = flag["default_value"], flag["type"] == "bool"
-    unit = _unit(rollout["sticky_unit"], user_id, context)
-    if not is_inside(rollout, unit):
-        return Verdict(value=default, on=is_bool and default is True, reason="outside_rollout")
-    if not rollout.get("variants"):
-        return Verdict(value=True if is_bool else default, on=True, reason="in_rollout")
-    variant = _pick(rollout["variants"], place(rollout["salt"] + "\0variant", unit or ""))
-    value = variant["value"]
-    on = value is True if is_bool else True
-    return Verdict(value=value, on=on, reason="in_rollout", variant=_name_of(variant))
+    if kind != "json" and type_of(value) != kind:
+        raise wrong(place, f"a {kind}, as the flag's type says")
 
 
 def place(salt: str, unit: str) -> int:
@@ -67,47 +50,82 @@ def place(salt: str, unit: str) -> int:
     return int.from_bytes(digest[:8], "big") * _PLACES >> 64
 
 
-def is_inside(rollout: Mapping[str, Any], unit: str | None) -> bool:
-    """Say whether a unit is inside; whoever has none is only where all are."""
+def unit_of(rollout: Mapping[str, Any], who: Who) -> str | None:
+    """Return what a roll-out draws for whoever asks: a text or a whole number, and not an empty one."""
+    match who.get(rollout["sticky_unit"]):
+        case str() as text:
+            return text or None
+        case bool():
+            return None
+        case int() | float() as number if number == number // 1:
+            return str(int(number))
+    return None
+
+
+def is_inside(rollout: Mapping[str, Any], who: Who) -> bool:
+    """Say whether somebody is inside; whoever has no unit is only where all are."""
     below: int = round(rollout["percentage"] * 1000)
+    unit = unit_of(rollout, who)
     return below >= _PLACES if unit is None else place(rollout["salt"], unit) < below
 
 
-def _unit(kind: str, user_id: str | None, context: Mapping[str, JSON]) -> str | None:
-    if kind == "user_id" and user_id is not None:
-        return user_id
-    value = context.get(kind)
-    return value if value is None or isinstance(value, str) else json.dumps(value, sort_keys=True)
+def pick(rollout: Mapping[str, Any], who: Who) -> Mapping[str, Any]:
+    """Return the variant that somebody gets who is inside."""
+    variants = rollout["variants"]
+    sums = [*accumulate(map(_weight_of, variants))]
+    at = place(f"{rollout['salt']}\0variant", unit_of(rollout, who) or "") * sums[-1]
+    return next(variant for variant, sum in zip(variants, sums, strict=True) if at < sum * _PLACES)
+
+
+def name_of(variant: Mapping[str, Any]) -> str:
+    """Return a variant's name, which goes by two names itself."""
+    return str(variant.get("key", variant.get("name")))
+
+
+def read_rollout(where: str, given: object, kind: str) -> dict[str, Any]:
+    """Return a roll-out with all that it consists of; it is held to what ``flags.rollout`` takes.
+
+    Raises:
+        Refusal: something in it is wrong, or a variant has a value of another type than the flag.
+    """
+    if not isinstance(given, dict):
+        raise wrong(where, "an object")
+    for name in given:
+        if name not in FIELDS:
+            raise wrong(f"{where}.{name[:40]}", f"absent; what there is: {', '.join(FIELDS)}")
+    whole = {"sticky_unit": "user_id", "variants": []} | {
+        name: given[name] for name in FIELDS if given.get(name) is not None
+    }
+    for name in FIELDS:
+        param = FLAG_ROLLOUT.params[name]
+        wanted = param.mismatch(whole[name]) if name in whole else "given" if param.required else None
+        if wanted is not None:
+            raise wrong(f"{where}.{name}", wanted)
+    _check_variants(f"{where}.variants", whole["variants"], kind)
+    return whole
+
+
+def _check_variants(where: str, variants: Sequence[Mapping[str, Any]], kind: str) -> None:
+    if len(variants) > _MOST_VARIANTS:
+        raise wrong(where, f"at most {_MOST_VARIANTS} variants")
+    for number, variant in enumerate(variants):
+        one = f"{where}[{number}]"
+        if not isinstance(variant.get("key", variant.get("name")), str):
+            raise wrong(f"{one}.key", "a string")
+        if "value" not in variant:
+            raise wrong(f"{one}.value", "given")
+        check_value(f"{one}.value", kind, variant["value"])
+        if not _is_weight(variant.get("weight", 1)):
+            raise wrong(f"{one}.weight", "a number of 0 or more")
+    if len({name_of(variant) for variant in variants}) < len(variants):
+        raise wrong(where, "variants of different names")
+    if variants and not any(map(_weight_of, variants)):
+        raise wrong(where, "variants of which one at least has a weight above 0")
+
+
+def _is_weight(weight: object) -> bool:
+    return isinstance(weight, int | float) and not isinstance(weight, bool) and 0 <= weight < 2**53
 
 
 def _weight_of(variant: Mapping[str, Any]) -> float:
     return float(variant.get("weight", 1))
-
-
-def _name_of(variant: Mapping[str, Any]) -> str:
-    return str(variant.get("key", variant.get("name")))
-
-
-def _pick(variants: Sequence[Mapping[str, Any]], at: int) -> Mapping[str, Any]:
-    left = at * sum(map(_weight_of, variants)) / _PLACES
-    for variant in variants:
-        left -= _weight_of(variant)
-        if left < 0:
-            return variant
-    return variants[-1]
-
-
-def check_variants(variants: Sequence[Mapping[str, Any]]) -> None:
-    """Hold variants to ``{key or name, value, weight}``.
-
-    Raises:
-        Refusal: one of them cannot be served.
-    """
-    for variant in variants:
-        weight = variant.get("weight", 1)
-        named = isinstance(variant.get("key", variant.get("name")), str)
-        weighed = isinstance(weight, int | float) and not isinstance(weight, bool) and 0 <= weight < 2**53
-        if not (named and weighed and "value" in variant):
-            raise invalid("a variant is {key, value, weight}", variants="a key, a value and a weight of 0 or more")
-    if variants and not any(map(_weight_of, variants)):
-        raise invalid("one variant at least has to weigh more than 0", variants="a weight above 0")

@@ -120,6 +120,7 @@ class Flags(Resource):
         rollout: RolloutConfig | Mapping[str, JSON] | None = None,
         tags: Mapping[str, str] | None = None,
         enabled: bool | None = None,
+        archived: bool | None = None,
         version: int | None = None,
         idempotency_key: str | None = None,
     ) -> Flag:
@@ -134,6 +135,7 @@ class Flags(Resource):
             rollout: for how many it is on.
             tags: labels.
             enabled: whether it is on at all.
+            archived: whether it is put away: its default to all who ask, and no longer listed.
             version: the version that this change starts from; without it the last write wins.
             idempotency_key: a fresh one by default.
 
@@ -152,6 +154,7 @@ class Flags(Resource):
             "rollout": rollout,
             "tags": tags,
             "enabled": enabled,
+            "archived": archived,
             "version": version,
         }
         return await self._core.call(FLAG_SET, arguments, idempotency_key)

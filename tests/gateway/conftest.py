@@ -13,9 +13,13 @@ from typing import Any
 
 import aiohttp
 import pytest
+from hypothesis import settings
 from yarl import URL
 
 from infrai_async.local import LocalGateway
+
+settings.register_profile("gateway", derandomize=True, deadline=None, max_examples=100, database=None)
+settings.load_profile("gateway")
 
 
 @dataclass

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sqlite3
-from contextlib import closing
 from hashlib import sha256
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
-from infrai_async.local import LocalGateway
-from infrai_async.local._rollout import evaluate, place
+from infrai_async.local._evaluation import evaluate
+from infrai_async.local._rollout import place
 
 pytestmark = pytest.mark.anyio
 
@@ -193,7 +191,8 @@ async def test_the_unit_can_come_from_the_context_in_every_spelling(api: Any) ->
 
 def rolled_out(percentage: float, **fields: Any) -> dict[str, Any]:
     rollout = {"percentage": percentage, "salt": "salt", "sticky_unit": "user_id"} | fields
-    return {"type": "bool", "default_value": False, "enabled": True, "rules": [], "rollout": rollout}
+    flag = {"type": "bool", "default_value": False, "enabled": True, "archived": False, "rules": []}
+    return flag | {"rollout": rollout | {"variants": rollout.get("variants", [])}}
 
 
 @pytest.mark.parametrize("percentage", [0, 0.1, 25, 99.9, 100])
@@ -221,26 +220,6 @@ def test_variants_share_by_weight_and_stick_when_the_percentage_grows() -> None:
     assert all(large[user] == verdict for user, verdict in small.items() if verdict.variant)
 
 
-async def test_a_flag_with_rules_is_stored_and_evaluates_to_503_until_rules_come(api: Any) -> None:
-    rules = [{"attribute": "plan", "operator": "eq", "value": "pro", "serve": True}]
-    assert (await set_flag(api, rules=rules))["rules"] == rules
-    for path in ("is_enabled/k", "get_value/k"):
-        answer = await api.get(f"/v1/flags/{path}")
-        assert (answer.status, answer.code) == (503, "VENDOR_UNAVAILABLE")
-        assert "still to come" in answer.error["message"]
-    await set_flag(api, enabled=False)
-    assert (await value(api))["reason"] == "disabled"  # whose rules nobody asks
-
-
-async def test_a_flag_that_cannot_be_evaluated_is_its_default_among_all_and_the_callers_alone(api: Any) -> None:
-    await api.post("/v1/flags/set", {"key": "plain"})
-    await set_flag(api, default_value="mine", rules=[{"attribute": "plan", "operator": "eq", "value": "pro"}])
-    assert (await api.get("/v1/flags/get_all")).data == {"plain": True, "k": "mine"}
-    told = (await api.get("/v1/flags/get_value/k?default=yours")).data
-    assert (told["value"], told["reason"], told["default_value"]) == ("yours", "default", "mine")
-    assert (told["enabled"], told["version"]) == (True, 1)
-
-
 async def test_a_roll_out_always_has_variants_and_an_empty_one_or_null_takes_it_away(api: Any) -> None:
     part = {"percentage": 5, "salt": "s"}
     for nothing in ({}, None):
@@ -249,12 +228,23 @@ async def test_a_roll_out_always_has_variants_and_an_empty_one_or_null_takes_it_
     assert (await set_flag(api, rollout=part))["rollout"] == (await set_flag(api, enabled=True))["rollout"]
 
 
-async def test_archived_flags_are_listed_on_request_only(without_postgres: Any, ask_as: Any) -> None:
-    async with LocalGateway(**without_postgres) as gateway:
-        api = ask_as(gateway)
-        await set_flag(api)
-        with closing(sqlite3.connect(without_postgres["data_dir"] / "state" / "state.db")) as database, database:
-            database.execute("update flags set archived = 1")
-        for query, count in (("", 0), ("?include_archived=true", 1), ("?include_archived=0", 0)):
-            assert len((await api.get(f"/v1/flags/list{query}")).data["items"]) == count
-        assert (await api.get("/v1/flags/get_all")).data == {}
+async def test_archived_flags_are_their_default_and_listed_on_request_only(api: Any) -> None:
+    await set_flag(api, rules=[{"attribute": "user_id", "operator": "exists"}])
+    flag = await set_flag(api, archived=True)
+    assert (flag["archived"], flag["version"]) == (True, 2)
+    for query, count in (("", 0), ("?include_archived=true", 1), ("?include_archived=0", 0)):
+        assert len((await api.get(f"/v1/flags/list{query}")).data["items"]) == count
+    assert (await api.get("/v1/flags/get_all?user_id=u")).data == {}
+    told = await value(api, "?user_id=u&default=true")
+    assert (told["value"], told["reason"], told["enabled"]) == (False, "archived", True)
+    assert await is_on(api, "?user_id=u") is False
+    assert (await set_flag(api, description="d"))["archived"] is True  # changed, and still archived
+    assert (await set_flag(api, archived=False))["archived"] is False
+    assert (await api.get("/v1/flags/get_all?user_id=u")).data == {"k": True}
+
+
+async def test_archiving_obeys_the_version(api: Any) -> None:
+    await set_flag(api)
+    assert (await api.post("/v1/flags/set", {"key": "k", "archived": True, "version": 7})).status == 409
+    assert (await set_flag(api, archived=True, version=1))["version"] == 2
+    assert (await api.post("/v1/flags/set", {"key": "k", "archived": "yes"})).status == 400

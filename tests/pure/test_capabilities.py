@@ -102,6 +102,8 @@ ELSEWHERE = {
     ("storage.object.presign", "op"): "D20: method",
     ("account.topup", "amount"): "D12: amount_usd, repeated",
 }
+# Parameters that only our table has, each with its reason.
+BEYOND = {("flags.set", "archived"): "every flag answers it, and no capability sets it"}
 ROWS = sorted(CAPABILITIES)
 
 
@@ -171,7 +173,8 @@ def test_a_row_is_sent_again_after_a_break_where_that_is_safe(row: str) -> None:
 
 @pytest.mark.parametrize("row", ROWS)
 def test_a_row_has_exactly_the_documented_parameters(row: str) -> None:
-    assert set(CAPABILITIES[row].params) == set(documented(row))
+    beyond = {name for id, name in BEYOND if id == row}
+    assert set(CAPABILITIES[row].params) == set(documented(row)) | beyond
 
 
 PARAMS = [(row, name) for row in ROWS for name in sorted(documented(row))]

@@ -332,6 +332,28 @@ def test_a_rule_is_written_in_full() -> None:
     assert rule.to_dict() == {"attribute": "plan", "operator": "eq", "value": "pro", "serve": True}
 
 
+def test_a_rule_writes_what_differs_from_the_plainest() -> None:
+    rule = FlagRule(attribute="a", operator="contains", values=("x", 1), negate=True, ignore_case=True, serve="b")
+    assert rule.to_dict() == {
+        "attribute": "a",
+        "operator": "contains",
+        "values": ["x", 1],
+        "negate": True,
+        "ignore_case": True,
+        "serve": "b",
+    }
+
+
+def test_a_rule_serves_one_thing() -> None:
+    asked = {"attribute": "a", "operator": "exists", "value": None}
+    share = RolloutConfig(percentage=5, salt="s")
+    arms = RolloutConfig(percentage=5, salt="s", variants=(Variant(key="a", value=1),))
+    rule = FlagRule(attribute="a", operator="exists")
+    assert attrs.evolve(rule, variant="v").to_dict() == asked | {"variant": "v"}
+    assert attrs.evolve(rule, rollout=share).to_dict() == asked | {"rollout": share.to_dict(), "serve": True}
+    assert attrs.evolve(rule, rollout=arms).to_dict() == asked | {"rollout": arms.to_dict()}
+
+
 def test_a_rollout_without_variants_has_none() -> None:
     rollout = RolloutConfig(percentage=12.5, salt="s")
     assert rollout.to_dict() == {"percentage": 12.5, "salt": "s", "sticky_unit": "user_id"}

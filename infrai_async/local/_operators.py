@@ -1,0 +1,205 @@
+"""What one condition of a rule can ask of a value; docs/flags.md has every operator in words.
+
+An operator reads what the rule compares with once, when the rule is read, and there refuses what it cannot use. A
+value of whoever asks may be anything: one of another type does not match, and nothing here fails on it. Booleans are
+no numbers, and 1 is 1.0.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, Final, TypeAlias
+
+import attrs
+from semver import Version
+
+from infrai_async.models import JSON
+
+Test: TypeAlias = Callable[[JSON], bool]
+_MEMORY: Final = 2**17
+"""Bytes for a pattern, which also limits its steps: the time to match grows with them times the text."""
+_LONGEST: Final = 1000
+
+
+class Unusable(ValueError):
+    """A rule cannot compare with this; the message says what with instead."""
+
+
+def _text(value: JSON) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _number(value: JSON) -> float | None:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _scalar(value: JSON) -> tuple[bool, JSON] | None:
+    """Return what two values have in common when they are equal; Python alone takes True for 1."""
+    return (isinstance(value, bool), value) if isinstance(value, bool | int | float | str) else None
+
+
+def _contents(value: JSON) -> Callable[[tuple[bool, JSON]], bool] | None:
+    """Return what says whether a text or a list contains something."""
+    match value:
+        case str():
+            return lambda part: isinstance(part[1], str) and part[1] in value
+        case list():
+            return [_scalar(item) for item in value].__contains__
+    return None
+
+
+def _moment(value: JSON) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+    return moment.replace(tzinfo=UTC) if moment and moment.tzinfo is None else moment
+
+
+def _version(value: JSON) -> Version | None:
+    try:
+        return Version.parse(value.removeprefix("v"), optional_minor_and_patch=True) if isinstance(value, str) else None
+    except ValueError:
+        return None
+
+
+def _short_text(value: JSON) -> str | None:
+    return value if isinstance(value, str) and len(value) <= _LONGEST else None
+
+
+def _pattern(value: JSON) -> str | None:
+    if not isinstance(value, str):
+        return None
+    _compiled(value)
+    return value
+
+
+@lru_cache(maxsize=1024)
+def _compiled(pattern: str) -> Any:
+    """Compile a pattern; few are kept, of little memory each, since patterns gather it while they are used."""
+    try:
+        import re2  # Python's own engine can be made to run for ever; without this one ``matches`` is refused
+    except ModuleNotFoundError:
+        raise Unusable("used with google-re2 installed where the gateway runs (extra 'local')") from None
+    options = re2.Options()
+    options.log_errors, options.max_mem = False, _MEMORY
+    try:
+        return re2.compile(pattern, options)
+    except re2.error as error:
+        told = error.args[0].decode(errors="replace")
+        raise Unusable(f"a regular expression that RE2 takes; of this one it says: {told[:200]}") from None
+
+
+def _fold(value: JSON) -> JSON:
+    match value:
+        case str():
+            return value.casefold()
+        case list():
+            return [_fold(item) if isinstance(item, str) else item for item in value]
+    return value
+
+
+def _same(value: JSON) -> JSON:
+    return value
+
+
+@attrs.frozen(kw_only=True)
+class Operator:
+    """One operator.
+
+    Attributes:
+        wants: what it compares with, in words.
+        read: makes of that what ``holds`` takes; ``None`` of anything else.
+        see: the same for the value of whoever asks; where it gives ``None``, the value does not match.
+        holds: says of what was seen and what was read whether they match.
+        fold: what becomes of the operand, and of the value, where case does not matter; without it, case always does.
+    """
+
+    wants: str
+    read: Callable[[JSON], Any]
+    holds: Callable[[Any, Any], bool]
+    see: Callable[[JSON], Any] = attrs.field(default=attrs.Factory(lambda self: self.read, takes_self=True))
+    fold: tuple[Callable[[JSON], JSON], Callable[[JSON], JSON]] | None = None
+
+    def operand(self, value: JSON, *, ignore_case: bool = False) -> Any:
+        """Return an operand as ``test`` takes it.
+
+        Raises:
+            Unusable: it is none.
+        """
+        read = self.read(self.fold[0](value) if ignore_case and self.fold else value)
+        if read is None:
+            raise Unusable(self.wants)
+        return read
+
+    def test(self, operands: Sequence[Any], *, ignore_case: bool = False) -> Test:
+        """Return what says whether a value matches any of the operands."""
+        see, fold = self.see, self.fold[1] if ignore_case and self.fold else _same
+        if self.holds is operator.eq:  # of any number of them in the same time
+            found = frozenset(operands).__contains__
+        else:
+            found = lambda seen: any(self.holds(seen, operand) for operand in operands)  # noqa: E731
+
+        def matches(value: JSON) -> bool:
+            seen = see(fold(value))
+            return seen is not None and found(seen)
+
+        return matches
+
+
+_SCALAR: Final = "a string, a number, true or false"
+_TEXT: Final = "a string"
+_BOTH: Final = (_fold, _fold)
+_ORDER: Final = {"gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte": operator.le}
+
+OPERATORS: Final[Mapping[str, Operator]] = {
+    "eq": Operator(wants=_SCALAR, read=_scalar, holds=operator.eq, fold=_BOTH),
+    "in": Operator(wants=_SCALAR, read=_scalar, holds=operator.eq, fold=_BOTH),
+    **{name: Operator(wants="a number", read=_number, holds=holds) for name, holds in _ORDER.items()},
+    "contains": Operator(
+        wants=_SCALAR, read=_scalar, see=_contents, holds=lambda contains, part: contains(part), fold=_BOTH
+    ),
+    "starts_with": Operator(wants=_TEXT, read=_text, holds=str.startswith, fold=_BOTH),
+    "ends_with": Operator(wants=_TEXT, read=_text, holds=str.endswith, fold=_BOTH),
+    "matches": Operator(
+        wants="a regular expression",
+        read=_pattern,
+        see=_short_text,
+        holds=lambda text, pattern: _compiled(pattern).search(text) is not None,
+        fold=(lambda value: f"(?i){value}" if isinstance(value, str) else value, _same),
+    ),
+    "exists": Operator(
+        wants="true, false or absent",
+        read=lambda value: value if isinstance(value, bool) else None,
+        see=lambda value: value is not None,
+        holds=operator.is_,
+    ),
+    "before": Operator(wants="a time in ISO 8601, such as '2026-01-31T12:00:00Z'", read=_moment, holds=operator.lt),
+    "after": Operator(wants="a time in ISO 8601, such as '2026-01-31T12:00:00Z'", read=_moment, holds=operator.gt),
+    **{
+        f"semver_{name}": Operator(wants="a version, such as '1.4.0-rc.1'", read=_version, holds=holds)
+        for name, holds in _ORDER.items()
+    },
+    "semver_eq": Operator(
+        wants="a version, such as '1.4.0-rc.1'", read=_version, holds=lambda seen, wanted: bool(seen == wanted)
+    ),
+}
+"""Every operator by its name; ``not_`` before a name asks the opposite."""
+
+ALIASES: Final[Mapping[str, str]] = {
+    "==": "eq",
+    "equals": "eq",
+    "!=": "not_eq",
+    "ne": "not_eq",
+    "neq": "not_eq",
+    "not_equals": "not_eq",
+    ">": "gt",
+    ">=": "gte",
+    "<": "lt",
+    "<=": "lte",
+    "regex": "matches",
+}
+"""What else people call them."""
