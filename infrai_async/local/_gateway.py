@@ -57,7 +57,7 @@ class LocalGateway:
         postgres_dsn: ``postgresql://...`` of a server that exists; default: one of our own is started.
         postgres_bin: the directory with the programs of the Postgres to start.
         s3_endpoint: ``http://host:port`` of an S3-compatible store that keeps the objects, instead of us; its
-            credentials come from ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY`` and, where it has any, ``AWS_REGION``.
+            credentials are ``AWS_ACCESS_KEY_ID`` and ``AWS_SECRET_ACCESS_KEY``, and ``AWS_REGION`` its region, if any.
         credit: what the wallet of a new account holds, in USD.
         allow_hosts: further names that requests may address the gateway by, besides loopback ones and ``host``.
 
