@@ -69,9 +69,17 @@ def select(
 
 
 def precondition(
-    method: str, headers: Mapping[str, str], *, etag: str | None, modified: datetime | None, exists: bool = True
+    method: str,
+    headers: Mapping[str, str],
+    *,
+    etag: str | None = None,
+    modified: datetime | None = None,
+    exists: bool = True,
 ) -> int | None:
-    """Return the status of a request whose precondition fails, 304 or 412; ``None`` when it is to be carried out."""
+    """Return the status of a request whose precondition fails, 304 or 412; ``None`` when it is to be carried out.
+
+    ``exists`` says whether there is a representation at all; where there is none, a write may be meant to make it.
+    """
     reading = method in ("GET", "HEAD")
     if "If-Match" in headers:
         if not _names(headers["If-Match"], etag, exists, weakly=False):
