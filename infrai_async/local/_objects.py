@@ -7,12 +7,11 @@ comes back as a document of no origin, so that no upload can act in the gateway'
 from __future__ import annotations
 
 import asyncio
-import base64
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, BinaryIO, Final, TypeAlias
+from typing import Any, BinaryIO, Final
 from urllib.parse import parse_qsl, urlsplit
 
 import attrs
@@ -29,12 +28,8 @@ from infrai_async.local._service import Data, Parts, iso
 from infrai_async.local._sigv4 import BadSignature, verify
 from infrai_async.local._state import BUCKETS, OBJECTS
 from infrai_async.local._storage import MAX_BYTES, OVERRIDES, signer
+from infrai_async.local._transfer import receive, send
 
-Answer: TypeAlias = web.StreamResponse
-_ENDLESS: Final = sys.maxsize
-_IDLE: Final = 60.0
-"""Seconds that a client may pause while it uploads."""
-_CHUNK: Final = 2**18
 _KEPT: Final = (
     "Content-Type", "Content-Disposition", "Content-Encoding", "Content-Language", "Cache-Control", "Expires"
 )  # fmt: skip
@@ -65,7 +60,7 @@ class Objects:
         if self._keeping:
             await asyncio.wait(self._keeping)
 
-    async def __call__(self, request: web.BaseRequest) -> Answer:
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a request.
 
         Raises:
@@ -77,7 +72,7 @@ class Objects:
             refusal.headers |= _CORS
             raise
 
-    async def _answer(self, request: web.BaseRequest) -> Answer:
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         match request.method:
             case "OPTIONS":
                 return _preflight(request)
@@ -109,10 +104,10 @@ class Objects:
 
     # --- bytes out -----------------------------------------------------------------------------------------------
 
-    async def _get(self, request: web.BaseRequest, asked: _Asked) -> Answer:
+    async def _get(self, request: web.BaseRequest, asked: _Asked) -> web.StreamResponse:
         found, file = await self._open(asked)
         try:
-            return await _send(request, found, file, _overrides(asked.fields))
+            return await _give(request, found, file, _overrides(asked.fields))
         finally:
             await asyncio.to_thread(file.close)
 
@@ -135,7 +130,7 @@ class Objects:
     async def _put(self, request: web.BaseRequest, asked: _Asked) -> web.Response:
         upload = self._parts.blobs.begin()
         try:
-            await _receive(request, upload, int(asked.fields.get(MAX_BYTES, _ENDLESS)))
+            await receive(request, upload, int(asked.fields.get(MAX_BYTES, sys.maxsize)))
             described = _described(request.headers)
         except BaseException:
             await asyncio.to_thread(upload.discard)
@@ -158,12 +153,40 @@ class Objects:
             self._parts.wake()
 
 
-# --- helpers of both -------------------------------------------------------------------------------------------------
-
-
 def _preflight(request: web.BaseRequest) -> web.Response:
     allowed = {"Access-Control-Allow-Methods": _METHODS, "Access-Control-Allow-Headers": "*"}
     return web.Response(status=204, headers={"Allow": _METHODS, "Access-Control-Max-Age": "3600", **allowed, **_CORS})
+
+
+async def _give(
+    request: web.BaseRequest, found: sa.Row[Any], file: BinaryIO, told: Mapping[str, str]
+) -> web.StreamResponse:
+    modified = datetime.fromisoformat(found.modified)
+    chosen = select(request.method, request.headers, etag=found.etag, modified=modified, size=found.size)
+    if chosen.status == 412:
+        raise _precondition_failed(chosen.headers)
+    if chosen.status == 416:
+        raise Refusal(416, "RANGE_NOT_SATISFIABLE", f"the object has {found.size} bytes", headers=chosen.headers)
+    about = CIMultiDict({**found.headers, **told, **chosen.headers, **_HARMLESS, **_CORS})
+    if chosen.status == 304:
+        kept = {name: about[name] for name in ("Cache-Control", "Expires") if name in about}
+        return web.Response(status=304, headers={**chosen.headers, **kept, **_CORS})
+    about.setdefault("Content-Type", "application/octet-stream")
+    response = web.StreamResponse(status=chosen.status, headers=about)
+    return await send(request, response, file, chosen.start, chosen.length or 0)
+
+
+def _overrides(fields: Mapping[str, str]) -> dict[str, str]:
+    return {name: fields[wire] for name, wire in OVERRIDES.items() if wire in fields}
+
+
+def _described(headers: Mapping[str, str]) -> Data:
+    described = {name: headers[name] for name in _KEPT if name in headers}
+    try:
+        "".join(described.values()).encode()
+    except UnicodeEncodeError:
+        raise invalid("the headers are not UTF-8") from None
+    return described
 
 
 def _etag(upload: Upload) -> str:
@@ -194,104 +217,3 @@ def _commit(asked: _Asked, values: Data, conditions: Mapping[str, str], connecti
 
 def _precondition_failed(headers: Mapping[str, str] | None = None) -> Refusal:
     return Refusal(412, "PRECONDITION_FAILED", "the object is not what the request expects", headers=headers)
-
-
-# --- bytes in: the body ----------------------------------------------------------------------------------------------
-
-
-async def _receive(request: web.BaseRequest, upload: Upload, most: int) -> None:
-    """Write a body to the disk as it comes; never more of it in memory than the connection's buffer."""
-    length = request.content_length
-    if length is not None and length > most:
-        raise _too_large(most)
-    try:
-        while chunk := await asyncio.wait_for(request.content.readany(), _IDLE):
-            if upload.size + len(chunk) > most:
-                raise _too_large(most)
-            await asyncio.to_thread(upload.write, chunk)
-    except TimeoutError:
-        raise Refusal(408, "REQUEST_TIMEOUT", f"no bytes came for {_IDLE:.0f} seconds", retryable=True) from None
-    except ConnectionError:
-        raise _incomplete() from None
-    if length is not None and upload.size != length:
-        raise _incomplete()
-    _check_md5(request.headers.get("Content-MD5"), upload)
-
-
-def _check_md5(told: str | None, upload: Upload) -> None:
-    if told is None:
-        return
-    try:
-        digest = base64.b64decode(told, validate=True)
-    except ValueError:
-        digest = b""
-    if digest != upload.md5.digest():
-        raise invalid("the bytes that came are not those of Content-MD5", **{"Content-MD5": "base64 of their MD5"})
-
-
-def _described(headers: Mapping[str, str]) -> Data:
-    described = {name: headers[name] for name in _KEPT if name in headers}
-    try:
-        "".join(described.values()).encode()
-    except UnicodeEncodeError:
-        raise invalid("the headers are not UTF-8") from None
-    return described
-
-
-def _too_large(most: int) -> Refusal:
-    return Refusal(413, "VALIDATION_ERROR", f"the object is larger than the {most} bytes that were signed")
-
-
-def _incomplete() -> Refusal:
-    return Refusal(400, "VALIDATION_ERROR", "the body came incomplete")
-
-
-# --- bytes out: the answer -------------------------------------------------------------------------------------------
-
-
-async def _send(request: web.BaseRequest, found: sa.Row[Any], file: BinaryIO, told: Mapping[str, str]) -> Answer:
-    modified = datetime.fromisoformat(found.modified)
-    chosen = select(request.method, request.headers, etag=found.etag, modified=modified, size=found.size)
-    if chosen.status == 412:
-        raise _precondition_failed(chosen.headers)
-    if chosen.status == 416:
-        raise Refusal(416, "RANGE_NOT_SATISFIABLE", f"the object has {found.size} bytes", headers=chosen.headers)
-    about = CIMultiDict(found.headers | dict(told) | dict(chosen.headers) | _HARMLESS | _CORS)
-    if chosen.status == 304:
-        kept = {name: about[name] for name in ("Cache-Control", "Expires") if name in about}
-        return web.Response(status=304, headers={**chosen.headers, **kept, **_CORS})
-    about.setdefault("Content-Type", "application/octet-stream")
-    response = web.StreamResponse(status=chosen.status, headers=about)
-    response.content_length = chosen.length
-    await response.prepare(request)
-    if request.method == "GET" and chosen.length:
-        await _stream(request, response, file, chosen.start, chosen.length)
-    return response
-
-
-def _overrides(fields: Mapping[str, str]) -> dict[str, str]:
-    return {name: fields[wire] for name, wire in OVERRIDES.items() if wire in fields}
-
-
-async def _stream(request: web.BaseRequest, response: Answer, file: BinaryIO, start: int, length: int) -> None:
-    """Send the bytes, by the kernel where the loop can; a connection on which not all of them went is cut off."""
-    transport = request.transport
-    if transport is None or transport.is_closing():
-        return
-    try:
-        sent = await asyncio.get_running_loop().sendfile(transport, file, start, length)
-    except NotImplementedError:  # a loop such as uvloop's
-        sent = await _copy(response, file, start, length)
-    except ConnectionError:
-        sent = 0
-    if sent != length:
-        transport.abort()
-
-
-async def _copy(response: Answer, file: BinaryIO, start: int, length: int) -> int:
-    await asyncio.to_thread(file.seek, start)
-    sent = 0
-    while chunk := await asyncio.to_thread(file.read, min(_CHUNK, length - sent)):
-        await response.write(chunk)
-        sent += len(chunk)
-    return sent

@@ -461,7 +461,7 @@ async def test_a_slow_client_is_waited_for(bucket: Bucket) -> None:
 async def test_who_is_silent_for_too_long_is_given_up(
     bucket: Bucket, blobs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("infrai_async.local._objects._IDLE", 0.2)
+    monkeypatch.setattr("infrai_async.local._transfer._IDLE", 0.2)
     async with nothing_left(blobs):
         reader, writer = await _raw(await bucket.url("PUT"), "PUT", "Content-Length: 10")
         writer.write(b"01234")
