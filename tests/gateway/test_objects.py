@@ -646,3 +646,23 @@ async def test_closing_finishes_an_upload_that_has_come_whole(without_postgres: 
             if not isinstance(answer, BaseException) and answer[0] == 200:
                 assert (await mine.get(str(number)))[2] == TEN * 10_000
     assert not list((without_postgres["data_dir"] / "objects").glob("*.part"))
+
+
+async def test_closing_does_not_wait_for_ever_for_clients_that_stall(
+    without_postgres: Any, ask_as: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("infrai_async.local._gateway._GRACE", 0.3)
+    async with LocalGateway(**without_postgres) as gateway:
+        mine = Bucket(ask_as(gateway))
+        await mine.api.post("/v1/storage/buckets", {"bucket": "b"})
+        await mine.put(b"x" * 20_000_000)
+        reading = await _raw(await mine.url("GET"), "GET")
+        writing = await _raw(await mine.url("PUT"), "PUT", "Content-Length: 10")
+        writing[1].write(b"01234")
+        await reading[0].readexactly(1000)
+        async with asyncio.timeout(10):
+            await gateway.aclose()
+    for _, writer in (reading, writing):
+        writer.close()
+    assert [path.stat().st_size for path in (without_postgres["data_dir"] / "objects").iterdir()] == [20_000_000]
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]

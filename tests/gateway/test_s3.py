@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from botocore.session import get_session
 from yarl import URL
 
@@ -179,6 +180,26 @@ async def test_a_store_that_is_away_is_503_and_costs_nothing(without_postgres: A
         assert SECRET not in answer.text
         assert (await api.get("/v1/storage/buckets")).data["items"] == []
         assert await api.balance() == 2 - 0.00001
+
+
+async def test_a_store_that_refuses_is_502_with_its_code_and_nothing_else(without_postgres: Any, ask_as: Any) -> None:
+    async def refuse(request: web.BaseRequest) -> web.Response:
+        told = f"<Error><Code>AccessDenied</Code><Message>{SECRET}</Message></Error>"
+        return web.Response(status=403, text=told, content_type="application/xml")
+
+    runner = web.ServerRunner(web.Server(refuse))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        port = runner.addresses[0][1]
+        async with LocalGateway(**without_postgres, s3_endpoint=f"http://127.0.0.1:{port}") as gateway:
+            answer = await ask_as(gateway).post("/v1/storage/buckets", {"bucket": "b"})
+            assert (answer.status, answer.code) == (502, "VENDOR_ERROR")
+            assert "AccessDenied" in answer.error["message"]
+            assert SECRET not in answer.text
+            assert await ask_as(gateway).balance() == 2
+    finally:
+        await runner.cleanup()
 
 
 async def test_a_store_of_another_region_is_asked_in_it(
