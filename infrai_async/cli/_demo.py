@@ -10,7 +10,9 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
 
+import aiohttp
 import asyncpg
+from yarl import URL
 
 from infrai_async import AsyncInfrai, Branch, Project, RolloutConfig
 from infrai_async.cli._output import Exit, complain, note, on_terminal, write_json, write_step, write_table
@@ -22,6 +24,7 @@ from infrai_async.local import LocalGateway
 _REGIONS: Final = ("us-east-1", "eu-central-1", "ap-southeast-1")
 _CONNECT_SECONDS: Final = 30
 _USERS: Final = 10
+_HELLO: Final = b"hello from the demo"
 _NOT_YET: Final = "not yet in the local gateway"
 
 
@@ -198,10 +201,13 @@ class _Demo:
 
     async def _store(self) -> None:
         bucket = (await self._client.storage.bucket.create(bucket="demo")).bucket
-        signed = await self._client.storage.object.presign(bucket=bucket, key="hello.txt", method="PUT")
-        url = signed.url.partition("?")[0]  # what follows is the signature
-        text = f"bucket {bucket!r}; {signed.method} {url} is signed (taking its bytes: {_NOT_YET})"
-        write_step("storage", text, bucket=bucket, method=signed.method, url=url, bytes=None)
+        upload = await self._client.storage.object.presign(bucket=bucket, key="hello.txt", method="PUT")
+        download = await self._client.storage.object.presign(bucket=bucket, key="hello.txt", method="GET")
+        read = await _round_trip(upload.url, download.url, _HELLO)
+        _check("the object", read, _HELLO)
+        url = upload.url.partition("?")[0]  # what follows is the signature
+        text = f"bucket {bucket!r}; put {len(_HELLO)} bytes to {url} and got them back, both over signed URLs"
+        write_step("storage", text, bucket=bucket, url=url, bytes=len(read))
 
     async def _deliver(self) -> None:
         distribution = await self._client.cdn.distribution.create(origin="https://example.com")
@@ -218,6 +224,14 @@ class _Demo:
         on = sum(map(bool, states))
         text = f"{flag.key!r}, rolled out to half of all, is on for {on} of {len(users)} users"
         write_step("flags", text, key=flag.key, users=len(users), on=on)
+
+
+async def _round_trip(upload: str, download: str, data: bytes) -> bytes:
+    async with aiohttp.ClientSession(raise_for_status=True) as session:
+        async with session.put(URL(upload, encoded=True), data=data):
+            pass
+        async with session.get(URL(download, encoded=True)) as answer:
+            return await answer.read()
 
 
 @asynccontextmanager

@@ -22,7 +22,14 @@ from infrai_async.local._envelope import Metadata, encode, failure, headers_of, 
 from infrai_async.local._execute import Executor
 from infrai_async.local._hosts import HostGuard, is_edge
 from infrai_async.local._keyring import hash_key
-from infrai_async.local._parse import parse_body, parse_idempotency_key, parse_params, parse_query, unknown_fields
+from infrai_async.local._parse import (
+    decompress,
+    parse_body,
+    parse_idempotency_key,
+    parse_params,
+    parse_query,
+    unknown_fields,
+)
 from infrai_async.local._recent import ACCOUNT, CAPABILITY
 from infrai_async.local._refusal import Refusal, invalid
 from infrai_async.local._routes import Match, Router
@@ -120,7 +127,8 @@ class Gateway:
 
     async def _read(self, request: web.BaseRequest, match: Match, account: str) -> Call:
         row = match.row
-        body = parse_body(await request.read()) if row.mutates else {}
+        encoding = request.headers.get("Content-Encoding", "")
+        body = parse_body(decompress(await request.read(), encoding)) if row.mutates else {}
         key = parse_idempotency_key(request.headers.get("Idempotency-Key"), body) if row.mutates else None
         params = parse_params(match, parse_query(request.rel_url.raw_query_string), body)
         return Call(

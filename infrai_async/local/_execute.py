@@ -70,9 +70,10 @@ class Executor:
             self._parts.wake()
         return attrs.evolve(step, data=service.present(self._parts, step.data))
 
-    async def resume(self) -> None:
-        """Carry on what was running when the last gateway on this state ended."""
-        running = sa.select(OPERATIONS.c.id).where(OPERATIONS.c.state == "running").order_by(OPERATIONS.c.started)
+    async def resume(self, service: str) -> None:
+        """Carry on what of a service (``"db."``) was running when the last gateway on this state ended."""
+        theirs = (OPERATIONS.c.state == "running") & OPERATIONS.c.capability.startswith(service)
+        running = sa.select(OPERATIONS.c.id).where(theirs).order_by(OPERATIONS.c.started)
         ids = await self._parts.store.run(lambda connection: connection.scalars(running).all())
         await asyncio.gather(*(self._work(id) for id in ids), return_exceptions=True)
 
@@ -139,9 +140,10 @@ def _begin(call: Call, service: Service, connection: Connection) -> Outcome | _P
     nano = price_of(call.row)
     if nano:
         _spend(call, connection, nano)
-    if call.row.mutates and (call.key is not None or service.effect is not None):
-        _remember(call, connection, id, "running" if service.effect else "done", nano, data)
-    return _Pending(id, nano) if service.effect else Outcome(data, nano)
+    effect = service.has_effect(call.parts)
+    if call.row.mutates and (call.key is not None or effect):
+        _remember(call, connection, id, "running" if effect else "done", nano, data)
+    return _Pending(id, nano) if effect else Outcome(data, nano)
 
 
 def _again(call: Call, before: sa.Row[Any]) -> Outcome | _Pending:

@@ -17,6 +17,7 @@ from aiohttp import web
 
 from infrai_async.local import _page
 from infrai_async.local._app import Door, Gateway
+from infrai_async.local._blobs import Blobs
 from infrai_async.local._closing import to_the_end
 from infrai_async.local._envelope import NANO
 from infrai_async.local._execute import Executor
@@ -26,8 +27,10 @@ from infrai_async.local._janitor import Janitor
 from infrai_async.local._keeper import Keeper
 from infrai_async.local._keyring import FIRST_ACCOUNT, Keyring
 from infrai_async.local._lock import Lock
+from infrai_async.local._objects import Objects
 from infrai_async.local._postgres import Postgres
 from infrai_async.local._refusal import to_come
+from infrai_async.local._s3 import S3
 from infrai_async.local._server import Server
 from infrai_async.local._service import Parts, iso
 from infrai_async.local._store import Store
@@ -54,12 +57,13 @@ class LocalGateway:
         port: the port to listen on; 0 takes the one that this data directory had last, if it is free, else any.
         postgres_dsn: ``postgresql://...`` of a server that exists; default: one of our own is started.
         postgres_bin: the directory with the programs of the Postgres to start.
-        s3_endpoint: reserved for an S3-compatible store.
+        s3_endpoint: ``http://host:port`` of an S3-compatible store that keeps the objects, instead of us; its
+            credentials are ``AWS_ACCESS_KEY_ID`` and ``AWS_SECRET_ACCESS_KEY``, and ``AWS_REGION`` its region, if any.
         credit: what the wallet of a new account holds, in USD.
         allow_hosts: further names that requests may address the gateway by, besides loopback ones and ``host``.
 
     Raises:
-        ValueError: ``s3_endpoint`` is given, or ``credit`` is no amount of money.
+        ValueError: ``s3_endpoint`` or its credentials cannot be used, or ``credit`` is no amount of money.
     """
 
     def __init__(
@@ -74,8 +78,7 @@ class LocalGateway:
         credit: str | Decimal = "2.00",
         allow_hosts: Iterable[str] = (),
     ) -> None:
-        if s3_endpoint is not None:
-            raise ValueError("s3_endpoint: an S3 store behind the local gateway is still to come")
+        self._s3 = None if s3_endpoint is None else S3(s3_endpoint)
         self._data_dir = None if data_dir is None else Path(data_dir)
         self._host = host
         self._port = port
@@ -163,7 +166,12 @@ class LocalGateway:
         store = Store(state / "state.db")
         undo.push_async_callback(store.aclose)
         await store.open()
-        parts = Parts(store=store, keyring=Keyring.open(state), credit=self._credit)
+        blobs = Blobs(directory / "objects", store)
+        await blobs.open()
+        if self._s3 is not None:
+            undo.push_async_callback(self._s3.aclose)
+            await self._s3.open()
+        parts = Parts(store=store, keyring=Keyring.open(state), credit=self._credit, blobs=blobs, s3=self._s3)
         await store.run(partial(open_account, parts=parts, id=FIRST_ACCOUNT, now=iso(datetime.now(UTC))))
         janitor = Janitor(parts)
         parts.wake = janitor.wake
@@ -173,8 +181,12 @@ class LocalGateway:
         undo.push_async_callback(janitor.aclose, _GRACE if self._data_dir else 0)
         undo.push_async_callback(executor.drain)
         undo.push_async_callback(keeper.aclose)
+        if self._s3 is not None:
+            await executor.resume("storage.")
         janitor.start()
-        self._gateway = Gateway(parts, executor, self._guard, _doors(parts))
+        objects = Objects(parts)
+        undo.push_async_callback(objects.drain)
+        self._gateway = Gateway(parts, executor, self._guard, _doors(parts, objects))
         await self._listen(state, parts, self._gateway, undo)
         self._parts = parts
 
@@ -235,10 +247,10 @@ def _taken(state: Path) -> Lock:
         raise OSError(error.errno, told, error.filename) from None
 
 
-def _doors(parts: Parts) -> dict[str, Door]:
+def _doors(parts: Parts, objects: Objects) -> dict[str, Door]:
     return {
         "": partial(_page.answer, parts),
-        "objects": _closed("presigned uploads and downloads are"),
+        "objects": objects,
         "edge": _closed("the edge is"),
         "checkout": _closed("the checkout page is"),
     }
@@ -253,7 +265,7 @@ def _closed(what: str) -> Door:
 
 async def _make_whole(janitor: Janitor, executor: Executor, postgres: Postgres) -> None:
     await janitor.reconcile(postgres)
-    await executor.resume()
+    await executor.resume("db.")
     janitor.wake()
 
 

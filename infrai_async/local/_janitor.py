@@ -1,4 +1,4 @@
-"""Clears up in the background: databases that nothing refers to any more, idempotency keys whose time is over.
+"""Clears up in the background: databases and blobs that nothing refers to any more, idempotency keys that are too old.
 
 What is to go is marked in the state, in the transaction that deletes it; so it goes now, or after a crash at the next
 start. Dropping a database makes Postgres write a checkpoint, which no caller should have to wait for.
@@ -76,6 +76,7 @@ class Janitor:
         """Do what there is to do, and return whether all of it is done; no failure ends the janitor."""
         try:
             await self._parts.store.run(lambda connection: sweep(connection, time.time()))
+            await self._parts.blobs.clear()
             return await self._drop_marked()
         except Exception:
             _logger.exception("clearing up failed; it is tried again")

@@ -44,6 +44,10 @@ class Keyring:
         """Return the password of a database's role."""
         return self._derive("database", database)
 
+    def signing_secret(self, bucket: str) -> str:
+        """Return what the URLs of a bucket's objects are signed with."""
+        return self._derive("objects", bucket)
+
 
 def hash_key(api_key: str) -> str:
     """Return what the state keeps of an API key; equal hashes give nothing away through timing."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NoReturn, cast
 from urllib.parse import parse_qsl
@@ -15,6 +16,29 @@ from infrai_async.models import JSON
 
 _MISSING: Final = object()
 _INT64: Final = 2**63
+_LARGEST: Final = 2**20
+
+
+def decompress(raw: bytes, encoding: str) -> bytes:
+    """Undo a body's ``Content-Encoding``, as far as a mebibyte goes.
+
+    Raises:
+        Refusal: 415, it is another than gzip and deflate; 413, it hides more; 400, it is garbled.
+    """
+    if not raw or encoding.strip().lower() in ("", "identity"):
+        return raw
+    if encoding.strip().lower() not in ("gzip", "x-gzip", "deflate"):
+        raise Refusal(415, "VALIDATION_ERROR", "of a body's encodings gzip and deflate can be undone")
+    decoder = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # finds out which of the two it is
+    try:
+        plain = decoder.decompress(raw, _LARGEST)
+    except zlib.error:
+        raise invalid("the body is not what its Content-Encoding says") from None
+    if len(plain) == _LARGEST:
+        raise Refusal(413, "VALIDATION_ERROR", "the body is larger than 1 MiB")
+    if not decoder.eof:
+        raise invalid("the body came incomplete")
+    return plain
 
 
 def parse_body(raw: bytes) -> dict[str, JSON]:

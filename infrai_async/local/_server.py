@@ -15,8 +15,8 @@ class Server(web.Server):
     """Hands every request to one handler."""
 
     def __call__(self) -> web.RequestHandler:
-        """Return what speaks HTTP on one connection."""
-        return _Connection(self, loop=asyncio.get_running_loop(), access_log=None)  # type: ignore[arg-type] # AppRunner's too
+        """Return what speaks HTTP on one connection; what a body was encoded with is its receiver's to undo."""
+        return _Connection(self, loop=asyncio.get_running_loop(), access_log=None, auto_decompress=False)  # type: ignore[arg-type] # AppRunner's too
 
 
 class _Connection(web.RequestHandler):

@@ -12,12 +12,14 @@ from typing import Any, Final, TypeAlias
 import attrs
 from sqlalchemy import Connection, Table
 
+from infrai_async.local._blobs import Blobs
 from infrai_async.local._envelope import NANO
 from infrai_async.local._keyring import Keyring
 from infrai_async.local._postgres import Postgres
 from infrai_async.local._recent import RecentCalls
 from infrai_async.local._refusal import Refusal, invalid, not_found
 from infrai_async.local._routes import Row
+from infrai_async.local._s3 import S3
 from infrai_async.local._state import find
 from infrai_async.local._store import Store
 
@@ -32,6 +34,8 @@ class Parts:
         store: runs jobs against the state.
         keyring: derives every secret.
         credit: what a new account starts with, in nano-dollars.
+        blobs: the bytes of the objects that are kept here.
+        s3: the store that keeps them instead, if there is one.
         base_url: the gateway's address.
         postgres: the server; there before any ``db`` call runs, and away while one that died is started again.
         postgres_settled: there is nothing to wait for: it is there, or it cannot be had.
@@ -43,6 +47,8 @@ class Parts:
     store: Store
     keyring: Keyring
     credit: int
+    blobs: Blobs
+    s3: S3 | None = None
     base_url: str = ""
     postgres: Postgres | None = None
     postgres_settled: asyncio.Event = attrs.field(factory=asyncio.Event)
@@ -100,11 +106,13 @@ class Effect:
         perform: does it; called again after a crash with the same data, so what is done already counts as done.
         finish: makes the result visible and says whether it is still wanted.
         undo: takes back what the first transaction wrote.
+        needed: says whether this gateway has anything to do there.
     """
 
     perform: Callable[[Parts, Data], Awaitable[None]]
     finish: Callable[[Connection, Data], bool]
     undo: Callable[[Connection, Data], None]
+    needed: Callable[[Parts], bool] = lambda parts: True
 
 
 @attrs.frozen(kw_only=True)
@@ -120,6 +128,10 @@ class Service:
     run: Callable[[Call, Connection], Data]
     effect: Effect | None = None
     present: Callable[[Parts, Data], Data] = _same
+
+    def has_effect(self, parts: Parts) -> bool:
+        """Say whether a call is not done with its transaction."""
+        return self.effect is not None and self.effect.needed(parts)
 
 
 SERVICES: Final[dict[str, Service]] = {}

@@ -53,6 +53,18 @@ DATABASES: Final = Table(
     Column("name", String, primary_key=True),
     Column("doomed", Boolean, nullable=False),
 )
+OBJECTS: Final = Table(
+    "objects",
+    METADATA,
+    Column("bucket_id", String, primary_key=True),
+    Column("key", String, primary_key=True),
+    Column("blob", String, nullable=False, unique=True),
+    Column("size", BigInteger, nullable=False),
+    Column("etag", String, nullable=False),
+    Column("headers", sa.JSON, nullable=False),
+    Column("modified", String, nullable=False),
+)
+DOOMED_BLOBS: Final = Table("doomed_blobs", METADATA, Column("blob", String, primary_key=True))
 TRAFFIC: Final = Table(
     "traffic",
     METADATA,

@@ -75,7 +75,7 @@ def test_what_cannot_be_typed_is_a_usage_error(arguments: list[str], capsys: pyt
 
 
 def test_a_setting_that_the_gateway_refuses_is_a_usage_error(infrai: Run) -> None:
-    done = infrai("local", "--s3-endpoint", "http://127.0.0.1:9000")
+    done = infrai("local", "--s3-endpoint", "127.0.0.1:9000")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("infrai-async: s3_endpoint: ")
     assert done.stderr.count("\n") == 1

@@ -203,11 +203,6 @@ async def test_a_closed_gateway_can_be_started_again(without_postgres: Any, ask_
             assert await ask_as(gateway).balance() == 2
 
 
-def test_an_s3_store_is_still_to_come() -> None:
-    with pytest.raises(ValueError, match="still to come"):
-        LocalGateway(s3_endpoint="http://127.0.0.1:9000")
-
-
 async def test_many_answers_at_once_all_come(gateway: LocalGateway, api: Any) -> None:
     answers = await asyncio.gather(*(api.post("/v1/flags/set", {"key": f"k{n}"}) for n in range(300)))
     assert {answer.status for answer in answers} == {200}
