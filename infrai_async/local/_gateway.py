@@ -17,6 +17,7 @@ from aiohttp import web
 
 from infrai_async.local._app import Door, Gateway
 from infrai_async.local._closing import to_the_end
+from infrai_async.local._edge import Edge
 from infrai_async.local._envelope import NANO
 from infrai_async.local._execute import Executor
 from infrai_async.local._homes import PREFIX, private, remove
@@ -173,7 +174,10 @@ class LocalGateway:
         undo.push_async_callback(executor.drain)
         undo.push_async_callback(keeper.aclose)
         janitor.start()
-        self._gateway = Gateway(parts, executor, self._guard, _doors())
+        edge = Edge(parts, state)
+        undo.push_async_callback(edge.aclose)
+        edge.start()
+        self._gateway = Gateway(parts, executor, self._guard, _doors(edge))
         await self._listen(state, parts, self._gateway, undo)
         self._parts = parts
 
@@ -234,10 +238,10 @@ def _taken(state: Path) -> Lock:
         raise OSError(error.errno, told, error.filename) from None
 
 
-def _doors() -> dict[str, Door]:
+def _doors(edge: Edge) -> dict[str, Door]:
     return {
         "objects": _closed("presigned uploads and downloads are"),
-        "edge": _closed("the edge is"),
+        "edge": edge.answer,
         "checkout": _closed("the checkout page is"),
     }
 

@@ -23,6 +23,10 @@ from infrai_async.local._store import Store
 Data: TypeAlias = dict[str, Any]
 
 
+async def _nothing() -> None:
+    pass
+
+
 @attrs.define(kw_only=True)
 class Parts:
     """What the services of one gateway work with.
@@ -36,6 +40,8 @@ class Parts:
         postgres_settled: there is nothing to wait for: it is there, or it cannot be had.
         postgres_missing: why none can be had, if so.
         wake: says that there is something to clear up.
+        edge_changed: says that a distribution is no longer what the edge knows of it.
+        count_traffic: writes down what the edge counted so far.
     """
 
     store: Store
@@ -46,6 +52,8 @@ class Parts:
     postgres_settled: asyncio.Event = attrs.field(factory=asyncio.Event)
     postgres_missing: str | None = None
     wake: Callable[[], None] = lambda: None
+    edge_changed: Callable[[str], None] = lambda id: None
+    count_traffic: Callable[[], Awaitable[None]] = _nothing
 
     def checkout_url(self, id: str) -> str:
         """Return the address of the page on which something is paid."""
@@ -112,11 +120,13 @@ class Service:
         run: does the work in one transaction and returns what is remembered under the idempotency key.
         effect: what comes after it, if anything.
         present: makes of what ``run`` returned what the caller sees; secrets and addresses come in only here.
+        before: what has to be done before ``run``, if anything.
     """
 
     run: Callable[[Call, Connection], Data]
     effect: Effect | None = None
     present: Callable[[Parts, Data], Data] = _same
+    before: Callable[[Parts], Awaitable[None]] | None = None
 
 
 SERVICES: Final[dict[str, Service]] = {}
@@ -126,12 +136,16 @@ Run: TypeAlias = Callable[[Call, Connection], Data]
 
 
 def serves(
-    id: str, *, effect: Effect | None = None, present: Callable[[Parts, Data], Data] = _same
+    id: str,
+    *,
+    effect: Effect | None = None,
+    present: Callable[[Parts, Data], Data] = _same,
+    before: Callable[[Parts], Awaitable[None]] | None = None,
 ) -> Callable[[Run], Run]:
     """Register a function as the service of a capability."""
 
     def register(run: Run) -> Run:
-        SERVICES[id] = Service(run=run, effect=effect, present=present)
+        SERVICES[id] = Service(run=run, effect=effect, present=present, before=before)
         return run
 
     return register

@@ -43,7 +43,8 @@ def test_a_range_beyond_the_end_is_416_and_says_where_the_end_is(asked: str) -> 
 
 
 @pytest.mark.parametrize(
-    "asked", ["bytes=5-2", "bytes=-", "bytes=0-1,3-4", "bytes=a-b", "items=0-1", "", "bytes=\u0661-\u0662", "bytes=+1-2"]
+    "asked",
+    ["bytes=5-2", "bytes=-", "bytes=0-1,3-4", "bytes=a-b", "items=0-1", "", "bytes=\u0661-\u0662", "bytes=+1-2"],
 )
 def test_what_is_no_single_range_of_bytes_gets_all(asked: str) -> None:
     assert chosen({"Range": asked}) == (200, 0, 10, None)
