@@ -11,6 +11,7 @@ made through another gateway on the same state within that second, purges includ
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 import time
 from collections import Counter
@@ -48,12 +49,15 @@ from infrai_async.local._service import Data, Parts
 from infrai_async.local._shelf import Entry, Key, Shelf
 from infrai_async.local._traffic import Traffic
 
+_logger = logging.getLogger(__name__)
 _TRUSTED: Final = 1.0
 _MOST_KNOWN: Final = 10_000
 _LARGEST: Final = 2**28
 """Bytes of the largest body that is kept."""
 _WINDOW: Final = 2**20
 """Bytes of a body that is not kept by which its fastest reader may be ahead of its slowest."""
+_AT_ONCE: Final = 2**16
+"""Bytes of a body that go out together with their head."""
 _NEVER_SENT: Final = ("cache-tag", "surrogate-key", "age")
 _FOR_HTTPS: Final = "whatever ends TLS before the gateway says so with X-Forwarded-Proto: https"
 _FAILED: Final = frozenset({500, 502, 503, 504})
@@ -117,7 +121,7 @@ class _Asked:
     method: str
     key: Key
     headers: Headers
-    sent: CIMultiDict[str]
+    client: str | None
     settings: Data
 
     @property
@@ -177,8 +181,8 @@ class Edge:
         try:
             if request.method not in ("GET", "HEAD"):
                 return await self._pass(request, settings, target)
-            sent = request_headers(request.headers, request.remote, cached=True)
-            return await self._read(request, _Asked(request.method, (id, target), request.headers, sent, settings))
+            asked = _Asked(request.method, (id, target), request.headers, request.remote, settings)
+            return await self._read(request, asked)
         except Refusal:
             self._traffic.count(id, hit=False, size=0)
             raise
@@ -200,6 +204,8 @@ class Edge:
         known = self._known.get(id)
         if known is not None and time.monotonic() - known.read < _TRUSTED:
             return known.settings
+        if len(self._known) > _MOST_KNOWN:
+            self._known.clear()
         changes, read = self._changes[id], time.monotonic()
         settings, generation, purges = await self._parts.store.run(partial(read_for_edge, id))
         if changes == self._changes[id]:
@@ -211,8 +217,6 @@ class Edge:
         if now.settings is None:
             del self._changes[id]
         else:
-            if len(self._known) >= _MOST_KNOWN:
-                self._known.clear()
             self._known[id] = now
         if before is None or now.settings is None or _is_another(before, now, len(purges)):
             self._drop(id, Purge(everything=True), ())
@@ -222,11 +226,12 @@ class Edge:
                 self._drop(id, purge, now.settings["tags"])
 
     def _drop(self, id: str, purge: Purge, tags: Iterable[str]) -> None:
-        """Throw away what is purged; nothing that is still coming is kept, since its tags may not be known yet."""
+        """Throw away what is purged, and keep nothing that is still coming and may be: its tags are not known yet."""
         own = frozenset(tags)
         self._shelf.drop(id, lambda target, answer: purge.hits(target, answer.tags | own))
         for key in [key for key in self._flights if key[0] == id]:
-            self._detach(key)
+            if purge.tags or purge.hits(key[1], own):
+                self._detach(key)
 
     def _detach(self, key: Key) -> None:
         for flight in self._flights.pop(key, ()):
@@ -281,9 +286,11 @@ class Edge:
     async def _fly(self, flight: _Flight, asked: _Asked, kept: Entry | None) -> None:
         try:
             await self._fetch(flight, asked, kept)
-        except (Refusal, *_ORIGIN_FAILURES) as error:
+        except Exception as error:
             if not flight.found.done():
                 self._fail(flight, asked, kept, error)
+            elif not isinstance(error, _ORIGIN_FAILURES):
+                _logger.exception("a fetch failed")
         finally:
             flight.found.cancel()
             flights = self._flights.get(asked.key, [])
@@ -292,17 +299,18 @@ class Edge:
             if not flights:
                 self._flights.pop(asked.key, None)
 
-    def _fail(self, flight: _Flight, asked: _Asked, kept: Entry | None, error: BaseException) -> None:
+    def _fail(self, flight: _Flight, asked: _Asked, kept: Entry | None, error: Exception) -> None:
         if kept is not None and kept.answer.is_tolerable(time.monotonic(), asked.ttl, "stale-if-error"):
             flight.found.set_result(_Found(kept, "STALE", True))
         else:
-            flight.found.set_exception(error if isinstance(error, Refusal) else as_refusal(error))
+            flight.found.set_exception(as_refusal(error) if isinstance(error, _ORIGIN_FAILURES) else error)
             flight.found.exception()  # whoever waits has it; asyncio need not report it a second time
 
     async def _fetch(self, flight: _Flight, asked: _Asked, kept: Entry | None) -> None:
         began = time.monotonic()
         url = origin_url(asked.settings["origin"], asked.key[1])
-        asking = asked.sent if kept is None else CIMultiDict([*asked.sent.items(), *kept.answer.validators().items()])
+        asking = request_headers(asked.headers, asked.client, cached=True)
+        asking.update(kept.answer.validators() if kept else {})
         async with self._origins.request(asked.method, url, asking) as response:
             now, headers = time.monotonic(), end_to_end(response.headers)
             born = now - initial_age(headers, datetime.now(UTC), now - began)
@@ -348,25 +356,17 @@ class Edge:
     # --- what is sent --------------------------------------------------------------------------------------------
 
     async def _send(self, request: web.BaseRequest, asked: _Asked, found: _Found) -> web.StreamResponse:
-        told, body = found.entry.answer, found.entry.body
-        headers = end_to_end(told.headers, _NEVER_SENT)
-        size = _content_length(headers)
-        status, start, length = told.status, 0, size
-        if told.status == 200:
-            etag, modified = headers.get("ETag"), http_date(headers.get("Last-Modified"))
-            chosen = select(request.method, request.headers, etag=etag, modified=modified, size=size)
-            status, start, length = chosen.status, chosen.start, chosen.length
-            headers.update(chosen.headers)
-        _describe(headers, status, length)
-        headers["Age"] = str(max(0, int(time.monotonic() - told.born)))
-        headers["X-Cache"] = found.label
-        headers["Via"] = ", ".join((*told.headers.getall("Via", ()), VIA))
-        sent = 0
-        response = web.StreamResponse(status=status, headers=headers)
+        status, headers, start, length = _selected(request, found)
+        left = 0 if request.method == "HEAD" else sys.maxsize if length is None else length
+        body, sent = found.entry.body, 0
         try:
             with body.reader(start) as reader:
+                if left <= min(_AT_ONCE, body.size - start):
+                    chunk = await reader.read(left) if left else b""
+                    sent = len(chunk)
+                    return web.Response(status=status, headers=headers, body=chunk)
+                response = web.StreamResponse(status=status, headers=headers)
                 await response.prepare(request)
-                left = 0 if request.method == "HEAD" else sys.maxsize if length is None else length
                 while left and (chunk := await reader.read(left)):
                     await response.write(chunk)
                     sent, left = sent + len(chunk), left - len(chunk)
@@ -444,6 +444,25 @@ def _check(request: web.BaseRequest, settings: Data) -> None:
         )
     if loops(request.headers):
         raise Refusal(508, "CDN_LOOP", "the request has come through this edge before", retryable=False)
+
+
+def _selected(request: web.BaseRequest, found: _Found) -> tuple[int, CIMultiDict[str], int, int | None]:
+    """Return what is sent of an entry: status, headers, where in the body it begins, and its length, if known."""
+    told, headers = found.entry.answer, found.entry.answer.headers.copy()
+    for name in _NEVER_SENT:
+        headers.popall(name, None)
+    size = _content_length(headers)
+    status, start, length = told.status, 0, size
+    if told.status == 200:
+        etag, modified = headers.get("ETag"), http_date(headers.get("Last-Modified"))
+        chosen = select(request.method, request.headers, etag=etag, modified=modified, size=size)
+        status, start, length = chosen.status, chosen.start, chosen.length
+        headers.update(chosen.headers)
+    _describe(headers, status, length)
+    headers["Age"] = str(max(0, int(time.monotonic() - told.born)))
+    headers["X-Cache"] = found.label
+    headers["Via"] = ", ".join((*told.headers.getall("Via", ()), VIA))
+    return status, headers, start, length
 
 
 def _content_length(headers: Headers) -> int | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import uuid
 from datetime import UTC, datetime
 from typing import Any
 
+import hishel
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -178,3 +180,28 @@ def test_a_purge_by_path_hits_what_begins_so(prefixes: list[str], rest: str) -> 
     assert hit or not any(rest.startswith(prefix.removeprefix("/")) for prefix in prefixes if "%" not in prefix + rest)
     assert Purge(everything=True).hits("/" + rest, frozenset())
     assert not Purge(tags=frozenset("x")).hits("/" + rest, frozenset("y"))
+
+
+@given(
+    st.lists(
+        st.sampled_from(["public", "private", "no-store", "no-cache", "must-revalidate", "max-age=60", "s-maxage=0"]),
+        unique=True,
+    ),
+    st.sampled_from([200, 206, 301, 302, 304, 404, 418, 500]),
+    st.booleans(),
+)
+def test_another_implementation_of_the_rfc_decides_the_same(said: list[str], status: int, authorized: bool) -> None:
+    """All that is kept here, it would keep; and what says its lifetime itself is fresh here when it is there."""
+    sent = {"Authorization": "x"} if authorized else {}
+    now = datetime.now(UTC).strftime("%a, %d %b %Y %H:%M:%S GMT")
+    headers = {"Cache-Control": ", ".join(said), "Date": now, "ETag": '"1"'}
+    request = hishel.Request("GET", "http://a/", hishel.Headers(sent))
+    response = hishel.Response(status, hishel.Headers(headers))
+    told = made(headers, status, sent)
+    stored = hishel.CacheMiss(hishel.CacheOptions(shared=True), request).next(response)
+    if told.may_be_kept(CIMultiDict(sent), 100):
+        assert isinstance(stored, hishel.StoreAndUse)
+    if told.explicit is not None:
+        kept = hishel.Entry(uuid.uuid4(), request, response)
+        used = hishel.IdleClient(hishel.CacheOptions(shared=True)).next(request, [kept])
+        assert told.is_fresh(0, 100) == isinstance(used, hishel.FromCache)

@@ -290,6 +290,20 @@ async def test_stale_if_error(distribution: Any, origin: Origin, directive: str,
     assert (got.status, got.body) == ((200, b"hello") if status == 200 else (500, b"broken"))
 
 
+async def test_stale_if_error_when_the_origin_is_gone(distribution: Any, origin: Origin) -> None:
+    async def gone(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+    origin.headers = {"Cache-Control": "max-age=0, stale-if-error=60", "ETag": '"1"'}
+    client = await distribution()
+    await client.get()
+    origin.handler = gone
+    assert [((got := await client.get()).cache, got.body) for _ in range(2)] == [("STALE", b"hello")] * 2
+    assert (await client.get("/other")).status == 502
+
+
 # --- parts and conditions --------------------------------------------------------------------------------------------
 
 
