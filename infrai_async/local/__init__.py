@@ -6,8 +6,9 @@ It imports the capability table and the models, and nothing else of the package;
     _app _server   HTTP: one handler for all calls      _db _storage _cdn _flags _wallet _discovery   the services
     _routes _parse _envelope _refusal _hosts   HTTP's plain parts, without I/O
     _execute    once, paid for, remembered              _rollout      what a flag evaluates to
-    _edge       a distribution's answers; _origin: how it asks; _traffic: what it counts
-    _caching    what may be kept, how long, for whom; _shelf _body: where it is; _conditional: which part is sent
+    _edge       what a distribution answers             _fetching _shelf _body   what is kept, and how it is got
+    _caching    what may be kept, how long, for whom    _distributions _traffic  what the edge knows and counts
+    _origin     how origins are asked, and which        _conditional  which part of something is sent
     _store      the writer thread; _state: the tables   _postgres ... databases on a real server
     _keeper     Postgres again when it died             _closing _lock   ends wholly; one gateway at a time
     _janitor    clears up in the background             _keyring      every secret, from one

@@ -47,6 +47,11 @@ class Body:
         return self.size <= self._capacity
 
     @property
+    def joinable(self) -> bool:
+        """Whether it can be read from its first byte and, as far as is known, to its last."""
+        return self.whole and not self.broken
+
+    @property
     def in_memory(self) -> bool:
         """Whether it occupies memory rather than a file."""
         return self.size <= IN_MEMORY

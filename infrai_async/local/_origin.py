@@ -29,6 +29,8 @@ from infrai_async.local._refusal import Refusal, invalid
 CDN_ID: Final = f"infrai-{secrets.token_hex(8)}"
 """This process's name in ``CDN-Loop`` (RFC 8586)."""
 VIA: Final = "1.1 infrai-edge"
+FAILURES: Final = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
+"""What it may come to when an origin is asked; names that cannot be looked up are a ``ValueError``."""
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=10, sock_connect=10, sock_read=30)
 _CONNECTIONS: Final = 256
 _FORBIDDEN: Final = tuple(

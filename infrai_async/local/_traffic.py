@@ -30,6 +30,18 @@ class Traffic:
         self._store = store
         self._counts: dict[tuple[str, int], list[int]] = {}
         self._one_at_a_time = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to write down what is counted."""
+        self._task = asyncio.create_task(self._run())
+
+    async def aclose(self) -> None:
+        """End, with all written down."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+        await self.flush()
 
     def count(self, distribution: str, *, hit: bool, size: int) -> None:
         """Count a request and the bytes that it was answered."""
@@ -51,7 +63,7 @@ class Traffic:
                     self._counts[key] = [now[0] + hits, now[1] + misses, now[2] + size]
                 raise
 
-    async def run(self) -> None:
+    async def _run(self) -> None:
         """Write down what was counted, again and again; no failure ends it."""
         while True:
             await asyncio.sleep(_EVERY)
