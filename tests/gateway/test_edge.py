@@ -682,6 +682,20 @@ async def test_figures_survive_a_restart_and_are_by_time(without_postgres: Any, 
         assert (await client.stats())["requests"] == 6
 
 
+async def test_figures_are_written_down_though_nobody_asks(without_postgres: Any, ask_as: Any, origin: Origin) -> None:
+    async with LocalGateway(**without_postgres) as gateway:
+        api = ask_as(gateway)
+        client = Client(api, (await api.post("/v1/cdn/distribution/create", {"origin": origin.url})).data)
+        for _ in range(3):
+            await client.get()
+        written = "select sum(hits), sum(misses), sum(bytes_served) from traffic"
+        deadline = time.monotonic() + 10
+        with closing(sqlite3.connect(without_postgres["data_dir"] / "state" / "state.db")) as database:
+            while database.execute(written).fetchone() != (2, 1, 15):
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.1)
+
+
 async def test_a_failed_fetch_is_counted_as_a_miss(distribution: Any) -> None:
     client = await distribution(origin="http://127.0.0.1:1")
     await client.get()
