@@ -7,6 +7,9 @@ It imports the capability table and the models, and nothing else of the package;
     _routes _parse _envelope _refusal _hosts   HTTP's plain parts, without I/O
     _execute    once, paid for, remembered              _evaluation   what a flag evaluates to
     _operators _rules   whom a flag's rules are for     _rollout      who is inside, and gets which variant
+    _edge       what a distribution answers             _fetching _shelf _body   what is kept, and how it is got
+    _caching    what may be kept, how long, for whom    _distributions _traffic  what the edge knows and counts
+    _origin     how origins are asked, and which
     _store      the writer thread; _state: the tables   _postgres ... databases on a real server
     _objects    bytes in and out by presigned URL       _blobs _s3    where the bytes are: here, or in a store
     _transfer   a body to a file, a file to an answer

@@ -8,10 +8,12 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from infrai_async.local._caching import Purge
 from infrai_async.local._paging import list_page
 from infrai_async.local._refusal import invalid
 from infrai_async.local._service import Call, Data, Parts, check_name, existing, iso, new_id, serves
-from infrai_async.local._state import DISTRIBUTIONS, TRAFFIC, add, arrive
+from infrai_async.local._state import DISTRIBUTIONS, PURGES, TRAFFIC, add, arrive, document
+from infrai_async.local._traffic import COUNTED
 
 _SETTINGS = (
     "origin",
@@ -34,9 +36,28 @@ _DEFAULTS = {
 }
 
 
+_PURGES = 100
+"""How many purges are written down; an edge that is further behind throws everything away."""
+
+
 def edge_hostname(id: str) -> str:
     """Return the host name under which a distribution is served."""
     return f"{id.replace('_', '-')}.edge.localhost"
+
+
+def id_of_edge(hostname: str) -> str:
+    """Return the distribution that is served under a host name."""
+    return hostname.partition(".")[0].replace("-", "_")
+
+
+def read_for_edge(id: str, connection: Connection) -> tuple[Data | None, int, list[tuple[int, Purge]]]:
+    """Return what the edge has to know: a distribution, if it is there, its last purge's number, its last purges."""
+    there = sa.select(DISTRIBUTIONS).where(DISTRIBUTIONS.c.id == id, DISTRIBUTIONS.c.seq.is_not(None))
+    row = connection.execute(there).one_or_none()
+    numbered = sa.select(PURGES.c.generation, PURGES.c.selectors).where(PURGES.c.distribution_id == id)
+    found = connection.execute(numbered.order_by(PURGES.c.generation)).all()
+    purges = [(number, Purge(tuple(of["paths"]), frozenset(of["tags"]), of["everything"])) for number, of in found]
+    return None if row is None else document(row), purges[-1][0] if purges else 0, purges
 
 
 def _with_addresses(parts: Parts, data: Data) -> Data:
@@ -47,6 +68,20 @@ def _with_addresses(parts: Parts, data: Data) -> Data:
         "edge_url": f"{parts.base_url}/edge/{id}",
         "edge_hostname": edge_hostname(id),
     }
+
+
+def _changed(parts: Parts, data: Data) -> Data:
+    """Let the edge know, now that it is durable, and before the caller does."""
+    parts.edge_changed(data["id"])
+    return data
+
+
+def _changed_with_addresses(parts: Parts, data: Data) -> Data:
+    return _with_addresses(parts, _changed(parts, data))
+
+
+def _done(parts: Parts, data: Data) -> Data:
+    return {name: value for name, value in _changed(parts, data).items() if name != "id"}
 
 
 def _items_with_addresses(parts: Parts, page: Data) -> Data:
@@ -87,7 +122,7 @@ def list_distributions(call: Call, connection: Connection) -> Data:
     return list_page(call, connection, DISTRIBUTIONS)
 
 
-@serves("cdn.distribution.update", present=_with_addresses)
+@serves("cdn.distribution.update", present=_changed_with_addresses)
 def update_distribution(call: Call, connection: Connection) -> Data:
     before, settings = _find(call, connection), _settings(call)
     if settings:
@@ -95,19 +130,30 @@ def update_distribution(call: Call, connection: Connection) -> Data:
     return before | settings
 
 
-@serves("cdn.distribution.delete")
+@serves("cdn.distribution.delete", present=_done)
 def delete_distribution(call: Call, connection: Connection) -> Data:
     id = _find(call, connection)["id"]
-    connection.execute(TRAFFIC.delete().where(TRAFFIC.c.distribution_id == id))
+    for table in (TRAFFIC, PURGES):
+        connection.execute(table.delete().where(table.c.distribution_id == id))
     connection.execute(DISTRIBUTIONS.delete().where(DISTRIBUTIONS.c.id == id))
-    return {"ok": True}
+    return {"ok": True, "id": id}
 
 
-@serves("cdn.cache.purge")
+@serves("cdn.cache.purge", present=_done)
 def purge(call: Call, connection: Connection) -> Data:
-    """Purge: as long as no edge caches anything, nothing is there to be thrown away."""
-    _find(call, connection)
-    return {"ok": True, "purge_id": new_id("prg")}
+    """Number a purge and write it down, if it selects anything: every edge does what it has not done yet."""
+    id = _find(call, connection)["id"]
+    selectors = {
+        "paths": list(call.params.get("paths", ())),
+        "tags": list(call.params.get("tags", ())),
+        "everything": call.params.get("purge_everything", False),
+    }
+    if any(selectors.values()):
+        purges = PURGES.c.distribution_id == id
+        number = (connection.scalar(sa.select(sa.func.max(PURGES.c.generation)).where(purges)) or 0) + 1
+        connection.execute(PURGES.insert().values(distribution_id=id, generation=number, selectors=selectors))
+        connection.execute(PURGES.delete().where(purges, PURGES.c.generation <= number - _PURGES))
+    return {"ok": True, "purge_id": new_id("prg"), "id": id}
 
 
 def _minute(call: Call, name: str) -> int | None:
@@ -123,7 +169,7 @@ def _minute(call: Call, name: str) -> int | None:
         raise invalid(f"{field} has to be a time", **{field: "an ISO 8601 time"}) from None
 
 
-@serves("cdn.cache.stats")
+@serves("cdn.cache.stats", before=lambda parts: parts.count_traffic())
 def stats(call: Call, connection: Connection) -> Data:
     """Sum what the edge counted, minute by minute, from ``from`` up to and without ``to``."""
     where: list[sa.ColumnElement[bool]] = [DISTRIBUTIONS.c.account_id == call.account]
@@ -132,12 +178,9 @@ def stats(call: Call, connection: Connection) -> Data:
     start, end = _minute(call, "from_"), _minute(call, "to")
     where += [TRAFFIC.c.minute >= start] if start is not None else []
     where += [TRAFFIC.c.minute < end] if end is not None else []
-    counted: list[Any] = [sa.func.coalesce(sa.func.sum(TRAFFIC.c[name]), 0) for name in _COUNTED]
+    counted: list[Any] = [sa.func.coalesce(sa.func.sum(TRAFFIC.c[name]), 0) for name in COUNTED]
     joined = TRAFFIC.join(DISTRIBUTIONS, TRAFFIC.c.distribution_id == DISTRIBUTIONS.c.id)
     hits, misses, served = tuple(connection.execute(sa.select(*counted).select_from(joined).where(*where)).one())
     requests = hits + misses
     ratio = hits / requests if requests else 0.0
     return {"requests": requests, "bytes_served": served, "hit_ratio": ratio, "hits": hits, "misses": misses}
-
-
-_COUNTED = ("hits", "misses", "bytes_served")

@@ -63,6 +63,8 @@ class Executor:
             Refusal: it cannot be done; nothing of it is left.
         """
         service = SERVICES[call.row.id]
+        if service.before is not None:
+            await service.before(self._parts)
         step = await self._parts.store.run(partial(_begin, call, service))
         if isinstance(step, _Pending):
             step = Outcome(await asyncio.shield(self._work(step.id)), step.nano)

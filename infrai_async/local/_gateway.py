@@ -19,6 +19,7 @@ from infrai_async.local import _page
 from infrai_async.local._app import Door, Gateway
 from infrai_async.local._blobs import Blobs
 from infrai_async.local._closing import to_the_end
+from infrai_async.local._edge import Edge
 from infrai_async.local._envelope import NANO
 from infrai_async.local._execute import Executor
 from infrai_async.local._homes import PREFIX, private, remove
@@ -184,9 +185,11 @@ class LocalGateway:
         if self._s3 is not None:
             await executor.resume("storage.")
         janitor.start()
-        objects = Objects(parts)
+        objects, edge = Objects(parts), Edge(parts, state)
         undo.push_async_callback(objects.drain)
-        self._gateway = Gateway(parts, executor, self._guard, _doors(parts, objects))
+        undo.push_async_callback(edge.aclose)
+        edge.start()
+        self._gateway = Gateway(parts, executor, self._guard, _doors(parts, objects, edge))
         await self._listen(state, parts, self._gateway, undo)
         self._parts = parts
 
@@ -247,11 +250,11 @@ def _taken(state: Path) -> Lock:
         raise OSError(error.errno, told, error.filename) from None
 
 
-def _doors(parts: Parts, objects: Objects) -> dict[str, Door]:
+def _doors(parts: Parts, objects: Objects, edge: Edge) -> dict[str, Door]:
     return {
         "": partial(_page.answer, parts),
         "objects": objects,
-        "edge": _closed("the edge is"),
+        "edge": edge.answer,
         "checkout": _closed("the checkout page is"),
     }
 

@@ -26,6 +26,10 @@ from infrai_async.local._store import Store
 Data: TypeAlias = dict[str, Any]
 
 
+async def _nothing() -> None:
+    pass
+
+
 @attrs.define(kw_only=True)
 class Parts:
     """What the services of one gateway work with.
@@ -42,6 +46,8 @@ class Parts:
         postgres_missing: why none can be had, if so.
         wake: says that there is something to clear up.
         recent: the last calls.
+        edge_changed: says that a distribution is no longer what the edge knows of it.
+        count_traffic: writes down what the edge counted so far.
     """
 
     store: Store
@@ -55,6 +61,8 @@ class Parts:
     postgres_missing: str | None = None
     wake: Callable[[], None] = lambda: None
     recent: RecentCalls = attrs.field(factory=RecentCalls)
+    edge_changed: Callable[[str], None] = lambda id: None
+    count_traffic: Callable[[], Awaitable[None]] = _nothing
 
     def checkout_url(self, id: str) -> str:
         """Return the address of the page on which something is paid."""
@@ -123,11 +131,13 @@ class Service:
         run: does the work in one transaction and returns what is remembered under the idempotency key.
         effect: what comes after it, if anything.
         present: makes of what ``run`` returned what the caller sees; secrets and addresses come in only here.
+        before: what has to be done before ``run``, if anything.
     """
 
     run: Callable[[Call, Connection], Data]
     effect: Effect | None = None
     present: Callable[[Parts, Data], Data] = _same
+    before: Callable[[Parts], Awaitable[None]] | None = None
 
     def has_effect(self, parts: Parts) -> bool:
         """Say whether a call is not done with its transaction."""
@@ -141,12 +151,16 @@ Run: TypeAlias = Callable[[Call, Connection], Data]
 
 
 def serves(
-    id: str, *, effect: Effect | None = None, present: Callable[[Parts, Data], Data] = _same
+    id: str,
+    *,
+    effect: Effect | None = None,
+    present: Callable[[Parts, Data], Data] = _same,
+    before: Callable[[Parts], Awaitable[None]] | None = None,
 ) -> Callable[[Run], Run]:
     """Register a function as the service of a capability."""
 
     def register(run: Run) -> Run:
-        SERVICES[id] = Service(run=run, effect=effect, present=present)
+        SERVICES[id] = Service(run=run, effect=effect, present=present, before=before)
         return run
 
     return register

@@ -74,6 +74,13 @@ TRAFFIC: Final = Table(
     Column("misses", BigInteger, nullable=False),
     Column("bytes_served", BigInteger, nullable=False),
 )
+PURGES: Final = Table(
+    "purges",
+    METADATA,
+    Column("distribution_id", String, primary_key=True),
+    Column("generation", BigInteger, primary_key=True),
+    Column("selectors", sa.JSON, nullable=False),
+)
 
 
 def _resource(name: str, *columns: Column[Any], unique: tuple[str, ...] = ()) -> Table:
