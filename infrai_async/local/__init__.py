@@ -5,6 +5,8 @@ It imports the capability table and the models, and nothing else of the package;
     _gateway    starts and closes everything            _service      what a service is; prices
     _app _server   HTTP: one handler for all calls      _db _storage _cdn _flags _wallet _discovery   the services
     _routes _parse _envelope _refusal _hosts   HTTP's plain parts, without I/O
+    _auth       whose key it is                         _checkout     the page on which a top-up is paid
+    _trouble    what _limit and _faults say, done       _controls     both over HTTP, for this machine alone
     _execute    once, paid for, remembered              _rollout      what a flag evaluates to
     _store      the writer thread; _state: the tables   _postgres ... databases on a real server
     _keeper     Postgres again when it died             _closing _lock   ends wholly; one gateway at a time

@@ -16,9 +16,13 @@ from typing import Final, Literal, Self
 from aiohttp import web
 
 from infrai_async.local._app import Door, Gateway
+from infrai_async.local._auth import Keys
+from infrai_async.local._checkout import Checkout
 from infrai_async.local._closing import to_the_end
+from infrai_async.local._controls import Controls
 from infrai_async.local._envelope import NANO
 from infrai_async.local._execute import Executor
+from infrai_async.local._faults import Faults
 from infrai_async.local._homes import PREFIX, private, remove
 from infrai_async.local._hosts import HostGuard
 from infrai_async.local._janitor import Janitor
@@ -30,7 +34,8 @@ from infrai_async.local._refusal import to_come
 from infrai_async.local._server import Server
 from infrai_async.local._service import Parts, iso
 from infrai_async.local._store import Store
-from infrai_async.local._wallet import open_account
+from infrai_async.local._trouble import Trouble
+from infrai_async.local._wallet import FULL, open_account
 
 _GRACE: Final = 5.0
 """Seconds that requests under way, and then drops of databases, get when the gateway closes."""
@@ -82,6 +87,7 @@ class LocalGateway:
         self._binaries = None if postgres_bin is None else Path(postgres_bin)
         self._credit = _nano(credit)
         self._guard = HostGuard((host, *allow_hosts))
+        self._trouble = Trouble()
         self._parts: Parts | None = None
         self._gateway: Gateway | None = None
         self._closing = AsyncExitStack()
@@ -108,6 +114,23 @@ class LocalGateway:
     def api_key(self) -> str:
         """The key of the account that the gateway has from the start."""
         return self._running.keyring.api_key(FIRST_ACCOUNT)
+
+    @property
+    def faults(self) -> Faults:
+        """What is to go wrong with the next calls, for tests of how a program takes it."""
+        return self._trouble.faults
+
+    def limit(self, rate: float | None = 100, burst: int = 20) -> None:
+        """Answer 429 with the exact ``Retry-After`` to an account that calls too often, from now on.
+
+        Args:
+            rate: calls per second and account; ``None``: no limit.
+            burst: how many may come at once after a pause.
+
+        Raises:
+            ValueError: an argument makes no sense; the message names it.
+        """
+        self._trouble.set_limit(rate, burst)
 
     @property
     def _running(self) -> Parts:
@@ -173,7 +196,9 @@ class LocalGateway:
         undo.push_async_callback(executor.drain)
         undo.push_async_callback(keeper.aclose)
         janitor.start()
-        self._gateway = Gateway(parts, executor, self._guard, _doors())
+        keys = Keys(store)
+        doors = _doors(parts) | {"_gateway": Controls(self._trouble, keys).answer}
+        self._gateway = Gateway(parts, executor, guard=self._guard, keys=keys, trouble=self._trouble, doors=doors)
         await self._listen(state, parts, self._gateway, undo)
         self._parts = parts
 
@@ -234,11 +259,11 @@ def _taken(state: Path) -> Lock:
         raise OSError(error.errno, told, error.filename) from None
 
 
-def _doors() -> dict[str, Door]:
+def _doors(parts: Parts) -> dict[str, Door]:
     return {
         "objects": _closed("presigned uploads and downloads are"),
         "edge": _closed("the edge is"),
-        "checkout": _closed("the checkout page is"),
+        "checkout": Checkout(parts).answer,
     }
 
 
@@ -265,7 +290,7 @@ def _number_in(file: Path) -> int:
 def _nano(credit: str | Decimal) -> int:
     try:
         nano = Decimal(credit) * NANO
-        if nano < 0 or nano % 1:
+        if not 0 <= nano <= FULL or nano % 1:
             raise ValueError
     except (ArithmeticError, ValueError):
         raise ValueError(f"credit: {credit!r} is no amount of USD, like '2.00'") from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from infrai_async.models import JSON
 
@@ -80,6 +80,12 @@ def not_found(thing: str, name: str) -> Refusal:
 def conflict(code: str, message: str, **details: JSON) -> Refusal:
     """Return a 409."""
     return Refusal(409, code, message, details=details)
+
+
+def wrong_method(method: str, allowed: Iterable[str]) -> Refusal:
+    """Return a 405 that says which methods a path takes."""
+    names = ", ".join(sorted(allowed))
+    return Refusal(405, "METHOD_NOT_ALLOWED", f"this path takes {names}, not {method[:20]}", headers={"Allow": names})
 
 
 def to_come(what: str) -> Refusal:
