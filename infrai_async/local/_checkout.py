@@ -106,8 +106,8 @@ def check_own_page(site: str | None, origin: str | None, host: str) -> None:
     Raises:
         Refusal: 403, another site's page sent it.
     """
-    foreign = urlsplit(origin).netloc.lower() != host.lower() if origin is not None else False
-    if foreign or site not in (None, "same-origin", "none"):
+    ours = (None, f"http://{host}".lower(), f"https://{host}".lower())
+    if (origin and origin.lower()) not in ours or site not in (None, "same-origin", "none"):
         raise Refusal(403, "FORBIDDEN", "only the checkout page itself may pay", hint="open it, and press its button")
 
 

@@ -154,10 +154,10 @@ def _check(fault: Fault) -> None:
         raise ValueError(f"capability: {fault.capability!r} is the id or the pattern of no capability")
     if fault.status is not None and not (_is_whole(fault.status) and 400 <= fault.status <= 599):
         raise ValueError(f"status: {fault.status!r} is no HTTP status of a failure, 400 to 599")
-    for name in ("latency", "retry_after"):
-        seconds = getattr(fault, name)
-        if seconds is not None and not _is_time(seconds):
-            raise ValueError(f"{name}: {seconds!r} is no number of seconds")
+    if not _is_time(fault.latency):
+        raise ValueError(f"latency: {fault.latency!r} is no number of seconds")
+    if fault.retry_after is not None and not _is_time(fault.retry_after):
+        raise ValueError(f"retry_after: {fault.retry_after!r} is no number of seconds")
     for name in ("truncate", "drop"):
         if getattr(fault, name) not in (True, False):
             raise ValueError(f"{name}: {getattr(fault, name)!r} is neither True nor False")

@@ -62,7 +62,9 @@ async def befall(fault: Fault, capability: str, account: str, request: web.BaseR
     Raises:
         Refusal: the fault's own.
     """
-    await _linger(request, fault.latency)
+    if fault.latency:
+        await request.read()  # of a caller that hangs up meanwhile nothing more could be read
+        await _linger(request, fault.latency)
     if fault.status is not None:
         extra: dict[str, JSON] = {}
         if fault.status == 402 and account:
