@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
@@ -57,6 +56,8 @@ class Fault:
         )
 
 
+_LONGEST: Final = 1e9
+"""Seconds; far beyond what anybody waits, and safe to reckon with."""
 NO_FAULT: Final = Fault()
 
 
@@ -180,4 +181,4 @@ def _is_whole(value: object) -> bool:
 
 
 def _is_time(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _LONGEST

@@ -5,7 +5,6 @@ Times are whole nanoseconds, so that who waits as long as it is told is let in, 
 
 from __future__ import annotations
 
-import math
 from typing import Final
 
 _SECOND: Final = 1_000_000_000
@@ -23,13 +22,13 @@ class Limit:
     """
 
     def __init__(self, rate: float, burst: int) -> None:
-        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < math.inf:
-            raise ValueError(f"rate: {rate!r} is no number of calls per second; None means no limit")
+        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 1e-9 <= rate <= 1e9:
+            raise ValueError("rate: not a number of calls per second, 1e-9 to 1e9; None means no limit")
         if isinstance(burst, bool) or not isinstance(burst, int) or burst < 1:
             raise ValueError(f"burst: {burst!r} is no number of calls; at least one has to get through")
         self.rate = rate
         self.burst = burst
-        self._interval = max(1, round(_SECOND / rate))
+        self._interval = round(_SECOND / rate)
         self._due: dict[str, int] = {}
 
     def wait(self, account: str, now: int) -> int:

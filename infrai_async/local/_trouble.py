@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -90,10 +91,12 @@ async def deliver(request: web.BaseRequest, answer: web.Response, fault: Fault) 
 
 
 async def _cut_short(request: web.BaseRequest, answer: web.Response) -> web.StreamResponse:
+    """Announce a whole body and send half of it, unless nobody is there any more."""
     body = answer.body if isinstance(answer.body, bytes) else b""
     half = web.StreamResponse(status=answer.status, headers=answer.headers)
     half.content_length = len(body)
     half.force_close()
-    await half.prepare(request)
-    await half.write(body[: len(body) // 2])
+    with suppress(ConnectionError):
+        await half.prepare(request)
+        await half.write(body[: len(body) // 2])
     return half

@@ -225,6 +225,19 @@ async def test_a_gateway_closes_promptly_when_nobody_waits_for_its_latency(witho
     assert time.monotonic() - started < 20
 
 
+async def test_nobody_is_left_to_receive_half_an_answer(
+    gw: LocalGateway, once: AsyncInfrai, caplog: pytest.LogCaptureFixture
+) -> None:
+    for fault in ({"truncate": True}, {"drop": True}):
+        gw.faults.add("flags.set", latency=60, count=1, **fault)  # type: ignore[arg-type]
+        with pytest.raises(TimeoutError):
+            await once.with_options(timeout=0.2).flags.set(f"gone/{fault}", enabled=True)
+        async with asyncio.timeout(10):
+            while f"gone/{fault}" not in [flag.key async for flag in once.flags.list()]:
+                await asyncio.sleep(0.05)
+    assert caplog.records == []
+
+
 async def test_latency_and_status_make_one_slow_failure(gw: LocalGateway, once: AsyncInfrai) -> None:
     gw.faults.add("account.balance", latency=1, status=500, count=1)
     started = time.monotonic()
@@ -305,6 +318,7 @@ def test_a_pattern_holds_letters_apart_and_means_whole_ids() -> None:
         ("latency", {"latency": float("nan")}),
         ("latency", {"latency": float("inf")}),
         ("latency", {"latency": "1"}),
+        ("latency", {"latency": 10**400}),
         ("latency", {"latency": None}),
         ("retry_after", {"status": 429, "retry_after": -1}),
         ("retry_after", {"status": 429, "retry_after": True}),

@@ -26,7 +26,7 @@ def test_a_burst_gets_through_and_then_one_by_one_at_the_rate() -> None:
 
 
 @given(
-    st.floats(0.001, 1e12),
+    st.floats(0.001, 1e9),
     st.integers(1, 50),
     st.lists(st.integers(0, 10 * SECOND), min_size=1, max_size=200),
 )
@@ -34,7 +34,7 @@ def test_who_waits_as_told_is_let_in_and_never_more_than_rate_and_burst(
     rate: float, burst: int, pauses: list[int]
 ) -> None:
     limit, now, let_in = Limit(rate, burst), 0, []
-    interval = max(1, round(SECOND / rate))
+    interval = round(SECOND / rate)
     for pause in pauses:
         now += pause
         wait = limit.wait("a", now)
@@ -57,6 +57,8 @@ def test_who_waits_as_told_is_let_in_and_never_more_than_rate_and_burst(
         ("rate", {"rate": float("nan")}),
         ("rate", {"rate": float("inf")}),
         ("rate", {"rate": "fast"}),
+        ("rate", {"rate": 10**400}),
+        ("rate", {"rate": 1e-300}),
         ("rate", {"rate": True}),
         ("burst", {"burst": 0}),
         ("burst", {"burst": 2.5}),
