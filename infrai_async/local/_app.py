@@ -78,7 +78,7 @@ class Gateway:
             return refused(refusal, metadata)
         except web.HTTPRequestEntityTooLarge:
             return refused(Refusal(413, "VALIDATION_ERROR", "the body is larger than 1 MiB"), metadata)
-        except web.RequestPayloadError:
+        except (web.RequestPayloadError, ConnectionResetError):
             return refused(Refusal(400, "VALIDATION_ERROR", "the body came incomplete or garbled"), metadata)
         except Exception:
             _logger.exception("request %s failed", metadata.request_id)

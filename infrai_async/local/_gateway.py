@@ -124,7 +124,7 @@ class LocalGateway:
         """Answer 429 with the exact ``Retry-After`` to an account that calls too often, from now on.
 
         Args:
-            rate: calls per second and account; ``None``: no limit.
+            rate: calls per second and account (those that need no key count as one); ``None``: no limit.
             burst: how many may come at once after a pause.
 
         Raises:

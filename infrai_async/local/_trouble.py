@@ -43,11 +43,11 @@ class Trouble:
         Raises:
             Refusal: 429, the account is over its limit.
         """
-        wait = self.limit.wait(account, time.monotonic_ns()) if self.limit is not None else 0
+        limit = self.limit  # which another thread may lift meanwhile
+        wait = limit.wait(account, time.monotonic_ns()) if limit is not None else 0
         if wait:
-            raise Refusal(
-                429, "RATE_LIMITED", "more calls than the limit allows", headers={"Retry-After": _seconds(wait)}
-            )
+            told = {"Retry-After": _seconds(wait)}
+            raise Refusal(429, "RATE_LIMITED", "more calls than the limit allows", headers=told)
         return self.faults.take(capability)
 
 

@@ -197,6 +197,20 @@ async def test_what_is_no_request_is_400_in_an_envelope_and_no_traceback(
     assert caplog.records == []
 
 
+async def test_who_hangs_up_within_a_body_leaves_no_traceback(
+    gateway: LocalGateway, api: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    host, _, port = gateway.base_url.removeprefix("http://").partition(":")
+    for _ in range(5):
+        _, writer = await asyncio.open_connection(host, int(port))
+        head = f"POST /v1/flags/set HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {api.api_key}\r\n"
+        writer.write(f"{head}Content-Length: 50\r\n\r\n".encode() + b'{"key": ')
+        await asyncio.sleep(0.02)
+        writer.transport.abort()
+        assert await api.balance() == 2
+    assert caplog.records == []
+
+
 async def test_who_asks_before_sending_a_body_is_told_to_send_it(gateway: LocalGateway) -> None:
     body = b'{"region":"auto"}'
     about = b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body)
