@@ -222,11 +222,11 @@ class LocalGateway:
         """Listen where we are told to, else where this directory's gateway was last, else on any free port."""
         wanted = self._port or _number_in(last)
         try:
-            await web.TCPSite(runner, self._host, wanted).start()
+            await to_the_end(web.TCPSite(runner, self._host, wanted).start())  # cancelled within, it leaks its socket
         except OSError:
             if self._port or not wanted:
                 raise
-            await web.TCPSite(runner, self._host, 0).start()
+            await to_the_end(web.TCPSite(runner, self._host, 0).start())
         await asyncio.to_thread(private, last, str(runner.addresses[0][1]))
 
     # --- Postgres ------------------------------------------------------------------------------------------------
