@@ -5,6 +5,8 @@ It imports the capability table and the models, and nothing else of the package;
     _gateway    starts and closes everything            _service      what a service is; prices
     _app _server   HTTP: one handler for all calls      _db _storage _cdn _flags _wallet _discovery   the services
     _routes _parse _envelope _refusal _hosts   HTTP's plain parts, without I/O
+    _auth       whose key it is                         _checkout     the page on which a top-up is paid
+    _trouble    what _limit and _faults say, done       _controls     both over HTTP, for this machine alone
     _execute    once, paid for, remembered              _evaluation   what a flag evaluates to
     _operators _rules   whom a flag's rules are for     _rollout      who is inside, and gets which variant
     _edge       what a distribution answers             _fetching _shelf _body   what is kept, and how it is got

@@ -4,8 +4,9 @@ A door answers all requests whose path begins with its name (the door named ``""
 and under its own rules of who may come in; a distribution's host name leads to the door ``edge``. What a door refuses
 goes out as any refusal does.
 
-A call goes through once, in this order: whose host name is it, which row of the table, whose key, are the
-parameters as the row says; then it is carried out, and the answer goes into its envelope.
+A call goes through once, in this order: whose host name is it, which row of the table, whose key, is it over
+its limit or to go wrong, are the parameters as the row says; then it is carried out, and the answer goes into its
+envelope.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from aiohttp import HttpVersion11, web
 
 from infrai_async.capabilities import CAPABILITIES
 from infrai_async.local import _cdn, _db, _discovery, _flags, _storage, _wallet
+from infrai_async.local._auth import Keys
 from infrai_async.local._envelope import Metadata, encode, failure, headers_of, success
 from infrai_async.local._execute import Executor
 from infrai_async.local._hosts import HostGuard, is_edge
-from infrai_async.local._keyring import hash_key
 from infrai_async.local._parse import (
     decompress,
     parse_body,
@@ -34,7 +35,7 @@ from infrai_async.local._recent import ACCOUNT, CAPABILITY
 from infrai_async.local._refusal import Refusal, invalid
 from infrai_async.local._routes import Match, Router
 from infrai_async.local._service import Call, Parts
-from infrai_async.local._wallet import account_of
+from infrai_async.local._trouble import Trouble, befall, deliver
 
 SERVING: Final = (_cdn, _db, _discovery, _flags, _storage, _wallet)
 """The modules whose import registers the services."""
@@ -49,16 +50,28 @@ class Gateway:
         parts: what the services work with.
         executor: what carries a call out.
         guard: whose host names are ours.
+        keys: whose API keys there are.
+        trouble: what is to go wrong.
         doors: what answers besides the API, by the first segment of the path.
     """
 
-    def __init__(self, parts: Parts, executor: Executor, guard: HostGuard, doors: Mapping[str, Door]) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        executor: Executor,
+        *,
+        guard: HostGuard,
+        keys: Keys,
+        trouble: Trouble,
+        doors: Mapping[str, Door],
+    ) -> None:
         self._parts = parts
         self._executor = executor
         self._guard = guard
+        self._keys = keys
+        self._trouble = trouble
         self._doors = doors
         self._router = Router(CAPABILITIES.values())
-        self._accounts: dict[str, str] = {}
 
     def serve_generation(self, generation: int | None) -> None:
         """Serve only the first or second generation of routes where there are two; ``None``: both."""
@@ -78,7 +91,7 @@ class Gateway:
             return refused(refusal, metadata)
         except web.HTTPRequestEntityTooLarge:
             return refused(Refusal(413, "VALIDATION_ERROR", "the body is larger than 1 MiB"), metadata)
-        except web.RequestPayloadError:
+        except (web.RequestPayloadError, ConnectionResetError):
             return refused(Refusal(400, "VALIDATION_ERROR", "the body came incomplete or garbled"), metadata)
         except Exception:
             _logger.exception("request %s failed", metadata.request_id)
@@ -86,14 +99,26 @@ class Gateway:
 
     async def _answer(self, request: web.BaseRequest, metadata: Metadata) -> web.StreamResponse:
         await _let_body_come(request)
-        name = self._guard.check(request.headers.get("Host"))
+        self._guard.check(request.headers.get("Host"))
+        name = self._guard.check(request.host)  # the one in the request's target, if that names one (RFC 9112, 3.2.2)
         door = self._doors.get("edge" if is_edge(name) else request.rel_url.raw_path[1:].partition("/")[0])
         return await (self._call(request, metadata) if door is None else door(request))
 
-    async def _call(self, request: web.BaseRequest, metadata: Metadata) -> web.Response:
+    async def _call(self, request: web.BaseRequest, metadata: Metadata) -> web.StreamResponse:
         match = self._router.match(request.method, request.rel_url.raw_path)
-        request[CAPABILITY] = match.row.id
-        account = request[ACCOUNT] = "" if match.row.public else await self._authenticate(request)
+        request[CAPABILITY], authorization = match.row.id, request.headers.get("Authorization", "")
+        account = request[ACCOUNT] = "" if match.row.public else await self._keys.account(authorization)
+        fault = self._trouble.admit(match.row.id, account)
+        try:
+            await befall(fault, match.row.id, account, request, self._parts)
+            answer = await self._carry_out(request, match, account, metadata)
+        except Refusal as refusal:
+            answer = refused(refusal, metadata)
+        return await deliver(request, answer, fault)
+
+    async def _carry_out(
+        self, request: web.BaseRequest, match: Match, account: str, metadata: Metadata
+    ) -> web.Response:
         call = await self._read(request, match, account)
         if match.row.id.startswith("db."):
             await self._parts.postgres_settled.wait()
@@ -102,28 +127,6 @@ class Gateway:
         about = metadata.to_dict(outcome.nano)
         body = encode(outcome.data) if match.row.bare else success(outcome.data, about)
         return web.Response(body=body, content_type="application/json", charset="utf-8", headers=headers_of(about))
-
-    async def _authenticate(self, request: web.BaseRequest) -> str:
-        scheme, _, key = request.headers.get("Authorization", "").partition(" ")
-        key = key.strip()
-        if scheme.lower() == "bearer" and key:
-            account = self._accounts.get(hash_key(key)) or await self._look_up(key)
-            if account is not None:
-                return account
-        raise Refusal(
-            401,
-            "UNAUTHORIZED",
-            "the API key is missing or unknown",
-            hint="send Authorization: Bearer <key>; LocalGateway.api_key has one, and POST /v1/activate gives one",
-            headers={"WWW-Authenticate": "Bearer"},
-        )
-
-    async def _look_up(self, key: str) -> str | None:
-        """Ask the state for a key's account, and remember it: keys are never taken back."""
-        account = await self._parts.store.run(lambda connection: account_of(connection, key))
-        if account is not None:
-            self._accounts[hash_key(key)] = account
-        return account
 
     async def _read(self, request: web.BaseRequest, match: Match, account: str) -> Call:
         row = match.row

@@ -27,6 +27,7 @@ from infrai_async.local._postgres import GONE
 from infrai_async.local._refusal import Refusal, conflict, not_found
 from infrai_async.local._service import SERVICES, Call, Data, Effect, Parts, Service, price_of
 from infrai_async.local._state import ACCOUNTS, OPERATIONS
+from infrai_async.local._wallet import open_checkout
 
 _logger = logging.getLogger(__name__)
 REMEMBERED: Final = 24 * 3600
@@ -201,8 +202,8 @@ def _spend(call: Call, connection: Connection, nano: int) -> None:
             402,
             "INSUFFICIENT_CREDIT",
             "the wallet cannot pay for this call",
-            hint="POST /v1/account/topup and open the checkout_url of its answer",
-            extra={"checkout_url": call.parts.checkout_url(call.account)},
+            hint="open checkout_url and pay there, or POST /v1/account/topup first and open that answer's",
+            extra={"checkout_url": open_checkout(call.parts, call.account, connection)},
         )
 
 

@@ -17,11 +17,15 @@ from aiohttp import web
 
 from infrai_async.local import _page
 from infrai_async.local._app import Door, Gateway
+from infrai_async.local._auth import Keys
 from infrai_async.local._blobs import Blobs
+from infrai_async.local._checkout import Checkout
 from infrai_async.local._closing import to_the_end
+from infrai_async.local._controls import Controls
 from infrai_async.local._edge import Edge
 from infrai_async.local._envelope import NANO
 from infrai_async.local._execute import Executor
+from infrai_async.local._faults import Faults
 from infrai_async.local._homes import PREFIX, private, remove
 from infrai_async.local._hosts import HostGuard
 from infrai_async.local._janitor import Janitor
@@ -30,12 +34,12 @@ from infrai_async.local._keyring import FIRST_ACCOUNT, Keyring
 from infrai_async.local._lock import Lock
 from infrai_async.local._objects import Objects
 from infrai_async.local._postgres import Postgres
-from infrai_async.local._refusal import to_come
 from infrai_async.local._s3 import S3
 from infrai_async.local._server import Server
 from infrai_async.local._service import Parts, iso
 from infrai_async.local._store import Store
-from infrai_async.local._wallet import open_account
+from infrai_async.local._trouble import Trouble
+from infrai_async.local._wallet import FULL, open_account
 
 _GRACE: Final = 5.0
 """Seconds that requests under way, and then drops of databases, get when the gateway closes."""
@@ -87,6 +91,7 @@ class LocalGateway:
         self._binaries = None if postgres_bin is None else Path(postgres_bin)
         self._credit = _nano(credit)
         self._guard = HostGuard((host, *allow_hosts))
+        self._trouble = Trouble()
         self._parts: Parts | None = None
         self._gateway: Gateway | None = None
         self._closing = AsyncExitStack()
@@ -113,6 +118,23 @@ class LocalGateway:
     def api_key(self) -> str:
         """The key of the account that the gateway has from the start."""
         return self._running.keyring.api_key(FIRST_ACCOUNT)
+
+    @property
+    def faults(self) -> Faults:
+        """What is to go wrong with the next calls, for tests of how a program takes it."""
+        return self._trouble.faults
+
+    def limit(self, rate: float | None = 100, burst: int = 20) -> None:
+        """Answer 429 with the exact ``Retry-After`` to an account that calls too often, from now on.
+
+        Args:
+            rate: calls per second and account (those that need no key count as one); ``None``: no limit.
+            burst: how many may come at once after a pause.
+
+        Raises:
+            ValueError: an argument makes no sense; the message names it.
+        """
+        self._trouble.set_limit(rate, burst)
 
     @property
     def _running(self) -> Parts:
@@ -185,11 +207,18 @@ class LocalGateway:
         if self._s3 is not None:
             await executor.resume("storage.")
         janitor.start()
-        objects, edge = Objects(parts), Edge(parts, state)
+        keys, objects, edge = Keys(store), Objects(parts), Edge(parts, state)
         undo.push_async_callback(objects.drain)
         undo.push_async_callback(edge.aclose)
         edge.start()
-        self._gateway = Gateway(parts, executor, self._guard, _doors(parts, objects, edge))
+        doors: dict[str, Door] = {
+            "": partial(_page.answer, parts),
+            "objects": objects,
+            "edge": edge.answer,
+            "checkout": Checkout(parts).answer,
+            "_gateway": Controls(self._trouble, keys).answer,
+        }
+        self._gateway = Gateway(parts, executor, guard=self._guard, keys=keys, trouble=self._trouble, doors=doors)
         await self._listen(state, parts, self._gateway, undo)
         self._parts = parts
 
@@ -213,11 +242,11 @@ class LocalGateway:
         """Listen where we are told to, else where this directory's gateway was last, else on any free port."""
         wanted = self._port or _number_in(last)
         try:
-            await web.TCPSite(runner, self._host, wanted).start()
+            await to_the_end(web.TCPSite(runner, self._host, wanted).start())  # cancelled within, it leaks its socket
         except OSError:
             if self._port or not wanted:
                 raise
-            await web.TCPSite(runner, self._host, 0).start()
+            await to_the_end(web.TCPSite(runner, self._host, 0).start())
         await asyncio.to_thread(private, last, str(runner.addresses[0][1]))
 
     # --- Postgres ------------------------------------------------------------------------------------------------
@@ -250,22 +279,6 @@ def _taken(state: Path) -> Lock:
         raise OSError(error.errno, told, error.filename) from None
 
 
-def _doors(parts: Parts, objects: Objects, edge: Edge) -> dict[str, Door]:
-    return {
-        "": partial(_page.answer, parts),
-        "objects": objects,
-        "edge": edge.answer,
-        "checkout": _closed("the checkout page is"),
-    }
-
-
-def _closed(what: str) -> Door:
-    async def refuse(_: web.BaseRequest) -> web.StreamResponse:
-        raise to_come(what)
-
-    return refuse
-
-
 async def _make_whole(janitor: Janitor, executor: Executor, postgres: Postgres) -> None:
     await janitor.reconcile(postgres)
     await executor.resume("db.")
@@ -282,7 +295,7 @@ def _number_in(file: Path) -> int:
 def _nano(credit: str | Decimal) -> int:
     try:
         nano = Decimal(credit) * NANO
-        if nano < 0 or nano % 1:
+        if not 0 <= nano <= FULL or nano % 1:
             raise ValueError
     except (ArithmeticError, ValueError):
         raise ValueError(f"credit: {credit!r} is no amount of USD, like '2.00'") from None

@@ -7,22 +7,23 @@ rebinding); the name that the browser sends in ``Host`` gives it away.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable
 from typing import Final
 
 from infrai_async.local._refusal import Refusal
 
 _EDGE: Final = ".edge.localhost"
+_HOST: Final = re.compile(r"(?:\[([^]]+)]|([^][:]*))(?::[0-9]*)?")
 
 
 def host_name(host: str) -> str:
-    """Return the name of a ``Host`` header or an address: no port, no brackets, in lower case."""
+    """Return the name of a ``Host`` header or an address: no port, no brackets, in lower case; of neither, nothing."""
     name = host.strip().lower()
-    if name.startswith("["):
-        return name[1:].partition("]")[0]
-    if name.count(":") > 1:
-        return name
-    return name.partition(":")[0].rstrip(".")
+    if name.count(":") > 1 and not name.startswith("["):
+        return name  # an address of IPv6, as it is given to listen on
+    found = _HOST.fullmatch(name)
+    return (found[1] or found[2]).removesuffix(".") if found else ""
 
 
 def is_edge(name: str) -> bool:
@@ -65,6 +66,7 @@ class HostGuard:
 
 def _is_loopback(name: str) -> bool:
     try:
-        return ipaddress.ip_address(name).is_loopback
+        address = ipaddress.ip_address(name)
     except ValueError:
         return False
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from infrai_async.models import JSON
 
@@ -82,12 +82,7 @@ def conflict(code: str, message: str, **details: JSON) -> Refusal:
     return Refusal(409, code, message, details=details)
 
 
-def to_come(what: str) -> Refusal:
-    """Return a 503 for a part of the gateway that is not built yet; no trying again brings it about."""
-    return Refusal(
-        503,
-        "VENDOR_UNAVAILABLE",
-        f"{what} still to come in the local gateway",
-        hint="use a later version of infrai-async, or the real service",
-        retryable=False,
-    )
+def wrong_method(method: str, allowed: Iterable[str]) -> Refusal:
+    """Return a 405 that says which methods a path takes."""
+    names = ", ".join(sorted(allowed))
+    return Refusal(405, "METHOD_NOT_ALLOWED", f"this path takes {names}, not {method[:20]}", headers={"Allow": names})

@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 import attrs
 
 from infrai_async.capabilities import Capability, Route
-from infrai_async.local._refusal import Refusal, invalid
+from infrai_async.local._refusal import Refusal, invalid, wrong_method
 
 Row: TypeAlias = Capability[Any]
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -91,7 +91,9 @@ class Router:
         fixed = self._fixed.get(path)
         if fixed is not None:
             entry = fixed.get(method)
-            return Match(entry.row, entry.route, {}) if entry else _wrong_method(method, set(fixed))
+            if entry is None:
+                raise wrong_method(method, fixed)
+            return Match(entry.row, entry.route, {})
         return self._match_open(method, path)
 
     def _match_open(self, method: str, path: str) -> Match:
@@ -104,10 +106,5 @@ class Router:
             if found:
                 others.add(entry.row.method)
         if others:
-            return _wrong_method(method, others)
+            raise wrong_method(method, others)
         raise Refusal(404, "NOT_FOUND", "no capability has this path", hint="GET /v1/discovery lists them all")
-
-
-def _wrong_method(method: str, allowed: set[str]) -> Match:
-    names = ", ".join(sorted(allowed))
-    raise Refusal(405, "METHOD_NOT_ALLOWED", f"this path takes {names}, not {method[:20]}", headers={"Allow": names})

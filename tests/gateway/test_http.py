@@ -213,6 +213,20 @@ async def test_what_is_no_request_is_400_in_an_envelope_and_no_traceback(
     assert caplog.records == []
 
 
+async def test_who_hangs_up_within_a_body_leaves_no_traceback(
+    gateway: LocalGateway, api: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    host, _, port = gateway.base_url.removeprefix("http://").partition(":")
+    for _ in range(5):
+        _, writer = await asyncio.open_connection(host, int(port))
+        head = f"POST /v1/flags/set HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {api.api_key}\r\n"
+        writer.write(f"{head}Content-Length: 50\r\n\r\n".encode() + b'{"key": ')
+        await asyncio.sleep(0.02)
+        writer.transport.abort()
+        assert await api.balance() == 2
+    assert caplog.records == []
+
+
 async def test_who_asks_before_sending_a_body_is_told_to_send_it(gateway: LocalGateway) -> None:
     body = b'{"region":"auto"}'
     about = b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body)
@@ -235,20 +249,6 @@ async def exchange(gateway: LocalGateway, request: bytes, once_told: bytes = b""
     writer.close()
     await writer.wait_closed()
     return answer
-
-
-@pytest.mark.parametrize("field", ["checkout_url"])
-async def test_addresses_of_parts_still_to_come_answer_503_and_say_so(api: Any, field: str) -> None:
-    answers = [
-        await api.post("/v1/cdn/distribution/create", {"origin": "http://127.0.0.1:1"}),
-        await api.post("/v1/account/topup", {"amount_usd": 5}),
-    ]
-    url = next(answer.data[field] for answer in answers if field in answer.data)
-    assert url.startswith(api.base_url + "/")
-    async with api.session.get(url) as answer:
-        document = await answer.json()
-    assert (answer.status, document["error"]["code"]) == (503, "VENDOR_UNAVAILABLE")
-    assert "still to come" in document["error"]["message"]
 
 
 async def test_the_edge_owns_its_host_names(api: Any) -> None:

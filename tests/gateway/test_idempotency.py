@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 import time
 from contextlib import closing
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +151,67 @@ async def test_keys_outlive_the_gateway_and_are_forgotten_after_a_day(without_po
     _age(without_postgres["data_dir"], hours=25)
     async with LocalGateway(**without_postgres) as gateway:
         await _swept(without_postgres["data_dir"])
+
+
+WRITES = [
+    ("POST", "/v1/flags/set", {"key": "new"}, 0.0001),
+    ("POST", "/v1/flags/toggle/there", {"enabled": False, "version": 1}, 0.0001),
+    ("POST", "/v1/flags/rollout/there", {"percentage": 5, "salt": "s", "sticky_unit": "user_id", "version": 1}, 0.0001),
+    ("DELETE", "/v1/flags/delete/there", None, 0),
+    ("POST", "/v1/storage/buckets", {"bucket": "new"}, 0.0001),
+    ("POST", "/v1/storage/buckets/there/objects/x/presign", {"method": "PUT"}, 0.0001),
+    ("POST", "/v1/cdn/distribution/create", {"origin": "new"}, 0.001),
+    ("PATCH", "/v1/cdn/distribution/update/{id}", {"enabled": False}, 0.0001),
+    ("POST", "/v1/cdn/cache/purge", {"distribution_id": "{id}"}, 0.0001),
+    ("DELETE", "/v1/cdn/distribution/delete/{id}", None, 0),
+    ("POST", "/v1/account/topup", {"amount_usd": 5}, 0),
+    ("POST", "/v1/activate", {"region": "auto"}, 0),
+    ("POST", "/v1/db/project/create", {"name": "new"}, 0.001),
+]
+
+
+async def prepared(api: Any) -> str:
+    """An account with a flag and a bucket called ``there`` and a distribution, whose id is returned."""
+    await api.post("/v1/flags/set", {"key": "there"})
+    await api.post("/v1/storage/buckets", {"bucket": "there"})
+    made = await api.post("/v1/cdn/distribution/create", {"origin": "there"})
+    return str(made.data["distribution_id"])
+
+
+@pytest.mark.parametrize(("method", "path", "body", "price"), WRITES)
+async def test_any_write_that_arrives_many_times_at_once_is_done_and_paid_once(
+    api: Any, method: str, path: str, body: Any, price: float
+) -> None:
+    id = await prepared(api)
+    body = json.loads(json.dumps(body).replace("{id}", id))
+    before = Decimal(repr(await api.balance()))
+    key = f"at once {id}"
+    answers = await asyncio.gather(
+        *(api.ask(method, path.replace("{id}", id), body, key=key) for _ in range(6)),
+        *(api.ask(method, path.replace("{id}", id), {**(body or {}), "idempotency_key": key}) for _ in range(6)),
+    )
+    assert all(answer.data == answers[0].data for answer in answers)
+    assert sorted(answer.cost for answer in answers) == [0] * 11 + [price]
+    assert before - Decimal(repr(await api.balance())) == Decimal(repr(price))
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "listed"),
+    [
+        ("/v1/flags/set", "key", "/v1/flags/list"),
+        ("/v1/storage/buckets", "bucket", "/v1/storage/buckets"),
+        ("/v1/cdn/distribution/create", "origin", "/v1/cdn/distribution/list"),
+        ("/v1/db/project/create", "name", "/v1/db/project/list"),
+    ],
+)
+async def test_of_different_bodies_under_one_key_at_once_one_wins(api: Any, path: str, field: str, listed: str) -> None:
+    bodies = [{field: f"name-{number % 4}"} for number in range(12)]
+    answers = await asyncio.gather(*(api.post(path, body, key="k") for body in bodies))
+    won = {body[field] for body, answer in zip(bodies, answers, strict=True) if answer.status == 200}
+    assert len(won) == 1
+    assert sorted(answer.status for answer in answers) == [200] * 3 + [409] * 9
+    assert {answer.code for answer in answers if answer.status == 409} == {"IDEMPOTENCY_KEY_REUSED"}
+    assert [item[field] for item in (await api.get(listed)).data["items"]] == list(won)
 
 
 def _age(data_dir: Path, hours: int) -> None:

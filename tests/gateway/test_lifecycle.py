@@ -16,6 +16,7 @@ import anyio
 import asyncpg
 import psutil
 import pytest
+from aiohttp import web
 
 from infrai_async.local import LocalGateway, _cluster, _keeper
 from infrai_async.local._homes import home_of
@@ -89,6 +90,27 @@ async def test_cancelled_at_any_moment_it_still_leaves_nothing(
     assert list(tmp_path.glob("infrai-gateway-*")) == []
     async with LocalGateway(tmp_path / "data"):
         pass  # neither lock is held any more
+
+
+@pytest.mark.parametrize("steps", range(7))
+async def test_cancelled_while_it_takes_its_port_it_gives_it_back(
+    without_postgres: Any, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    start, begun = web.TCPSite.start, asyncio.Event()
+
+    async def watched(site: web.TCPSite) -> None:
+        begun.set()
+        await start(site)
+
+    monkeypatch.setattr(web.TCPSite, "start", watched)
+    starting = asyncio.create_task(LocalGateway(**without_postgres).start())
+    await begun.wait()
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    gc.collect()  # a socket left open would be a warning, and so an error
 
 
 async def test_a_close_that_is_cancelled_again_and_again_is_still_whole(tmp_path: Path, ask_as: Any) -> None:

@@ -13,8 +13,6 @@ import aiohttp
 import pytest
 
 from infrai_async.local import LocalGateway, _markup
-from infrai_async.local._hosts import check_peer
-from infrai_async.local._refusal import Refusal
 
 pytestmark = pytest.mark.anyio
 HOSTILE = [
@@ -122,18 +120,6 @@ async def test_what_is_not_the_page_is_refused(api: Any, method: str, path: str,
 async def test_another_name_is_refused_here_too(api: Any) -> None:
     answer = await api.get("/", headers={"Host": "rebound.example"})
     assert (answer.status, answer.code) == (421, "MISDIRECTED_REQUEST")
-
-
-@pytest.mark.parametrize("peer", ["127.0.0.1", "127.9.8.7", "::1"])
-def test_this_machine_may_read(peer: str) -> None:
-    check_peer(peer)
-
-
-@pytest.mark.parametrize("peer", [None, "", "10.0.0.2", "192.168.1.5", "::ffff:10.0.0.2", "fe80::1%eth0", "unix:"])
-def test_another_machine_may_not(peer: str | None) -> None:
-    with pytest.raises(Refusal) as refused:
-        check_peer(peer)
-    assert (refused.value.status, refused.value.code) == (403, "FORBIDDEN")
 
 
 def own_address() -> str | None:

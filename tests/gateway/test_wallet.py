@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from decimal import Decimal
 from typing import Any
 
@@ -130,7 +131,69 @@ async def test_the_balance_outlives_the_gateway(without_postgres: Any, ask_as: A
         assert await ask_as(gateway).balance() == 0.9999
 
 
-@pytest.mark.parametrize("credit", ["two", "-1", "0.0000000001", "NaN", "Infinity", ""])
+def mixed(chance: random.Random, known: list[str]) -> tuple[str, str, Any, str | None]:
+    """One call of any kind: new, repeated, contradicting its key, wrong, about nothing, free."""
+    number = chance.randrange(40)
+    keys = (None, f"k{number % 7}", f"k{number % 7}")
+    return chance.choice(
+        [
+            ("POST", "/v1/flags/set", {"key": f"{number}"}, chance.choice(keys)),
+            ("POST", "/v1/flags/set", {"key": f"{number}", "version": number % 3}, chance.choice(keys)),
+            ("GET", f"/v1/flags/get/{number}", None, None),
+            ("GET", "/v1/flags/list", None, None),
+            ("DELETE", f"/v1/flags/delete/{number}", None, chance.choice(keys)),
+            ("POST", "/v1/storage/buckets", {"bucket": f"b{number}"}, chance.choice(keys)),
+            ("POST", f"/v1/storage/buckets/b{number}/objects/k/presign", {}, chance.choice(keys)),
+            ("POST", "/v1/cdn/distribution/create", {"origin": f"{number}"}, chance.choice(keys)),
+            ("POST", "/v1/cdn/cache/purge", {"distribution_id": chance.choice(known)}, chance.choice(keys)),
+            ("PATCH", f"/v1/cdn/distribution/update/{chance.choice(known)}", {"cache_ttl_seconds": number}, None),
+            ("POST", "/v1/flags/set", {"key": number}, chance.choice(keys)),
+            ("GET", "/v1/nowhere", None, None),
+            ("GET", "/v1/account/balance", None, None),
+            ("POST", "/v1/account/topup", {"amount_usd": number / 100}, chance.choice(keys)),
+        ]
+    )
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("credit", ["2.00", "0.0123"])
+async def test_over_any_mix_of_calls_at_once_the_costs_sum_to_what_is_gone(
+    without_postgres: Any, ask_as: Any, seed: int, credit: str
+) -> None:
+    chance = random.Random(seed)
+    async with LocalGateway(**without_postgres, credit=credit) as gateway:
+        api = ask_as(gateway)
+        known, spent, paid, statuses = ["none"], Decimal(0), Decimal(0), set()
+        gateway.faults.add("flags.*", status=503, count=5)
+        for _ in range(12):
+            calls = [mixed(chance, known) for _ in range(30)]
+            answers = await asyncio.gather(*(api.ask(*call[:3], key=call[3]) for call in calls))
+            spent += sum(Decimal(repr(answer.document["metadata"]["cost_usd"])) for answer in answers)
+            statuses |= {answer.status for answer in answers}
+            good = [answer.data for answer in answers if answer.status == 200]
+            known += [
+                data["distribution_id"]
+                for data in good
+                if isinstance(data, dict) and "purge_tags" not in data and "distribution_id" in data
+            ]
+            for data in good:
+                if "checkout_url" in data and chance.random() < 0.05:
+                    amount = await _pay(api, data["checkout_url"])
+                    paid += amount
+            assert Decimal(repr(await api.balance())) == Decimal(credit) + paid - spent
+        assert {200, 400, 404, 409, 503} <= statuses
+        assert (402 in statuses) == (credit != "2.00")
+
+
+async def _pay(api: Any, url: str) -> Decimal:
+    """Press a page's button; what that added to the wallet."""
+    before = Decimal(repr(await api.balance()))
+    async with api.session.post(url) as page:
+        assert page.status == 200
+    return Decimal(repr(await api.balance())) - before
+
+
+@pytest.mark.parametrize("credit", ["two", "-1", "0.0000000001", "NaN", "Infinity", "", "1000000001", "1e30"])
 def test_a_credit_that_is_no_money_is_refused(credit: str) -> None:
     with pytest.raises(ValueError, match="credit"):
         LocalGateway(credit=credit)
