@@ -11,17 +11,20 @@ from sqlalchemy import Connection, Table
 
 from infrai_async.local._keyring import FIRST_ACCOUNT
 from infrai_async.local._refusal import not_found
+from infrai_async.local._service import Parts
 from infrai_async.local._state import (
     ACCOUNTS,
     BRANCHES,
     BUCKETS,
     DISTRIBUTIONS,
     FLAGS,
+    OBJECTS,
     PROJECTS,
     SNAPSHOTS,
     TRAFFIC,
     document,
 )
+from infrai_async.local._wallet import open_checkout
 
 Item: TypeAlias = Mapping[str, Any]
 _Select: TypeAlias = sa.Select[*tuple[Any, ...]]
@@ -50,7 +53,7 @@ class Listing:
 
 @attrs.frozen(kw_only=True)
 class Overview:
-    """What one account has; a project holds a listing of its branches."""
+    """What one account has; a project holds a listing of its branches; a top-up of open amount is always there."""
 
     account: Item
     accounts: Listing
@@ -60,7 +63,7 @@ class Overview:
     flags: Listing
 
 
-def read(connection: Connection, account: str | None) -> Overview:
+def read(connection: Connection, parts: Parts, account: str | None) -> Overview:
     """Read what an account has; by default the first one.
 
     Raises:
@@ -71,10 +74,10 @@ def read(connection: Connection, account: str | None) -> Overview:
     if chosen is None:
         raise not_found("ACCOUNT", id)
     return Overview(
-        account=chosen._asdict(),
+        account={**chosen._asdict(), "checkout": open_checkout(parts, id, connection)},
         accounts=_accounts(connection),
         projects=_projects(connection, id),
-        buckets=_newest(connection, BUCKETS, id),
+        buckets=_buckets(connection, id),
         distributions=_distributions(connection, id),
         flags=_newest(connection, FLAGS, id),
     )
@@ -114,6 +117,13 @@ def _projects(connection: Connection, account: str) -> Listing:
         return {**project, "branches": Listing(own, forks.get(id, 0)), "snapshots": snapshots.get(id, 0)}
 
     return attrs.evolve(projects, items=[whole(project) for project in projects.items])
+
+
+def _buckets(connection: Connection, account: str) -> Listing:
+    buckets = _newest(connection, BUCKETS, account)
+    id = OBJECTS.c.bucket_id
+    sums = (sa.func.count().label("objects"), sa.func.sum(OBJECTS.c.size).label("bytes"))
+    return _with_sums(connection, buckets, id, *sums)
 
 
 def _distributions(connection: Connection, account: str) -> Listing:

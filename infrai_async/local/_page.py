@@ -53,7 +53,8 @@ async def answer(parts: Parts, request: web.BaseRequest) -> web.Response:
     if request.method not in ("GET", "HEAD"):
         raise Refusal(405, "METHOD_NOT_ALLOWED", "the page takes GET", headers={"Allow": "GET, HEAD"})
     account = parse_query(request.rel_url.raw_query_string).get("account")
-    overview = await parts.store.run(partial(read, account=account))
+    await parts.count_traffic()
+    overview = await parts.store.run(partial(read, parts=parts, account=account))
     body = page(overview, parts).encode()
     tag = hashlib.sha256(body).hexdigest()[:32]
     same = any(known.value == tag for known in request.if_none_match or ())

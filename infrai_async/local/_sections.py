@@ -98,7 +98,8 @@ def _listed(
 
 def _wallet(account: Item) -> Html:
     words = f'<p class="balance">{_money(account["nano"])} <small>USD</small></p>'
-    hint = f'<p class="quiet">To top it up, open the checkout_url of {code(_TOP_UP)}.</p>'
+    page = link(account["checkout"], Html("top up"))
+    hint = f'<p class="quiet">{page}, or open the checkout_url of {code(_TOP_UP)}</p>'
     return section("wallet", "Wallet", "", Html(words + hint))
 
 
@@ -155,6 +156,8 @@ def _uri(parts: Parts, item: Item) -> Html:
 def _buckets(buckets: Listing) -> Html:
     columns = (
         Column("Bucket", lambda bucket: text(bucket["bucket"])),
+        Column("Objects", lambda bucket: count(bucket["objects"]), kind="number"),
+        Column("Size", lambda bucket: size(bucket["bytes"]), kind="number"),
         Column("Access", lambda bucket: text(bucket["acl"])),
         Column("Region", lambda bucket: text(bucket["region"])),
         Column("Id", lambda bucket: code(bucket["id"])),

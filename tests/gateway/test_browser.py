@@ -244,3 +244,48 @@ async def test_a_gateway_that_went_away_is_said_to_and_found_again(browser: Brow
             await client.flags.set(key="after")
             await expect(page.locator("#flags-body")).to_contain_text("after", timeout=15_000)
             await expect(page.get_by_role("status")).to_have_text("")
+
+
+async def test_the_checkout_page_credits_the_wallet_once(browser: Browser, without_postgres: Any) -> None:
+    async with LocalGateway(**without_postgres) as gateway, watched(browser) as seen, client_of(gateway) as client:
+        page = seen.page
+        topup = await client.account.topup(amount_usd=5)
+        await page.goto(str(topup.checkout_url))
+        await expect(page.get_by_role("main")).to_contain_text("5.00 USD")
+        button = page.get_by_role("button")
+        await expect(button).to_have_count(1)
+        await button.dblclick()
+        await expect(page.get_by_role("button")).to_have_count(0)
+        await page.goto(str(topup.checkout_url))
+        await expect(page.get_by_role("button")).to_have_count(0)
+        assert (await client.account.balance()).balance_usd == 7
+        assert gateway.api_key not in await page.content()
+        assert seen.complaints == []
+
+
+@pytest.mark.parametrize("width", [320, 1280])
+async def test_the_wallet_leads_to_a_checkout_page(browser: Browser, without_postgres: Any, width: int) -> None:
+    async with LocalGateway(**without_postgres) as gateway, watched(browser, width) as seen:
+        page = seen.page
+        await page.goto(gateway.base_url)
+        await page.get_by_role("link", name="top up").click()
+        await page.get_by_role("spinbutton").fill("12.34")
+        assert await page.evaluate("document.documentElement.scrollWidth") <= width
+        await page.get_by_role("button").click()
+        await expect(page.get_by_role("main")).to_contain_text("14.34 USD")
+        await page.goto(gateway.base_url)
+        await expect(page.locator("#wallet-body")).to_contain_text("14.34")
+        assert seen.complaints == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_the_checkout_page_can_be_read(
+    browser: Browser, without_postgres: Any, scheme: Any, tmp_path: Path
+) -> None:
+    async with LocalGateway(**without_postgres) as gateway, watched(browser) as seen, client_of(gateway) as client:
+        page = seen.page
+        await page.emulate_media(color_scheme=scheme)
+        await page.goto(str((await client.account.topup(amount_usd=5)).checkout_url))
+        await page.screenshot(path=tmp_path / f"checkout-{scheme}.png")
+        contrasts = await page.evaluate(CONTRASTS)
+        assert [text for ratio, text in contrasts if ratio < 4.5] == []

@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from infrai_async.local import LocalGateway, _markup
 
@@ -211,6 +212,30 @@ async def test_last_calls_tell_what_came_of_them_and_nothing_of_what_was_said(ap
         assert calls[row - 4 : row - 2] == [capability, status]
     assert calls[calls.index("flags.set") + 2] == "0.00010"
     assert "secret" not in shown
+
+
+async def test_what_went_through_the_edge_and_what_lies_in_buckets_is_counted(api: Any) -> None:
+    async def serve(_: web.BaseRequest) -> web.Response:
+        return web.Response(text="hello", headers={"Cache-Control": "max-age=60"})
+
+    origin = web.ServerRunner(web.Server(serve))
+    await origin.setup()
+    await web.TCPSite(origin, "127.0.0.1", 0).start()
+    try:
+        address = f"http://127.0.0.1:{origin.addresses[0][1]}"
+        distribution = (await api.post("/v1/cdn/distribution/create", {"origin": address})).data
+        for _ in range(4):
+            async with api.session.get(f"{distribution['edge_url']}/x") as answer:
+                assert answer.status == 200
+    finally:
+        await origin.cleanup()
+    await api.post("/v1/storage/bucket/create", {"bucket": "pictures"})
+    upload = (await api.post("/v1/storage/buckets/pictures/objects/a/presign", {"method": "PUT"})).data
+    async with api.session.put(upload["url"], data=b"x" * 1500) as answer:
+        assert answer.status == 200
+    cells = Outline(await page_of(api)).cells
+    assert cells[cells.index("75.0%") + 1] == "4"
+    assert cells[cells.index("pictures") + 1 : cells.index("pictures") + 3] == ["1", "1.5 kB"]
 
 
 async def test_a_hundred_of_a_kind_are_shown_and_the_rest_is_counted(api: Any) -> None:
