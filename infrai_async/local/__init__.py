@@ -7,6 +7,7 @@ It imports the capability table and the models, and nothing else of the package;
     _routes _parse _envelope _refusal _hosts   HTTP's plain parts, without I/O
     _execute    once, paid for, remembered              _rollout      what a flag evaluates to
     _store      the writer thread; _state: the tables   _postgres ... databases on a real server
+    _shared     the state in Postgres, for several      _presence   finishes what a dead gateway began
     _keeper     Postgres again when it died             _closing _lock   ends wholly; one gateway at a time
     _janitor    clears up in the background             _keyring      every secret, from one
 """

@@ -95,7 +95,13 @@ class Postgres:
 
     @classmethod
     async def start(
-        cls, data_dir: Path, *, dsn: str | None = None, binaries: Path | None = None, temporary: bool = False
+        cls,
+        data_dir: Path,
+        *,
+        dsn: str | None = None,
+        binaries: Path | None = None,
+        temporary: bool = False,
+        mark: str | None = None,
     ) -> Postgres:
         """Have a server: the one `dsn` names, or one of our own, found, made and started.
 
@@ -104,6 +110,7 @@ class Postgres:
             dsn: `postgresql://...` of a server of version 15 or newer, for a role with CREATEDB and CREATEROLE.
             binaries: The directory with `postgres` and `initdb`; default: extra `local`'s, else an installed one.
             temporary: Whether the data directory may be deleted, with all in it, once this process is gone.
+            mark: What tells our roles from those of others on the same server; default: one of the data directory.
 
         Raises:
             PostgresUnavailable: if there is none, saying what mends it.
@@ -119,9 +126,9 @@ class Postgres:
                 cluster = await Cluster.start(directory, binaries, temporary=temporary)
                 undo.push_async_callback(cluster.stop)
                 dsn = cluster.dsn()
-            pool = await _connected(dsn)
+            pool = await connected(dsn)
             undo.callback(pool.terminate)
-            self = cls(dsn, _mark(directory), pool, lock, cluster)
+            self = cls(dsn, mark or _mark(directory), pool, lock, cluster)
             await self._prepare()
             undo.pop_all()
         return self
@@ -141,7 +148,7 @@ class Postgres:
             try:
                 await self._cluster.restart()
                 self._dsn = self._cluster.dsn()
-                self._pool = await _connected(self._dsn)
+                self._pool = await connected(self._dsn)
             except BaseException:
                 await self._cluster.halt()  # half-alive it would never be seen to have died
                 raise
@@ -189,9 +196,20 @@ class Postgres:
     async def close(self, names: Iterable[str]) -> None:
         """Let nobody into these databases any more, and disconnect those who are in; what is gone already is closed."""
         for name in names:
-            with suppress(asyncpg.UndefinedObjectError):
-                await self._pool.execute(f"alter role {quoted(name)} nologin")
+            await self._bar(name)
             await self._evict(name)
+
+    async def _bar(self, name: str) -> None:
+        for left in reversed(range(_ATTEMPTS)):
+            try:
+                await self._pool.execute(f"alter role {quoted(name)} nologin")
+            except asyncpg.UndefinedObjectError:
+                return
+            except asyncpg.InternalServerError:  # somebody else, another gateway perhaps, changes or drops it just now
+                if not left:
+                    raise
+            else:
+                return
 
     async def drop(self, name: str) -> None:
         """Delete a database and its role; those connected to it are disconnected."""
@@ -245,7 +263,17 @@ class Postgres:
             for name in sorted(set(names)):
                 await held.enter_async_context(self._locks.setdefault(name, asyncio.Lock()))
             await held.enter_async_context(self._making)
+            if self._cluster is None:
+                await held.enter_async_context(self._alone_at_server(*sorted(set(names))))
             yield
+
+    @asynccontextmanager
+    async def _alone_at_server(self, *names: str) -> AsyncIterator[None]:
+        """Keep other gateways from these databases; the server ends that when this one dies."""
+        async with self._pool.acquire() as connection:
+            for name in names:
+                await connection.execute("select pg_advisory_lock(hashtextextended($1, 0))", name)
+            yield  # the pool unlocks what it is given back
 
     async def _make_role(self, name: str, secret: str | None) -> None:
         login = f"login password '{secret}'" if secret else "nologin"
@@ -265,9 +293,11 @@ class Postgres:
     async def _make_database(self, name: str, template: str) -> None:
         # Until PUBLIC has lost its right to connect, the limit keeps everybody out.
         if await self._is_open(name) is None:
-            await self._pool.execute(
-                f"create database {quoted(name)} template {template} owner {quoted(name)} connection limit 0"
-            )
+            # The server may be at it still for a gateway that was killed; then this waits for that one's end.
+            with suppress(asyncpg.UniqueViolationError, asyncpg.DuplicateDatabaseError):
+                await self._pool.execute(
+                    f"create database {quoted(name)} template {template} owner {quoted(name)} connection limit 0"
+                )
         await self._pool.execute(
             f"revoke all on database {quoted(name)} from public; alter database {quoted(name)} connection limit -1"
         )
@@ -328,10 +358,15 @@ class Postgres:
         return found
 
 
-async def _connected(dsn: str) -> asyncpg.Pool[asyncpg.Record]:
+async def connected(dsn: str) -> asyncpg.Pool[asyncpg.Record]:
+    """Return connections to a server.
+
+    Raises:
+        PostgresUnavailable: if there are none to be had.
+    """
     where = urlsplit(dsn).netloc.rpartition("@")[2]
     try:
-        return await asyncpg.create_pool(dsn, min_size=1, max_size=_MAKERS + 2, server_settings=_SETTINGS)
+        return await asyncpg.create_pool(dsn, min_size=1, max_size=2 * _MAKERS + 2, server_settings=_SETTINGS)
     except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         # Without its cause: what is wrong with an address may quote it, and a password is part of it.
         raise PostgresUnavailable(

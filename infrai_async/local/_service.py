@@ -31,6 +31,7 @@ class Parts:
         store: runs jobs against the state.
         keyring: derives every secret.
         credit: what a new account starts with, in nano-dollars.
+        id: tells this gateway, for as long as it runs, from others over the same state.
         base_url: the gateway's address.
         postgres: the server; there before any ``db`` call runs, and away while one that died is started again.
         postgres_settled: there is nothing to wait for: it is there, or it cannot be had.
@@ -41,6 +42,7 @@ class Parts:
     store: Store
     keyring: Keyring
     credit: int
+    id: str = attrs.field(factory=lambda: new_id("gw"))
     base_url: str = ""
     postgres: Postgres | None = None
     postgres_settled: asyncio.Event = attrs.field(factory=asyncio.Event)
