@@ -232,6 +232,7 @@ class LocalGateway:
             binaries=self._binaries,
             temporary=self._data_dir is None,
             mark=parts.keyring.mark() if self._shared else None,
+            gateway=parts.id,
         )
 
     async def _stop_postgres(self, parts: Parts, keeper: Keeper) -> None:

@@ -46,7 +46,6 @@ _NAME = re.compile(r"ifr_[a-z0-9_]{1,59}")
 
 # Tenants may set anything for their database; what a connection states itself goes before that.
 _SETTINGS = {
-    "application_name": "infrai-async",
     "search_path": "pg_catalog",
     "default_transaction_read_only": "off",
     "statement_timeout": "0",
@@ -65,6 +64,9 @@ _EVICT = """
 select pg_terminate_backend(pid) from pg_stat_activity
 where datname = $1 and backend_type = 'client backend' and pg_has_role(usesysid, 'usage')
 """
+_CUT_OFF = """
+select pg_terminate_backend(pid, 5000) from pg_stat_activity where application_name = $1 and usename = current_user
+"""
 _ABOUT_SERVER = """
 select current_setting('server_version_num')::int / 10000 as major, rolsuper, rolcreatedb and rolcreaterole as able,
        rolname from pg_roles where rolname = current_user
@@ -81,10 +83,17 @@ class Postgres:
     """A server, and what of it is ours."""
 
     def __init__(
-        self, dsn: str, mark: str, pool: asyncpg.Pool[asyncpg.Record], lock: Lock, cluster: Cluster | None
+        self,
+        dsn: str,
+        mark: str,
+        gateway: str,
+        pool: asyncpg.Pool[asyncpg.Record],
+        lock: Lock,
+        cluster: Cluster | None,
     ) -> None:
         self._dsn = dsn
         self._mark = mark
+        self._gateway = gateway
         self._pool = pool
         self._lock = lock
         self._cluster = cluster
@@ -102,6 +111,7 @@ class Postgres:
         binaries: Path | None = None,
         temporary: bool = False,
         mark: str | None = None,
+        gateway: str = "",
     ) -> Postgres:
         """Have a server: the one `dsn` names, or one of our own, found, made and started.
 
@@ -111,6 +121,7 @@ class Postgres:
             binaries: The directory with `postgres` and `initdb`; default: extra `local`'s, else an installed one.
             temporary: Whether the data directory may be deleted, with all in it, once this process is gone.
             mark: What tells our roles from those of others on the same server; default: one of the data directory.
+            gateway: What tells our sessions from those of other gateways.
 
         Raises:
             PostgresUnavailable: if there is none, saying what mends it.
@@ -126,9 +137,9 @@ class Postgres:
                 cluster = await Cluster.start(directory, binaries, temporary=temporary)
                 undo.push_async_callback(cluster.stop)
                 dsn = cluster.dsn()
-            pool = await connected(dsn)
+            pool = await connected(dsn, gateway)
             undo.callback(pool.terminate)
-            self = cls(dsn, mark or _mark(directory), pool, lock, cluster)
+            self = cls(dsn, mark or _mark(directory), gateway, pool, lock, cluster)
             await self._prepare()
             undo.pop_all()
         return self
@@ -148,7 +159,7 @@ class Postgres:
             try:
                 await self._cluster.restart()
                 self._dsn = self._cluster.dsn()
-                self._pool = await connected(self._dsn)
+                self._pool = await connected(self._dsn, self._gateway)
             except BaseException:
                 await self._cluster.halt()  # half-alive it would never be seen to have died
                 raise
@@ -223,6 +234,10 @@ class Postgres:
                 await self._release(name)
                 await self._pool.execute(f"drop role if exists {quoted(name)}")
 
+    async def cut_off(self, gateway: str) -> None:
+        """End what another gateway, taken for dead, may still have under way here, and with it its locks."""
+        await self._pool.execute(_CUT_OFF, _settings(gateway)["application_name"])
+
     async def databases(self) -> frozenset[str]:
         """Return the names of the databases that this data directory has made, half-made ones too."""
         return frozenset(row[0] for row in await self._pool.fetch(_MARKED, self._mark))
@@ -293,7 +308,7 @@ class Postgres:
     async def _make_database(self, name: str, template: str) -> None:
         # Until PUBLIC has lost its right to connect, the limit keeps everybody out.
         if await self._is_open(name) is None:
-            # The server may be at it still for a gateway that was killed; then this waits for that one's end.
+            # A gateway that was taken for dead may be at it still; then this waits for the end of that.
             with suppress(asyncpg.UniqueViolationError, asyncpg.DuplicateDatabaseError):
                 await self._pool.execute(
                     f"create database {quoted(name)} template {template} owner {quoted(name)} connection limit 0"
@@ -335,7 +350,7 @@ class Postgres:
         await self._pool.execute(_EVICT, name)
 
     async def _hand_over(self, old: str, name: str) -> None:
-        inside = await asyncpg.connect(self._dsn, database=name, server_settings=_SETTINGS)
+        inside = await asyncpg.connect(self._dsn, database=name, server_settings=_settings(self._gateway))
         try:
             await hand_over(inside, old, name)
         finally:
@@ -358,7 +373,7 @@ class Postgres:
         return found
 
 
-async def connected(dsn: str) -> asyncpg.Pool[asyncpg.Record]:
+async def connected(dsn: str, gateway: str = "") -> asyncpg.Pool[asyncpg.Record]:
     """Return connections to a server.
 
     Raises:
@@ -366,13 +381,17 @@ async def connected(dsn: str) -> asyncpg.Pool[asyncpg.Record]:
     """
     where = urlsplit(dsn).netloc.rpartition("@")[2]
     try:
-        return await asyncpg.create_pool(dsn, min_size=1, max_size=2 * _MAKERS + 2, server_settings=_SETTINGS)
+        return await asyncpg.create_pool(dsn, min_size=1, max_size=2 * _MAKERS + 2, server_settings=_settings(gateway))
     except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         # Without its cause: what is wrong with an address may quote it, and a password is part of it.
         raise PostgresUnavailable(
             f"no connection to Postgres at {where} ({type(error).__name__}): "
             f"check --postgres-dsn, or leave it out to have a server started"
         ) from None
+
+
+def _settings(gateway: str) -> dict[str, str]:
+    return _SETTINGS | {"application_name": f"infrai-async {gateway}"}
 
 
 def _mark(directory: Path) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Final
 
@@ -70,12 +70,19 @@ class Presence:
         self._missed = {id: (beat, self._count(id, beat)) for id, beat in beats.items()}
         dead = {id: beat for id, (beat, missed) in self._missed.items() if missed >= _MISSED}
         if dead:
+            await self._cut_off(dead)
             taken = await run(partial(_take_over, self._parts.id, dead))
             _logger.warning("%d other gateway(s) gave no sign of life: %d operation(s) taken over", len(dead), taken)
             self._parts.wake()
         if (dead or self._was_away) and self._parts.postgres is not None:  # else all is carried on when it comes
             await self._executor.resume()
         self._was_away = False
+
+    async def _cut_off(self, dead: Iterable[str]) -> None:
+        postgres = self._parts.postgres
+        if postgres is not None:
+            for id in dead:
+                await postgres.cut_off(id)
 
     def _count(self, id: str, beat: int) -> int:
         before, missed = self._missed.get(id, (beat, -1))
