@@ -25,7 +25,7 @@ from infrai_async.local._janitor import Janitor
 from infrai_async.local._keeper import Keeper
 from infrai_async.local._keyring import FIRST_ACCOUNT, Keyring
 from infrai_async.local._lock import Lock
-from infrai_async.local._postgres import Postgres
+from infrai_async.local._postgres import Postgres, Shared
 from infrai_async.local._presence import Presence
 from infrai_async.local._refusal import to_come
 from infrai_async.local._server import Server
@@ -231,8 +231,7 @@ class LocalGateway:
             dsn=self._dsn,
             binaries=self._binaries,
             temporary=self._data_dir is None,
-            mark=parts.keyring.mark() if self._shared else None,
-            gateway=parts.id,
+            shared=Shared(parts.keyring.mark(), self._shared.database, parts.id) if self._shared else None,
         )
 
     async def _stop_postgres(self, parts: Parts, keeper: Keeper) -> None:

@@ -22,6 +22,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 from weakref import WeakValueDictionary
 
 import asyncpg
+from attrs import frozen
 
 from infrai_async.local._cluster import Cluster
 from infrai_async.local._finder import OLDEST, PostgresUnavailable
@@ -30,7 +31,7 @@ from infrai_async.local._lock import DirectoryInUse, Lock
 from infrai_async.local._ownership import hand_over, quoted
 from infrai_async.local._scram import verifier
 
-__all__ = ["GONE", "DirectoryInUse", "Postgres", "PostgresUnavailable"]
+__all__ = ["GONE", "DirectoryInUse", "Postgres", "PostgresUnavailable", "Shared"]
 
 GONE = (
     OSError,
@@ -79,6 +80,21 @@ join pg_roles held on held.oid = s.refobjid and s.refclassid = 'pg_authid'::regc
 """
 
 
+@frozen
+class Shared:
+    """What makes a gateway one of several that share their databases.
+
+    Attributes:
+        mark: what tells their roles from those of others on the same server.
+        database: the one to work from: no tenant can connect there, and so hold up a gateway by its locks.
+        gateway: what tells this one's sessions from those of the others.
+    """
+
+    mark: str
+    database: str
+    gateway: str
+
+
 class Postgres:
     """A server, and what of it is ours."""
 
@@ -86,17 +102,17 @@ class Postgres:
         self,
         dsn: str,
         mark: str,
-        gateway: str,
         pool: asyncpg.Pool[asyncpg.Record],
         lock: Lock,
         cluster: Cluster | None,
+        shared: Shared | None,
     ) -> None:
         self._dsn = dsn
         self._mark = mark
-        self._gateway = gateway
         self._pool = pool
         self._lock = lock
         self._cluster = cluster
+        self._shared = shared
         self._superuser = False
         self._making = asyncio.Semaphore(_MAKERS)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -110,8 +126,7 @@ class Postgres:
         dsn: str | None = None,
         binaries: Path | None = None,
         temporary: bool = False,
-        mark: str | None = None,
-        gateway: str = "",
+        shared: Shared | None = None,
     ) -> Postgres:
         """Have a server: the one `dsn` names, or one of our own, found, made and started.
 
@@ -120,8 +135,7 @@ class Postgres:
             dsn: `postgresql://...` of a server of version 15 or newer, for a role with CREATEDB and CREATEROLE.
             binaries: The directory with `postgres` and `initdb`; default: extra `local`'s, else an installed one.
             temporary: Whether the data directory may be deleted, with all in it, once this process is gone.
-            mark: What tells our roles from those of others on the same server; default: one of the data directory.
-            gateway: What tells our sessions from those of other gateways.
+            shared: Of what gateways this is one; default: the databases are those of the data directory alone.
 
         Raises:
             PostgresUnavailable: if there is none, saying what mends it.
@@ -137,9 +151,10 @@ class Postgres:
                 cluster = await Cluster.start(directory, binaries, temporary=temporary)
                 undo.push_async_callback(cluster.stop)
                 dsn = cluster.dsn()
-            pool = await connected(dsn, gateway)
+            pool = await connected(dsn, shared)
             undo.callback(pool.terminate)
-            self = cls(dsn, mark or _mark(directory), gateway, pool, lock, cluster)
+            mark = shared.mark if shared else _mark(directory)
+            self = cls(dsn, mark, pool, lock, cluster, shared)
             await self._prepare()
             undo.pop_all()
         return self
@@ -159,7 +174,7 @@ class Postgres:
             try:
                 await self._cluster.restart()
                 self._dsn = self._cluster.dsn()
-                self._pool = await connected(self._dsn, self._gateway)
+                self._pool = await connected(self._dsn)
             except BaseException:
                 await self._cluster.halt()  # half-alive it would never be seen to have died
                 raise
@@ -236,7 +251,7 @@ class Postgres:
 
     async def cut_off(self, gateway: str) -> None:
         """End what another gateway, taken for dead, may still have under way here, and with it its locks."""
-        await self._pool.execute(_CUT_OFF, _settings(gateway)["application_name"])
+        await self._pool.execute(_CUT_OFF, _sessions_of(gateway))
 
     async def databases(self) -> frozenset[str]:
         """Return the names of the databases that this data directory has made, half-made ones too."""
@@ -278,13 +293,13 @@ class Postgres:
             for name in sorted(set(names)):
                 await held.enter_async_context(self._locks.setdefault(name, asyncio.Lock()))
             await held.enter_async_context(self._making)
-            if self._cluster is None:
+            if self._shared:
                 await held.enter_async_context(self._alone_at_server(*sorted(set(names))))
             yield
 
     @asynccontextmanager
     async def _alone_at_server(self, *names: str) -> AsyncIterator[None]:
-        """Keep other gateways from these databases; the server ends that when this one dies."""
+        """Keep the other gateways from these databases; the server ends that when this one dies."""
         async with self._pool.acquire() as connection:
             for name in names:
                 await connection.execute("select pg_advisory_lock(hashtextextended($1, 0))", name)
@@ -350,7 +365,7 @@ class Postgres:
         await self._pool.execute(_EVICT, name)
 
     async def _hand_over(self, old: str, name: str) -> None:
-        inside = await asyncpg.connect(self._dsn, database=name, server_settings=_settings(self._gateway))
+        inside = await asyncpg.connect(self._dsn, database=name, server_settings=_settings(self._shared))
         try:
             await hand_over(inside, old, name)
         finally:
@@ -373,7 +388,7 @@ class Postgres:
         return found
 
 
-async def connected(dsn: str, gateway: str = "") -> asyncpg.Pool[asyncpg.Record]:
+async def connected(dsn: str, shared: Shared | None = None) -> asyncpg.Pool[asyncpg.Record]:
     """Return connections to a server.
 
     Raises:
@@ -381,7 +396,13 @@ async def connected(dsn: str, gateway: str = "") -> asyncpg.Pool[asyncpg.Record]
     """
     where = urlsplit(dsn).netloc.rpartition("@")[2]
     try:
-        return await asyncpg.create_pool(dsn, min_size=1, max_size=2 * _MAKERS + 2, server_settings=_settings(gateway))
+        return await asyncpg.create_pool(
+            dsn,
+            database=shared.database if shared else None,
+            min_size=1,
+            max_size=2 * _MAKERS + 2,
+            server_settings=_settings(shared),
+        )
     except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         # Without its cause: what is wrong with an address may quote it, and a password is part of it.
         raise PostgresUnavailable(
@@ -390,8 +411,12 @@ async def connected(dsn: str, gateway: str = "") -> asyncpg.Pool[asyncpg.Record]
         ) from None
 
 
-def _settings(gateway: str) -> dict[str, str]:
-    return _SETTINGS | {"application_name": f"infrai-async {gateway}"}
+def _settings(shared: Shared | None) -> dict[str, str]:
+    return _SETTINGS | {"application_name": _sessions_of(shared.gateway) if shared else "infrai-async"}
+
+
+def _sessions_of(gateway: str) -> str:
+    return f"infrai-async {gateway}"
 
 
 def _mark(directory: Path) -> str:

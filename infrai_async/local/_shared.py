@@ -58,6 +58,9 @@ class SharedStore(Store):
     Args:
         dsn: the address of the server.
 
+    Attributes:
+        database: the name of the state's database, once open.
+
     Raises:
         ValueError: the driver is not installed.
     """
@@ -65,7 +68,7 @@ class SharedStore(Store):
     def __init__(self, dsn: str) -> None:
         super().__init__(Path())
         self._dsn = dsn
-        self._database = ""
+        self.database = ""
         try:
             importlib.import_module("psycopg")
         except ImportError:
@@ -82,7 +85,7 @@ class SharedStore(Store):
         """
         where = urlsplit(self._dsn).netloc.rpartition("@")[2]
         try:
-            self._database = await _database(self._dsn)
+            self.database = await _database(self._dsn)
             await super().open()
         except PostgresUnavailable as error:
             raise OSError(str(error)) from None
@@ -95,7 +98,7 @@ class SharedStore(Store):
 
     def _connect(self) -> sa.Engine:
         engine = sa.create_engine(
-            "postgresql+psycopg://", creator=partial(_open, self._dsn, self._database), pool_size=1, max_overflow=0
+            "postgresql+psycopg://", creator=partial(_open, self._dsn, self.database), pool_size=1, max_overflow=0
         )
         event.listen(engine, "begin", _wait_for_turn)
         event.listen(engine, "handle_error", _explain)

@@ -130,8 +130,10 @@ def _attempt(connection: Connection, job: _Job[Any]) -> Any:
     try:
         with connection.begin_nested():
             return job.run(connection)
-    except Exception as error:  # noqa: BLE001 - as above; the savepoint has undone what the job did
-        return error
+    except Exception as error:
+        if connection.invalidated:
+            raise  # the transaction is lost, and with it what the neighbours did
+        return error  # the savepoint has undone what the job did
 
 
 def _settle(batch: Sequence[_Job[Any]], outcomes: Sequence[Any]) -> None:
