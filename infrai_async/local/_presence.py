@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -17,6 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from infrai_async.local._execute import Executor
+from infrai_async.local._refusal import Refusal
 from infrai_async.local._service import Parts
 from infrai_async.local._state import GATEWAYS, OPERATIONS
 
@@ -53,7 +55,8 @@ class Presence:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
-            await self._parts.store.run(partial(_leave, self._parts.id))
+            with suppress(Refusal):  # the state is away: the others will find out
+                await self._parts.store.run(partial(_leave, self._parts.id))
 
     async def _run(self) -> None:
         while True:

@@ -306,7 +306,7 @@ async def stop_in_the_middle(served: Served, create: Create, dsn: str, number: s
 async def until(seen: Callable[[], Awaitable[Any]]) -> Any:
     async with asyncio.timeout(30):
         while not (found := await seen()):
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.25)
     return found
 
 
@@ -466,8 +466,12 @@ async def test_a_data_directory_never_hides_one_state_behind_another(tmp_path: P
     nowhere = {"postgres_bin": tmp_path / "no-postgres-here"}
     async with LocalGateway(tmp_path / "own", **nowhere) as gateway:
         key = gateway.api_key
-    async with LocalGateway(tmp_path / "shared", postgres_dsn=dsn):
-        pass
+    sharing = LocalGateway(tmp_path / "shared", postgres_dsn=dsn)
+    keys = set()
+    for _ in range(2):
+        async with sharing:
+            keys.add(sharing.api_key)
+    assert len(keys - {key}) == 1
     elsewhere = await new_store(server)
     for place, given, told in (
         ("own", {"postgres_dsn": dsn}, "has a state of its own"),
