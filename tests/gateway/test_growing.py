@@ -391,7 +391,8 @@ async def test_one_that_only_stalled_finds_its_work_done(tmp_path: Path, dsn: st
 
 @asynccontextmanager
 async def client_of(gateway: LocalGateway) -> AsyncIterator[AsyncInfrai]:
-    async with AsyncInfrai(gateway.api_key, base_url=gateway.base_url, timeout=60, allow_http=True) as client:
+    options: Any = {"retry": RetryPolicy.none(), "timeout": 60, "allow_http": True}
+    async with AsyncInfrai(gateway.api_key, base_url=gateway.base_url, **options) as client:
         yield client
 
 
