@@ -14,7 +14,7 @@ from infrai_async.local import DirectoryInUse, LocalGateway
 
 _SCREEN: Final = """\
 Infrai on this machine: {base_url}
-Its state is kept in {data_dir}; the same directory gives the same key, address and databases again.
+Its state is kept in {place}; the same again gives the same key, address and databases.
 
 In another terminal:
 
@@ -56,28 +56,29 @@ def local(typed: Namespace) -> int:
     except ValueError as error:
         raise UsageError(str(error)) from None
     try:
-        asyncio.run(_serve(gateway, data_dir))
+        asyncio.run(_serve(gateway, data_dir, typed.postgres_dsn is not None))
     except (OSError, DirectoryInUse) as error:
         complain(str(error))
         return Exit.FAILED
     return Exit.OK
 
 
-async def _serve(gateway: LocalGateway, data_dir: Path) -> None:
+async def _serve(gateway: LocalGateway, data_dir: Path, shared: bool) -> None:
     with cancel_on_signals():
         try:
             async with gateway:
-                _announce(gateway, data_dir)
+                _announce(gateway, data_dir, shared)
                 await _look_for_postgres(gateway)
                 await asyncio.Event().wait()
         except asyncio.CancelledError:
             return
 
 
-def _announce(gateway: LocalGateway, data_dir: Path) -> None:
+def _announce(gateway: LocalGateway, data_dir: Path, shared: bool) -> None:
     ways_in = {"base_url": gateway.base_url, "api_key": gateway.api_key}
     if on_terminal():
-        print(_SCREEN.format(**ways_in, data_dir=data_dir), flush=True)
+        place = f"the Postgres of --postgres-dsn, its port in {data_dir}" if shared else data_dir
+        print(_SCREEN.format(**ways_in, place=place), flush=True)
     else:
         write_json(ways_in)
 

@@ -16,6 +16,7 @@ It imports the capability table and the models, and nothing else of the package;
     _objects    bytes in and out by presigned URL       _blobs _s3    where the bytes are: here, or in a store
     _transfer   a body to a file, a file to an answer
     _sigv4 _conditional   signatures, ranges and conditions, without I/O
+    _shared     the state in Postgres, for several      _presence   finishes what a dead gateway began
     _keeper     Postgres again when it died             _closing _lock   ends wholly; one gateway at a time
     _janitor    clears up in the background             _keyring      every secret, from one
     _page       what a person sees at /                 _sections _markup _overview _recent   what is on it

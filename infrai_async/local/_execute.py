@@ -4,6 +4,10 @@ A call without an effect is one transaction: look the key up, take the price, do
 with an effect is two: the first also records the plan as ``running``; then the effect; the second makes the result
 visible and the operation ``done``. What a crash leaves ``running`` is carried on at the next start, from the plan.
 
+While it runs, an operation belongs to one gateway. Another that is asked for the same waits for it, and carries it on
+only once it was made its own, because the first one is dead (`_presence`). One that comes back from the dead finds at
+its second transaction that the operation is not its own any more, and waits in turn.
+
 A refusal by the first transaction undoes it, the price and the key's record included: the same key may be tried again.
 What refuses an effect is final or passing: the key remembers a final refusal (4xx) as it does an answer; a passing one
 (5xx) it forgets. In both cases nothing is left and nothing is paid.
@@ -16,6 +20,7 @@ import hashlib
 import json
 import logging
 import secrets
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
@@ -24,7 +29,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from infrai_async.local._postgres import GONE
-from infrai_async.local._refusal import Refusal, conflict, not_found
+from infrai_async.local._refusal import Refusal, conflict
 from infrai_async.local._service import SERVICES, Call, Data, Effect, Parts, Service, price_of
 from infrai_async.local._state import ACCOUNTS, OPERATIONS
 from infrai_async.local._wallet import open_checkout
@@ -32,6 +37,8 @@ from infrai_async.local._wallet import open_checkout
 _logger = logging.getLogger(__name__)
 REMEMBERED: Final = 24 * 3600
 """Seconds for which an idempotency key is remembered."""
+_POLL: Final = 0.1
+"""Seconds between two looks at an operation of another gateway."""
 
 
 @attrs.frozen
@@ -40,6 +47,10 @@ class Outcome:
 
     data: Data
     nano: int
+
+
+class _TakenOver(Exception):
+    """The operation belongs to another gateway by now."""
 
 
 @attrs.frozen
@@ -74,11 +85,16 @@ class Executor:
         return attrs.evolve(step, data=service.present(self._parts, step.data))
 
     async def resume(self, service: str) -> None:
-        """Carry on what of a service (``"db."``) was running when the last gateway on this state ended."""
-        theirs = (OPERATIONS.c.state == "running") & OPERATIONS.c.capability.startswith(service)
-        running = sa.select(OPERATIONS.c.id).where(theirs).order_by(OPERATIONS.c.started)
-        ids = await self._parts.store.run(lambda connection: connection.scalars(running).all())
-        await asyncio.gather(*(self._work(id) for id in ids), return_exceptions=True)
+        """Begin to carry on what of a service (``"db."``) is running and ours by now.
+
+        That is what a gateway began which is dead: this one before it was killed, or another one over the same state.
+        """
+        running = sa.select(OPERATIONS.c.id).where(
+            OPERATIONS.c.state == "running", OPERATIONS.c.owner == self._parts.id
+        )
+        theirs = running.where(OPERATIONS.c.capability.startswith(service)).order_by(OPERATIONS.c.started)
+        for id in await self._parts.store.run(lambda connection: connection.scalars(theirs).all()):
+            self._work(id)
 
     async def drain(self) -> None:
         """Wait for all effects that are under way."""
@@ -99,12 +115,23 @@ class Executor:
             task.exception()  # whoever wanted it has it; asyncio need not report it a second time
 
     async def _complete(self, id: str) -> Data:
+        while (operation := await self._in_our_hands(id)).state == "running":
+            with suppress(_TakenOver):
+                return await self._carry_out(operation)
+        return _answer_of(operation)
+
+    async def _in_our_hands(self, id: str) -> sa.Row[Any]:
+        """Return an operation that has ended or is ours to carry out; for another gateway's, wait until it is."""
+        while True:
+            operation = await self._parts.store.run(lambda connection: _load(connection, id))
+            if operation is None:
+                raise Refusal(503, "VENDOR_UNAVAILABLE", "this could not be done; it may be possible now")
+            if operation.state != "running" or operation.owner == self._parts.id:
+                return operation
+            await asyncio.sleep(_POLL)
+
+    async def _carry_out(self, operation: sa.Row[Any]) -> Data:
         run = self._parts.store.run
-        operation = await run(lambda connection: _load(connection, id))
-        if operation is None:
-            raise not_found("OPERATION", id)
-        if operation.state != "running":
-            return _answer_of(operation)
         try:
             await self._perform(operation)
             await run(partial(_finish, operation))
@@ -220,6 +247,7 @@ def _remember(call: Call, connection: Connection, id: str, state: str, nano: int
             capability=call.row.id,
             fingerprint=_fingerprint(call),
             state=state,
+            owner=call.parts.id,
             nano=nano,
             data=data,
             started=int(call.now.timestamp()),
@@ -235,21 +263,22 @@ def _effect_of(operation: sa.Row[Any]) -> Effect:
 
 
 def _finish(operation: sa.Row[Any], connection: Connection) -> None:
+    _settle(connection, operation, OPERATIONS.update().values(state="done"))
     if not _effect_of(operation).finish(connection, operation.data):
         raise conflict("CONFLICT", "what this was to be a part of was deleted meanwhile")
-    connection.execute(_record(operation, state="done"))
 
 
 def _undo(operation: sa.Row[Any], refusal: Refusal, connection: Connection) -> None:
     """Take an operation back whose effect could not be: its rows and its price; its key keeps a final refusal."""
+    final = OPERATIONS.update().values(state="refused", data=refusal.to_record())
+    _settle(connection, operation, OPERATIONS.delete() if refusal.retryable else final)
     _effect_of(operation).undo(connection, operation.data)
     refund = ACCOUNTS.update().where(ACCOUNTS.c.id == operation.account_id)
     connection.execute(refund.values(nano=ACCOUNTS.c.nano + operation.nano))
-    if refusal.retryable:
-        connection.execute(OPERATIONS.delete().where(OPERATIONS.c.id == operation.id))
-    else:
-        connection.execute(_record(operation, state="refused", data=refusal.to_record()))
 
 
-def _record(operation: sa.Row[Any], **values: Any) -> sa.Update:
-    return OPERATIONS.update().where(OPERATIONS.c.id == operation.id).values(**values)
+def _settle(connection: Connection, operation: sa.Row[Any], change: sa.Update | sa.Delete) -> None:
+    """End an operation that is still its gateway's own."""
+    own = (OPERATIONS.c.id == operation.id, OPERATIONS.c.state == "running", OPERATIONS.c.owner == operation.owner)
+    if connection.execute(change.where(*own)).rowcount != 1:
+        raise _TakenOver(operation.id)

@@ -33,10 +33,12 @@ from infrai_async.local._keeper import Keeper
 from infrai_async.local._keyring import FIRST_ACCOUNT, Keyring
 from infrai_async.local._lock import Lock
 from infrai_async.local._objects import Objects
-from infrai_async.local._postgres import Postgres
+from infrai_async.local._postgres import Postgres, Shared
+from infrai_async.local._presence import Presence
 from infrai_async.local._s3 import S3
 from infrai_async.local._server import Server
 from infrai_async.local._service import Parts, iso
+from infrai_async.local._shared import SharedStore, settle_in
 from infrai_async.local._store import Store
 from infrai_async.local._trouble import Trouble
 from infrai_async.local._wallet import FULL, open_account
@@ -60,7 +62,9 @@ class LocalGateway:
             temporary directory that goes when the gateway closes, and everything with it.
         host: the address to listen on.
         port: the port to listen on; 0 takes the one that this data directory had last, if it is free, else any.
-        postgres_dsn: ``postgresql://...`` of a server that exists; default: one of our own is started.
+        postgres_dsn: ``postgresql://...`` of a server that exists, for a role with CREATEDB and CREATEROLE; default:
+            one of our own is started. With ``data_dir`` the state lives there too (extra ``postgres``): gateways with
+            one address, each with a directory of its own, serve one account.
         postgres_bin: the directory with the programs of the Postgres to start.
         s3_endpoint: ``http://host:port`` of an S3-compatible store that keeps the objects, instead of us; its
             credentials are ``AWS_ACCESS_KEY_ID`` and ``AWS_SECRET_ACCESS_KEY``, and ``AWS_REGION`` its region, if any.
@@ -68,7 +72,8 @@ class LocalGateway:
         allow_hosts: further names that requests may address the gateway by, besides loopback ones and ``host``.
 
     Raises:
-        ValueError: ``s3_endpoint`` or its credentials cannot be used, or ``credit`` is no amount of money.
+        ValueError: ``s3_endpoint`` or its credentials cannot be used, ``credit`` is no amount of money, or an extra is
+            missing.
     """
 
     def __init__(
@@ -88,6 +93,7 @@ class LocalGateway:
         self._host = host
         self._port = port
         self._dsn = postgres_dsn
+        self._shared = None if data_dir is None or postgres_dsn is None else SharedStore(postgres_dsn)
         self._binaries = None if postgres_bin is None else Path(postgres_bin)
         self._credit = _nano(credit)
         self._guard = HostGuard((host, *allow_hosts))
@@ -157,7 +163,8 @@ class LocalGateway:
 
         Raises:
             DirectoryInUse: another gateway runs on the same data directory.
-            OSError: the address is taken, or the data directory cannot be written.
+            OSError: the address is taken, the data directory cannot be written or belongs to another state, or the
+                server of ``postgres_dsn`` cannot hold the state.
             RuntimeError: it runs already.
         """
         if self._parts is not None:
@@ -186,20 +193,21 @@ class LocalGateway:
         directory = self._directory(undo)
         state = directory / "state"
         undo.callback(_taken(state).release)
-        store = Store(state / "state.db")
-        undo.push_async_callback(store.aclose)
-        await store.open()
+        store, keyring = await self._open_state(state, undo)
         blobs = Blobs(directory / "objects", store)
         await blobs.open()
         if self._s3 is not None:
             undo.push_async_callback(self._s3.aclose)
             await self._s3.open()
-        parts = Parts(store=store, keyring=Keyring.open(state), credit=self._credit, blobs=blobs, s3=self._s3)
+        parts = Parts(store=store, keyring=keyring, credit=self._credit, blobs=blobs, s3=self._s3)
         await store.run(partial(open_account, parts=parts, id=FIRST_ACCOUNT, now=iso(datetime.now(UTC))))
         janitor = Janitor(parts)
         parts.wake = janitor.wake
         executor = Executor(parts)
-        keeper = Keeper(parts, partial(self._start_postgres, directory), partial(_make_whole, janitor, executor))
+        presence = Presence(parts, executor)
+        undo.push_async_callback(presence.aclose)
+        await presence.start(alone=self._shared is None)
+        keeper = Keeper(parts, partial(self._start_postgres, directory, parts), partial(_make_whole, janitor, executor))
         undo.push_async_callback(self._stop_postgres, parts, keeper)
         undo.push_async_callback(janitor.aclose, _GRACE if self._data_dir else 0)
         undo.push_async_callback(executor.drain)
@@ -230,6 +238,18 @@ class LocalGateway:
         undo.push_async_callback(asyncio.to_thread, remove, temporary)
         return temporary
 
+    async def _open_state(self, state: Path, undo: AsyncExitStack) -> tuple[Store, Keyring]:
+        if self._shared is None:
+            settle_in(state, None)
+        store = self._shared or Store(state / "state.db")
+        undo.push_async_callback(store.aclose)
+        await store.open()
+        if self._shared is None:
+            return store, Keyring.open(state)
+        keyring = await store.run(Keyring.shared)
+        settle_in(state, keyring.mark())
+        return store, keyring
+
     async def _listen(self, state: Path, parts: Parts, gateway: Gateway, undo: AsyncExitStack) -> None:
         runner = web.ServerRunner(Server(gateway.handle), shutdown_timeout=_GRACE)
         undo.push_async_callback(runner.cleanup)
@@ -251,9 +271,14 @@ class LocalGateway:
 
     # --- Postgres ------------------------------------------------------------------------------------------------
 
-    async def _start_postgres(self, directory: Path) -> Postgres:
-        temporary = self._data_dir is None
-        return await Postgres.start(directory, dsn=self._dsn, binaries=self._binaries, temporary=temporary)
+    async def _start_postgres(self, directory: Path, parts: Parts) -> Postgres:
+        return await Postgres.start(
+            directory,
+            dsn=self._dsn,
+            binaries=self._binaries,
+            temporary=self._data_dir is None,
+            shared=Shared(parts.keyring.mark(), self._shared.database, parts.id) if self._shared else None,
+        )
 
     async def _stop_postgres(self, parts: Parts, keeper: Keeper) -> None:
         postgres, parts.postgres = keeper.postgres, None
@@ -282,6 +307,7 @@ def _taken(state: Path) -> Lock:
 async def _make_whole(janitor: Janitor, executor: Executor, postgres: Postgres) -> None:
     await janitor.reconcile(postgres)
     await executor.resume("db.")
+    await executor.drain()
     janitor.wake()
 
 

@@ -1,7 +1,7 @@
-"""Every secret of a data directory, derived from the one that its file holds.
+"""Every secret of a gateway, derived from one: a file's in the data directory, or that of a shared state.
 
-So the state holds no secret at all: an account's key is known there by its hash, a database by its name, and the same
-data directory gives the same key and the same passwords again.
+So no other secret is kept anywhere: an account's key is known by its hash, a database by its name, and the same data
+directory, or the same shared state, gives the same key and the same passwords again.
 """
 
 from __future__ import annotations
@@ -12,6 +12,11 @@ import os
 import secrets
 from pathlib import Path
 from typing import Final
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from infrai_async.local._state import ROOT
 
 FIRST_ACCOUNT: Final = "acc_local"
 """The account that a gateway has from the start."""
@@ -33,6 +38,15 @@ class Keyring:
             _write_secret(path, secrets.token_bytes(32))
         return cls(path.read_bytes())
 
+    @classmethod
+    def shared(cls, connection: Connection) -> Keyring:
+        """Read the secret of the state that gateways share, or make it: a job, so that two at once make one."""
+        secret = connection.scalar(sa.select(ROOT.c.secret))
+        if secret is None:
+            secret = secrets.token_bytes(32)
+            connection.execute(ROOT.insert().values(secret=secret))
+        return cls(secret)
+
     def _derive(self, purpose: str, name: str) -> str:
         return hmac.new(self._root, f"{purpose}\0{name}".encode(), hashlib.sha256).hexdigest()[:48]
 
@@ -47,6 +61,10 @@ class Keyring:
     def signing_secret(self, bucket: str) -> str:
         """Return what the URLs of a bucket's objects are signed with."""
         return self._derive("objects", bucket)
+
+    def mark(self) -> str:
+        """Return what names this keyring in public, and so whatever belongs to it; no secret follows from it."""
+        return "infrai-async " + self._derive("mark", "")[:32]
 
 
 def hash_key(api_key: str) -> str:

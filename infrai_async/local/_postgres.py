@@ -22,6 +22,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 from weakref import WeakValueDictionary
 
 import asyncpg
+from attrs import frozen
 
 from infrai_async.local._cluster import Cluster
 from infrai_async.local._finder import OLDEST, PostgresUnavailable
@@ -30,7 +31,7 @@ from infrai_async.local._lock import DirectoryInUse, Lock
 from infrai_async.local._ownership import hand_over, quoted
 from infrai_async.local._scram import verifier
 
-__all__ = ["GONE", "DirectoryInUse", "Postgres", "PostgresUnavailable"]
+__all__ = ["GONE", "DirectoryInUse", "Postgres", "PostgresUnavailable", "Shared"]
 
 GONE = (
     OSError,
@@ -46,7 +47,6 @@ _NAME = re.compile(r"ifr_[a-z0-9_]{1,59}")
 
 # Tenants may set anything for their database; what a connection states itself goes before that.
 _SETTINGS = {
-    "application_name": "infrai-async",
     "search_path": "pg_catalog",
     "default_transaction_read_only": "off",
     "statement_timeout": "0",
@@ -65,6 +65,9 @@ _EVICT = """
 select pg_terminate_backend(pid) from pg_stat_activity
 where datname = $1 and backend_type = 'client backend' and pg_has_role(usesysid, 'usage')
 """
+_CUT_OFF = """
+select pg_terminate_backend(pid, 5000) from pg_stat_activity where application_name = $1 and usename = current_user
+"""
 _ABOUT_SERVER = """
 select current_setting('server_version_num')::int / 10000 as major, rolsuper, rolcreatedb and rolcreaterole as able,
        rolname from pg_roles where rolname = current_user
@@ -77,17 +80,39 @@ join pg_roles held on held.oid = s.refobjid and s.refclassid = 'pg_authid'::regc
 """
 
 
+@frozen
+class Shared:
+    """What makes a gateway one of several that share their databases.
+
+    Attributes:
+        mark: what tells their roles from those of others on the same server.
+        database: the one to work from: no tenant can connect there, and so hold up a gateway by its locks.
+        gateway: what tells this one's sessions from those of the others.
+    """
+
+    mark: str
+    database: str
+    gateway: str
+
+
 class Postgres:
     """A server, and what of it is ours."""
 
     def __init__(
-        self, dsn: str, mark: str, pool: asyncpg.Pool[asyncpg.Record], lock: Lock, cluster: Cluster | None
+        self,
+        dsn: str,
+        mark: str,
+        pool: asyncpg.Pool[asyncpg.Record],
+        lock: Lock,
+        cluster: Cluster | None,
+        shared: Shared | None,
     ) -> None:
         self._dsn = dsn
         self._mark = mark
         self._pool = pool
         self._lock = lock
         self._cluster = cluster
+        self._shared = shared
         self._superuser = False
         self._making = asyncio.Semaphore(_MAKERS)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -95,7 +120,13 @@ class Postgres:
 
     @classmethod
     async def start(
-        cls, data_dir: Path, *, dsn: str | None = None, binaries: Path | None = None, temporary: bool = False
+        cls,
+        data_dir: Path,
+        *,
+        dsn: str | None = None,
+        binaries: Path | None = None,
+        temporary: bool = False,
+        shared: Shared | None = None,
     ) -> Postgres:
         """Have a server: the one `dsn` names, or one of our own, found, made and started.
 
@@ -104,6 +135,7 @@ class Postgres:
             dsn: `postgresql://...` of a server of version 15 or newer, for a role with CREATEDB and CREATEROLE.
             binaries: The directory with `postgres` and `initdb`; default: extra `local`'s, else an installed one.
             temporary: Whether the data directory may be deleted, with all in it, once this process is gone.
+            shared: Of what gateways this is one; default: the databases are those of the data directory alone.
 
         Raises:
             PostgresUnavailable: if there is none, saying what mends it.
@@ -119,9 +151,10 @@ class Postgres:
                 cluster = await Cluster.start(directory, binaries, temporary=temporary)
                 undo.push_async_callback(cluster.stop)
                 dsn = cluster.dsn()
-            pool = await _connected(dsn)
+            pool = await connected(dsn, shared)
             undo.callback(pool.terminate)
-            self = cls(dsn, _mark(directory), pool, lock, cluster)
+            mark = shared.mark if shared else _mark(directory)
+            self = cls(dsn, mark, pool, lock, cluster, shared)
             await self._prepare()
             undo.pop_all()
         return self
@@ -141,7 +174,7 @@ class Postgres:
             try:
                 await self._cluster.restart()
                 self._dsn = self._cluster.dsn()
-                self._pool = await _connected(self._dsn)
+                self._pool = await connected(self._dsn)
             except BaseException:
                 await self._cluster.halt()  # half-alive it would never be seen to have died
                 raise
@@ -189,9 +222,20 @@ class Postgres:
     async def close(self, names: Iterable[str]) -> None:
         """Let nobody into these databases any more, and disconnect those who are in; what is gone already is closed."""
         for name in names:
-            with suppress(asyncpg.UndefinedObjectError):
-                await self._pool.execute(f"alter role {quoted(name)} nologin")
+            await self._bar(name)
             await self._evict(name)
+
+    async def _bar(self, name: str) -> None:
+        for left in reversed(range(_ATTEMPTS)):
+            try:
+                await self._pool.execute(f"alter role {quoted(name)} nologin")
+            except asyncpg.UndefinedObjectError:
+                return
+            except asyncpg.InternalServerError:  # somebody else, another gateway perhaps, changes or drops it just now
+                if not left:
+                    raise
+            else:
+                return
 
     async def drop(self, name: str) -> None:
         """Delete a database and its role; those connected to it are disconnected."""
@@ -204,6 +248,10 @@ class Postgres:
             except asyncpg.DependentObjectsStillExistError:
                 await self._release(name)
                 await self._pool.execute(f"drop role if exists {quoted(name)}")
+
+    async def cut_off(self, gateway: str) -> None:
+        """End what another gateway, taken for dead, may still have under way here, and with it its locks."""
+        await self._pool.execute(_CUT_OFF, _sessions_of(gateway))
 
     async def databases(self) -> frozenset[str]:
         """Return the names of the databases that this data directory has made, half-made ones too."""
@@ -245,7 +293,17 @@ class Postgres:
             for name in sorted(set(names)):
                 await held.enter_async_context(self._locks.setdefault(name, asyncio.Lock()))
             await held.enter_async_context(self._making)
+            if self._shared:
+                await held.enter_async_context(self._alone_at_server(*sorted(set(names))))
             yield
+
+    @asynccontextmanager
+    async def _alone_at_server(self, *names: str) -> AsyncIterator[None]:
+        """Keep the other gateways from these databases; the server ends that when this one dies."""
+        async with self._pool.acquire() as connection:
+            for name in names:
+                await connection.execute("select pg_advisory_lock(hashtextextended($1, 0))", name)
+            yield  # the pool unlocks what it is given back
 
     async def _make_role(self, name: str, secret: str | None) -> None:
         login = f"login password '{secret}'" if secret else "nologin"
@@ -265,9 +323,11 @@ class Postgres:
     async def _make_database(self, name: str, template: str) -> None:
         # Until PUBLIC has lost its right to connect, the limit keeps everybody out.
         if await self._is_open(name) is None:
-            await self._pool.execute(
-                f"create database {quoted(name)} template {template} owner {quoted(name)} connection limit 0"
-            )
+            # A gateway that was taken for dead may be at it still; then this waits for the end of that.
+            with suppress(asyncpg.UniqueViolationError, asyncpg.DuplicateDatabaseError):
+                await self._pool.execute(
+                    f"create database {quoted(name)} template {template} owner {quoted(name)} connection limit 0"
+                )
         await self._pool.execute(
             f"revoke all on database {quoted(name)} from public; alter database {quoted(name)} connection limit -1"
         )
@@ -305,7 +365,7 @@ class Postgres:
         await self._pool.execute(_EVICT, name)
 
     async def _hand_over(self, old: str, name: str) -> None:
-        inside = await asyncpg.connect(self._dsn, database=name, server_settings=_SETTINGS)
+        inside = await asyncpg.connect(self._dsn, database=name, server_settings=_settings(self._shared))
         try:
             await hand_over(inside, old, name)
         finally:
@@ -328,16 +388,35 @@ class Postgres:
         return found
 
 
-async def _connected(dsn: str) -> asyncpg.Pool[asyncpg.Record]:
+async def connected(dsn: str, shared: Shared | None = None) -> asyncpg.Pool[asyncpg.Record]:
+    """Return connections to a server.
+
+    Raises:
+        PostgresUnavailable: if there are none to be had.
+    """
     where = urlsplit(dsn).netloc.rpartition("@")[2]
     try:
-        return await asyncpg.create_pool(dsn, min_size=1, max_size=_MAKERS + 2, server_settings=_SETTINGS)
+        return await asyncpg.create_pool(
+            dsn,
+            database=shared.database if shared else None,
+            min_size=1,
+            max_size=2 * _MAKERS + 2,
+            server_settings=_settings(shared),
+        )
     except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         # Without its cause: what is wrong with an address may quote it, and a password is part of it.
         raise PostgresUnavailable(
             f"no connection to Postgres at {where} ({type(error).__name__}): "
             f"check --postgres-dsn, or leave it out to have a server started"
         ) from None
+
+
+def _settings(shared: Shared | None) -> dict[str, str]:
+    return _SETTINGS | {"application_name": _sessions_of(shared.gateway) if shared else "infrai-async"}
+
+
+def _sessions_of(gateway: str) -> str:
+    return f"infrai-async {gateway}"
 
 
 def _mark(directory: Path) -> str:

@@ -40,6 +40,7 @@ class Parts:
         credit: what a new account starts with, in nano-dollars.
         blobs: the bytes of the objects that are kept here.
         s3: the store that keeps them instead, if there is one.
+        id: tells this gateway, for as long as it runs, from others over the same state.
         base_url: the gateway's address.
         postgres: the server; there before any ``db`` call runs, and away while one that died is started again.
         postgres_settled: there is nothing to wait for: it is there, or it cannot be had.
@@ -55,6 +56,7 @@ class Parts:
     credit: int
     blobs: Blobs
     s3: S3 | None = None
+    id: str = attrs.field(factory=lambda: new_id("gw"))
     base_url: str = ""
     postgres: Postgres | None = None
     postgres_settled: asyncio.Event = attrs.field(factory=asyncio.Event)

@@ -11,7 +11,19 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, Connection, Index, Integer, String, Table
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Connection,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+)
+from sqlalchemy.schema import CreateColumn
 
 METADATA: Final = sa.MetaData()
 
@@ -45,7 +57,15 @@ OPERATIONS: Final = Table(
     Column("nano", BigInteger, nullable=False),
     Column("data", sa.JSON, nullable=False),
     Column("started", BigInteger, nullable=False),
+    Column("owner", String),
 )
+GATEWAYS: Final = Table(
+    "gateways",
+    METADATA,
+    Column("id", String, primary_key=True),
+    Column("beat", BigInteger, nullable=False),
+)
+ROOT: Final = Table("root", METADATA, Column("secret", LargeBinary, nullable=False))
 COUNTER: Final = Table("counter", METADATA, Column("last", BigInteger, nullable=False))
 DATABASES: Final = Table(
     "databases",
@@ -150,8 +170,14 @@ _INTERNAL: Final = frozenset({"account_id", "seq"})
 
 
 def prepare(connection: Connection) -> None:
-    """Create what is missing of the tables."""
+    """Create what is missing of the tables, and of their columns where an older version made them."""
     METADATA.create_all(connection)
+    inspector = sa.inspect(connection)
+    for table in METADATA.tables.values():
+        there = {column["name"] for column in inspector.get_columns(table.name)}
+        for column in (column for column in table.columns if column.name not in there):
+            described = CreateColumn(column).compile(dialect=connection.dialect)
+            connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {described}")
     if connection.scalar(sa.select(COUNTER.c.last)) is None:
         connection.execute(COUNTER.insert().values(last=0))
 

@@ -1,8 +1,8 @@
-"""Where the state lives: SQLite with one writer thread that commits in groups.
+"""Where the state lives: one writer thread that commits in groups, here to SQLite (`_shared`: to Postgres).
 
 Every job is a function of a connection. All that wait are run in one transaction, each in a savepoint of its own, and
 are answered when that transaction is on the disk: one sync pays for many, and a job that fails spares its neighbours.
-Nothing here but ``_connect`` knows SQLite, so a Postgres behind the same ``run`` needs no other services.
+Nothing here but ``_connect`` knows SQLite, so the Postgres behind the same ``run`` needs no other services.
 """
 
 from __future__ import annotations
@@ -47,15 +47,18 @@ class Store:
         """Start the writer and create the tables.
 
         Raises:
-            OSError: the file is no state of a gateway, or cannot be written.
+            OSError: the state is none of a gateway, or cannot be reached or written.
         """
+        engine = await asyncio.to_thread(self._connect)
+        self._thread = threading.Thread(target=self._work, args=(engine,), name="infrai-gateway-state", daemon=True)
+        self._thread.start()
+
+    def _connect(self) -> sa.Engine:
         try:
-            engine = await asyncio.to_thread(_connect, self._path)
+            return _connect(self._path)
         except DBAPIError as error:
             told = f"the gateway's state cannot be used ({error.orig}): give another --data-dir, or move this file away"
             raise OSError(errno.EIO, told, str(self._path)) from None
-        self._thread = threading.Thread(target=self._work, args=(engine,), name="infrai-gateway-state", daemon=True)
-        self._thread.start()
 
     async def run(self, job: Callable[[Connection], T]) -> T:
         """Run ``job`` and return its result once it is durable; what it raises undoes it and is raised here."""
@@ -108,18 +111,29 @@ def _set_up(connection: Any, _: Any) -> None:
 
 def _commit(connection: Connection, batch: Sequence[_Job[Any]]) -> list[Any]:
     try:
-        with connection.begin():
+        with _begun(connection):
             return [_attempt(connection, job) for job in batch]
     except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to those who wait
         return [error] * len(batch)
+
+
+def _begun(connection: Connection) -> sa.RootTransaction:
+    try:
+        return connection.begin()
+    except Exception:
+        if not connection.invalidated:
+            raise
+        return connection.begin()  # nothing was lost yet: the connection had ended while nobody used it
 
 
 def _attempt(connection: Connection, job: _Job[Any]) -> Any:
     try:
         with connection.begin_nested():
             return job.run(connection)
-    except Exception as error:  # noqa: BLE001 - as above; the savepoint has undone what the job did
-        return error
+    except Exception as error:
+        if connection.invalidated:
+            raise  # the transaction is lost, and with it what the neighbours did
+        return error  # the savepoint has undone what the job did
 
 
 def _settle(batch: Sequence[_Job[Any]], outcomes: Sequence[Any]) -> None:

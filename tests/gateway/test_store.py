@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from infrai_async.local._state import DATABASES
+from infrai_async.local._state import DATABASES, OPERATIONS
 from infrai_async.local._store import Store
 
 pytestmark = pytest.mark.anyio
@@ -99,6 +99,19 @@ async def test_a_cancelled_caller_leaves_the_writer_at_work(store: Store) -> Non
     await asyncio.wait({task})
     assert await store.run(adding("b")) == "b"
     assert await store.run(names) == ["a", "b"]
+
+
+async def test_what_an_older_version_did_not_know_is_added(store: Store, tmp_path: Path) -> None:
+    await store.aclose()
+    with closing(sqlite3.connect(tmp_path / "state.db")) as older, older:
+        older.execute("alter table operations drop column owner")
+        older.execute("drop table gateways")
+        older.execute("insert into databases values ('kept', 0)")
+    newer = Store(tmp_path / "state.db")
+    await newer.open()
+    assert await newer.run(lambda connection: connection.scalars(sa.select(OPERATIONS.c.owner)).all()) == []
+    assert await newer.run(names) == ["kept"]
+    await newer.aclose()
 
 
 async def test_closing_finishes_what_was_asked_for(tmp_path: Path) -> None:
