@@ -12,6 +12,7 @@ from typing import Final
 
 import aiohttp
 import asyncpg
+from aiohttp import web
 from yarl import URL
 
 from infrai_async import AsyncInfrai, Branch, Project, RolloutConfig
@@ -25,7 +26,8 @@ _REGIONS: Final = ("us-east-1", "eu-central-1", "ap-southeast-1")
 _CONNECT_SECONDS: Final = 30
 _USERS: Final = 10
 _HELLO: Final = b"hello from the demo"
-_NOT_YET: Final = "not yet in the local gateway"
+_PAGE: Final = b"<!doctype html><title>demo</title><p>from the origin"
+_VISITORS: Final = 10
 
 
 class Mismatch(Exception):
@@ -210,9 +212,17 @@ class _Demo:
         write_step("storage", text, bucket=bucket, url=url, bytes=len(read))
 
     async def _deliver(self) -> None:
-        distribution = await self._client.cdn.distribution.create(origin="https://example.com")
-        text = f"a distribution of {distribution.origin}, {distribution.status} (serving it: {_NOT_YET})"
-        write_step("cdn", text, origin=distribution.origin, status=distribution.status, served=None)
+        async with _origin() as (origin, asked):
+            distribution = await self._client.cdn.distribution.create(origin=origin, cache_ttl_seconds=60)
+            pages = await _visit(f"{distribution.edge_url}/index.html", _VISITORS)
+            stats = await self._client.cdn.cache.stats(distribution_id=distribution.distribution_id)
+        _check("the pages through the edge", pages, [_PAGE] * _VISITORS)
+        _check("what the origin was asked for", asked, ["/index.html"])
+        _check("the requests that the edge counted", stats.requests, _VISITORS)
+        text = (
+            f"{len(pages)} visitors got a page through {distribution.edge_url}; its origin was asked {len(asked)} time"
+        )
+        write_step("cdn", text, url=distribution.edge_url, served=len(pages), fetched=len(asked), hits=stats.hit_ratio)
 
     async def _ask_flag(self) -> None:
         flags, half = self._client.flags, RolloutConfig(percentage=50, salt="demo")
@@ -232,6 +242,33 @@ async def _round_trip(upload: str, download: str, data: bytes) -> bytes:
             pass
         async with session.get(URL(download, encoded=True)) as answer:
             return await answer.read()
+
+
+@asynccontextmanager
+async def _origin() -> AsyncIterator[tuple[str, list[str]]]:
+    """Serve a page on loopback, and keep what was asked for."""
+    asked: list[str] = []
+
+    async def serve(request: web.BaseRequest) -> web.Response:
+        asked.append(request.path)
+        return web.Response(body=_PAGE, content_type="text/html")
+
+    runner = web.ServerRunner(web.Server(serve))
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}", asked
+    finally:
+        await runner.cleanup()
+
+
+async def _visit(url: str, times: int) -> list[bytes]:
+    async def visit() -> bytes:
+        async with session.get(url) as answer:
+            return await answer.read()
+
+    async with aiohttp.ClientSession(raise_for_status=True) as session:
+        return list(await asyncio.gather(*(visit() for _ in range(times))))
 
 
 @asynccontextmanager

@@ -17,6 +17,7 @@ from infrai_async.models import JSON
 _MISSING: Final = object()
 _INT64: Final = 2**63
 _LARGEST: Final = 2**20
+_DEEPEST: Final = 100  # levels of nesting
 
 
 def decompress(raw: bytes, encoding: str) -> bytes:
@@ -126,8 +127,23 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def _check_storable(value: object) -> None:
-    """Refuse what parses but can be neither stored nor answered: half a surrogate pair, a number beyond floats."""
+    """Refuse what parses but can be neither stored nor answered: half a surrogate pair, a number beyond floats.
+
+    And what is nested so deeply that some later step would fail at it.
+    """
     json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [inner for outer in level for inner in _inside(outer)]
+        if not level:
+            return
+    raise ValueError("nested too deeply")
+
+
+def _inside(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _normalized(row: Row, body: Mapping[str, JSON]) -> tuple[Mapping[str, JSON], frozenset[str]]:

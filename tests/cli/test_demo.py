@@ -61,8 +61,8 @@ def check_figures(written: Records, *, projects: int, branches: int) -> None:
     assert summary["ok"] is True
     assert summary["projects"] == summary["listed_projects"] == steps["lists"]["projects"] == projects
     assert summary["branches"] == summary["listed_branches"] == steps["lists"]["branches"] == branches
-    about_flags, two_balances, bucket_urls_distribution = 1 + 2 * steps["flags"]["users"], 2, 4
-    calls = projects + branches + summary["pages"] + about_flags + two_balances + bucket_urls_distribution
+    about_flags, two_balances, bucket_and_urls, about_cdn = 1 + 2 * steps["flags"]["users"], 2, 3, 2
+    calls = projects + branches + summary["pages"] + about_flags + two_balances + bucket_and_urls + about_cdn
     assert summary["calls"] == calls
     assert 0 < summary["seconds"] < 60
     assert 0 < summary["cleanup_seconds"] < 60
@@ -74,6 +74,7 @@ def check_figures(written: Records, *, projects: int, branches: int) -> None:
     assert cost == pytest.approx(sum(record["cost_usd"] for record in written.regions))
     assert cost == pytest.approx(steps["wallet"]["before"] - steps["wallet"]["after"])
     assert steps["storage"]["bytes"] > 0
+    assert (steps["cdn"]["served"], steps["cdn"]["fetched"], steps["cdn"]["hits"]) == (10, 1, 0.9)
     assert (steps["sql"]["row"], steps["sql"]["in_source"]) == ("/checkout", False)
     assert 0 < steps["flags"]["on"] < steps["flags"]["users"]
 

@@ -160,3 +160,12 @@ async def test_names_are_kept_exactly(api: Any) -> None:
         assert made.data["bucket"] == name
     listed = (await api.get("/v1/storage/buckets")).data["items"]
     assert [item["name"] for item in listed][1:3] == [" spaced ", "名前"]
+
+
+@pytest.mark.parametrize(("depth", "status"), [(90, 200), (101, 400), (600, 400), (900, 400), (100_000, 400)])
+async def test_a_body_that_is_nested_too_deeply_is_refused_with_a_key_and_without(
+    api: Any, depth: int, status: int
+) -> None:
+    raw = b'{"key": "deep", "type": "json", "default_value": %s1%s}' % (b"[" * (depth - 1), b"]" * (depth - 1))
+    for key in (None, f"key-{depth}"):
+        assert (await api.post("/v1/flags/set", raw=raw, key=key)).status == status
