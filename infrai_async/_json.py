@@ -7,11 +7,6 @@ import math
 from collections.abc import Callable
 from typing import NoReturn
 
-try:
-    import orjson
-except ImportError:
-    orjson = None  # type: ignore[assignment]
-
 _LONGEST = 20  # characters: of an integer of 64 bits
 
 
@@ -53,4 +48,13 @@ def loads_by_standard_library(body: bytes) -> object:
     return document
 
 
-loads: Callable[[bytes], object] = loads_by_standard_library if orjson is None else orjson.loads
+def _loads_at_first(body: bytes) -> object:
+    global loads
+    try:
+        from orjson import loads
+    except ImportError:
+        loads = loads_by_standard_library
+    return loads(body)
+
+
+loads: Callable[[bytes], object] = _loads_at_first  # who only builds a client need not load orjson
