@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import signal
+import secrets
 import sqlite3
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+import time
+from collections.abc import Sequence
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,71 +16,93 @@ from typing import Any
 import aiohttp
 import asyncpg
 import pytest
+from support.crash import Kind, World
+from support.crash_kinds import Buckets, Databases, Distributions, Flags, Rows, TopUps
 
 from infrai_async.local import LocalGateway
 from infrai_async.local._postgres import Postgres
 
 pytestmark = pytest.mark.anyio
 
-_SERVE = """
-import asyncio, json, sys
-from infrai_async.local import LocalGateway
-async def main():
-    async with LocalGateway(sys.argv[1]) as gateway:
-        print(json.dumps([gateway.base_url, gateway.api_key]), flush=True)
-        await asyncio.Event().wait()
-asyncio.run(main())
-"""
+_KILLS = int(os.environ.get("INFRAI_CRASH_KILLS", "50"))
+_ENDS = ("gateway", "gateway", "both", "both", "servers first", "postmaster", "while starting")
 
 
-@asynccontextmanager
-async def killed_gateway(data_dir: Path) -> AsyncIterator[list[str]]:
-    """A gateway in a process of its own, killed without warning at the end."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", _SERVE, str(data_dir), stdout=asyncio.subprocess.PIPE
-    )
-    try:
-        assert process.stdout is not None
-        yield json.loads(await process.stdout.readline())
-    finally:
-        os.kill(process.pid, signal.SIGKILL)
-        await process.wait()
-
-
-async def test_after_kill_9_nothing_acknowledged_is_lost_and_what_was_begun_exists_once(
-    tmp_path: Path, session: aiohttp.ClientSession, ask_as: Any
+@pytest.mark.timeout(400)
+async def test_killed_again_and_again_under_load_it_keeps_what_it_answered(
+    tmp_path: Path, session: aiohttp.ClientSession, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    acknowledged: dict[str, Any] = {}
+    """Reproduce with INFRAI_CRASH_SEED; the moments are those of the machine, the choices are the seed's."""
+    seed = int(os.environ.get("INFRAI_CRASH_SEED") or secrets.randbits(32))
+    world = World(tmp_path / "data", session, seed)
+    databases = Databases(world)
+    kinds = [databases, Rows(world, databases), Buckets(world), Distributions(world), Flags(world), TopUps(world)]
+    begun = time.monotonic()
+    try:
+        await _kill_while_starting(world, 3)
+        await world.gateway.start()
+        while world.count["kills"] < _KILLS:
+            await _live_and_die(world, kinds)
+            T=[time.monotonic()]
+            await world.settle()
+            T.append(time.monotonic()-T[0])
+            await asyncio.gather(*(kind.check() for kind in kinds))
+            T.append(time.monotonic()-T[0])
+            await world.check_wallet()
+            world.gateway.check_log()
+            print(f"DEBUG {time.monotonic()-begun:.1f} {len(world.gateway.starts)} {world.gateway.starts[-1]:.2f} {world.count['kills']} {len(databases.all)}", T, flush=True)
+    except BaseException:
+        print(f"INFRAI_CRASH_SEED={seed}", world.count, world.gateway.log.read_text()[-4000:], sep="\n")
+        raise
+    finally:
+        await world.gateway.stop()
+        world.gateway.kill_servers()
+    assert world.count["in the middle of a database"] > _KILLS / 3
+    starts = sorted(world.gateway.starts)
+    with capsys.disabled():
+        print(f"\n{world.count}\n{time.monotonic() - begun:.0f} s, starts {starts[len(starts) // 2]:.2f} s,"
+              f" at most {starts[-1]:.2f} s")
 
-    async def create(api: Any, key: str) -> None:
-        answer = await api.post("/v1/db/project/create", {"name": key}, key=key)
-        acknowledged[key] = answer.data
 
-    keys = [f"p{number}" for number in range(24)]
-    async with killed_gateway(tmp_path) as (base_url, api_key):
-        api = ask_as(type("Address", (), {"base_url": base_url, "api_key": api_key}))
-        await api.post("/v1/flags/set", {"key": "before"}, key="flag")
-        making = [asyncio.create_task(create(api, key)) for key in keys]
-        while len(acknowledged) < 5:
-            await asyncio.sleep(0.005)
-    await asyncio.gather(*making, return_exceptions=True)
-    assert 5 <= len(acknowledged) < len(keys), "killed too late to learn anything"
+async def _live_and_die(world: World, kinds: Sequence[Kind], what: str) -> None:
+    """Kill it under load; afterwards it is there again."""
+    enough = asyncio.Event()
+    load = asyncio.create_task(world.load(kinds, enough))
+    await asyncio.wait({load}, timeout=world.random.uniform(0.05, 0.9))
+    await _kill(world, what)
+    enough.set()
+    await load
+    if world.state(_MAKING):
+        world.count["in the middle of a database"] += 1
+    world.count["kills"] += 1
+    world.count[f"killed: {what}"] += 1
+    if what == "while starting":
+        await _kill_while_starting(world, 1)
+    if what != "postmaster":
+        await world.gateway.start()
 
-    async with LocalGateway(tmp_path) as gateway:
-        api = ask_as(gateway)
-        there = {project["name"]: project for project in (await api.get("/v1/db/project/list")).data["items"]}
-        assert {name: there[name]["id"] for name in acknowledged} == {name: p["id"] for name, p in acknowledged.items()}
-        for name in there:
-            replay = await api.post("/v1/db/project/create", {"name": name}, key=name)
-            assert (replay.data["id"], replay.cost) == (there[name]["id"], 0)
-        await asyncio.gather(*(create(api, key) for key in keys))
-        projects = (await api.get("/v1/db/project/list")).data["items"]
-        assert sorted(project["name"] for project in projects) == sorted(keys)
-        assert await asyncio.gather(*(_select_1(project) for project in projects)) == [1] * len(keys)
-        spent = Decimal("0.001") * len(keys) + Decimal("0.0001") + 2 * Decimal("0.00001")
-        assert Decimal(repr(await api.balance())) == 2 - spent
-        assert (await api.post("/v1/flags/set", {"key": "before"}, key="flag")).cost == 0
-    assert len(await _databases(tmp_path)) == len(keys)
+
+_MAKING = "select 1 from operations where state = 'running' and capability not like '%.delete'"
+
+
+async def _kill(world: World, what: str) -> None:
+    if what == "postmaster":
+        return world.gateway.kill_postmaster()
+    if what == "servers first":
+        world.gateway.kill_servers()
+        await asyncio.sleep(world.random.uniform(0, 0.05))
+    await world.gateway.kill()
+    if what == "both":
+        world.gateway.kill_servers()
+    return None
+
+
+async def _kill_while_starting(world: World, times: int) -> None:
+    for _ in range(times):
+        await world.gateway.spawn()
+        await asyncio.sleep(world.random.uniform(0.2, 0.9))
+        await world.gateway.kill()
+        world.count["kills"] += 1
 
 
 async def _select_1(project: Any) -> Any:
