@@ -185,14 +185,15 @@ class World:
         """Databases, roles and directories of Postgres are those that the state knows; drops take their time."""
         known = {name for (name,) in self.state("select name from databases where not doomed")}
         assert len(known) == expected
+        wanted = {"databases": known, "roles": known, "stray directories": set(), "still marked": set()}
         deadline = time.monotonic() + PATIENCE
-        while (found := await self.gateway.holds()) != {"databases": known, "roles": known, "stray directories": set()}:
-            assert time.monotonic() < deadline, f"known: {known}, found: {found}"
+        while (found := await self._databases()) != wanted:
+            assert time.monotonic() < deadline, f"{wanted=}, {found=}"
             await asyncio.sleep(0.05)
-        assert self.state("select name from databases where doomed") in ([], self.state(_DOOMED))
 
-
-_DOOMED = "select name from databases where doomed"
+    async def _databases(self) -> dict[str, set[str]]:
+        marked = {name for (name,) in self.state("select name from databases where doomed")}
+        return await self.gateway.holds() | {"still marked": marked}
 
 
 @dataclass
@@ -269,7 +270,7 @@ class GatewayProcess:
     def _postmaster(self) -> int | None:
         return _pid_in(self._home / "data" / "postmaster.pid")
 
-    async def holds(self) -> Mapping[str, set[str]]:
+    async def holds(self) -> dict[str, set[str]]:
         """What its Postgres holds of tenants."""
         home = self._home
         address = f"127.0.0.1:{(home / 'port').read_text()}/postgres?sslmode=disable"

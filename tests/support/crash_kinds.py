@@ -48,9 +48,9 @@ class Database:
 class Databases:
     """Projects, branches, snapshots, restores, deletions."""
 
-    workers = 6
-    pause = 0.0
-    most = 24
+    workers = 4
+    pause = 0.01
+    most = 12
 
     def __init__(self, world: World) -> None:
         self.world = world
