@@ -202,7 +202,7 @@ class Postgres:
             return
         there = directories(self._cluster.data)
         known = {row["oid"] for row in await self._pool.fetch("select oid from pg_database")}
-        strays = [path for oid, path in there.items() if oid not in known]
+        strays = [path for oid, path in sorted(there.items()) if oid not in known]
         if strays:
             numbers = ", ".join(path.name for path in strays)
             _logger.warning("removing %d directories that belong to no database: %s", len(strays), numbers)

@@ -20,6 +20,7 @@ from support.crash import Kind, World
 from support.crash_kinds import Buckets, Databases, Distributions, Flags, Rows, TopUps
 
 from infrai_async.local import LocalGateway
+from infrai_async.local._homes import home_of
 from infrai_async.local._postgres import Postgres
 
 pytestmark = pytest.mark.anyio
@@ -182,11 +183,59 @@ async def test_work_whose_source_is_gone_is_taken_back_at_the_start(tmp_path: Pa
     assert await _databases(tmp_path) == frozenset()
 
 
-async def test_databases_that_the_state_does_not_know_are_dropped(tmp_path: Path, ask_as: Any) -> None:
+async def test_databases_that_the_state_does_not_know_are_dropped_and_named(
+    tmp_path: Path, ask_as: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     async with LocalGateway(tmp_path) as gateway:
-        kept = await ask_as(gateway).project("kept")
-        await ask_as(gateway).project("lost")
+        kept, lost = await ask_as(gateway).project("kept"), await ask_as(gateway).project("lost")
     _rewrite(tmp_path, "delete from databases where name = (select database from projects where name = 'lost')")
-    async with LocalGateway(tmp_path):
-        pass
-    assert await _databases(tmp_path) == {kept["connection_uri"].rpartition("/")[2]}
+    async with LocalGateway(tmp_path) as gateway:
+        assert await _select_1(await _get(ask_as(gateway), kept)) == 1
+    unknown = _name(lost)
+    assert f"dropping 1 databases that the state does not know: {unknown}" in caplog.messages
+    assert await _databases(tmp_path) == {_name(kept)}
+
+
+async def test_deletions_and_creations_that_were_cut_short_are_finished_and_told(
+    tmp_path: Path, ask_as: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "infrai_async.local")
+    async with LocalGateway(tmp_path) as gateway:
+        kept, doomed = await ask_as(gateway).project("kept"), await ask_as(gateway).project("doomed")
+    _rewrite(
+        tmp_path,
+        "update operations set state = 'running'",
+        f"update databases set doomed = 1 where name = '{_name(doomed)}'",
+        "delete from projects where name = 'doomed'",
+        "delete from operations where data like '%doomed%'",
+    )
+    async with LocalGateway(tmp_path) as gateway:
+        assert (await ask_as(gateway).get("/v1/db/project/list")).data["items"] == [kept]
+    assert f"dropping 1 databases whose deletion was cut short: {_name(doomed)}" in caplog.messages
+    assert "carrying on 1 operations that were cut short" in caplog.messages
+    assert await _databases(tmp_path) == {_name(kept)}
+
+
+async def test_directories_of_databases_that_never_came_to_be_are_removed_and_named(
+    tmp_path: Path, ask_as: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As they are left by a server that dies in the middle of making one; its own recovery does not look for them."""
+    async with LocalGateway(tmp_path) as gateway:
+        project = await ask_as(gateway).project()
+        base = home_of(tmp_path / "postgres") / "data" / "base"
+    before = {path.name for path in base.iterdir()}
+    for number in ("4000000000", "3999999999"):
+        (base / number).mkdir()
+        (base / number / "1259").write_bytes(b"x" * 8192)
+    async with LocalGateway(tmp_path) as gateway:
+        assert await _select_1(await _get(ask_as(gateway), project)) == 1
+    assert {path.name for path in base.iterdir()} == before
+    assert "removing 2 directories that belong to no database: 3999999999, 4000000000" in caplog.messages
+
+
+async def _get(api: Any, project: Any) -> Any:
+    return (await api.get(f"/v1/db/project/get/{project['id']}")).data
+
+
+def _name(resource: Any) -> str:
+    return str(resource["connection_uri"].rpartition("/")[2])
