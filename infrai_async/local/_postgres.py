@@ -240,20 +240,9 @@ class Postgres:
     async def close(self, names: Iterable[str]) -> None:
         """Let nobody into these databases any more, and disconnect those who are in; what is gone already is closed."""
         for name in names:
-            await self._bar(name)
+            with suppress(asyncpg.UndefinedObjectError):
+                await self._to_role(f"alter role {quoted(name)} nologin")
             await self._evict(name)
-
-    async def _bar(self, name: str) -> None:
-        for left in reversed(range(_ATTEMPTS)):
-            try:
-                await self._pool.execute(f"alter role {quoted(name)} nologin")
-            except asyncpg.UndefinedObjectError:
-                return
-            except asyncpg.InternalServerError:  # somebody else, another gateway perhaps, changes or drops it just now
-                if not left:
-                    raise
-            else:
-                return
 
     async def drop(self, name: str) -> None:
         """Delete a database and its role; those connected to it are disconnected."""
@@ -262,10 +251,10 @@ class Postgres:
                 await self._pool.execute(f"alter database {quoted(name)} is_template false")
             await self._pool.execute(f"drop database if exists {quoted(name)} with (force)")
             try:
-                await self._pool.execute(f"drop role if exists {quoted(name)}")
+                await self._to_role(f"drop role if exists {quoted(name)}")
             except asyncpg.DependentObjectsStillExistError:
                 await self._release(name)
-                await self._pool.execute(f"drop role if exists {quoted(name)}")
+                await self._to_role(f"drop role if exists {quoted(name)}")
 
     async def cut_off(self, gateway: str) -> None:
         """End what another gateway, taken for dead, may still have under way here, and with it its locks."""
@@ -326,7 +315,7 @@ class Postgres:
     async def _make_role(self, name: str, secret: str | None) -> None:
         login = f"login password '{secret}'" if secret else "nologin"
         if await self._pool.fetchval("select 1 from pg_roles where rolname = $1", name) is not None:
-            await self._pool.execute(f"alter role {quoted(name)} {login}")
+            await self._to_role(f"alter role {quoted(name)} {login}")
             return
         statements = [
             f"create role {quoted(name)} {login} connection limit {_ROLE_CONNECTIONS}",
@@ -337,6 +326,16 @@ class Postgres:
             acting = " with set true, inherit true" if int(self.version) >= 16 else ""
             statements.append(f"grant {quoted(name)} to current_user{acting}")
         await self._pool.execute("; ".join(statements))
+
+    async def _to_role(self, statement: str) -> None:
+        # Who deletes what is still being made meets its maker at the role, and Postgres fails whoever comes second.
+        for left in reversed(range(_ATTEMPTS)):
+            try:
+                await self._pool.execute(statement)
+                break
+            except asyncpg.InternalServerError:
+                if not left:
+                    raise
 
     async def _make_database(self, name: str, template: str) -> None:
         # Until PUBLIC has lost its right to connect, the limit keeps everybody out.
