@@ -29,7 +29,7 @@ _KILLS = int(os.environ.get("INFRAI_CRASH_KILLS", "50"))
 _ENDS = ("gateway", "gateway", "both", "both", "servers first", "postmaster", "while starting")
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 async def test_killed_again_and_again_under_load_it_keeps_what_it_answered(
     tmp_path: Path, session: aiohttp.ClientSession, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -50,7 +50,7 @@ async def test_killed_again_and_again_under_load_it_keeps_what_it_answered(
             await asyncio.gather(*(kind.check() for kind in kinds))
             await world.check_wallet()
             world.gateway.check_log()
-            print(f"DEBUG {time.monotonic() - begun:.1f} s: {what}, start {world.gateway.starts[-1]:.2f} s")
+            print(f"{time.monotonic() - begun:.1f} s: {what}, start {world.gateway.starts[-1]:.2f} s")
     except BaseException:
         print(f"INFRAI_CRASH_SEED={seed}", world.count, world.gateway.log.read_text()[-4000:], sep="\n")
         raise
@@ -70,7 +70,7 @@ async def _live_and_die(world: World, kinds: Sequence[Kind], what: str) -> None:
     """Kill it under load; afterwards it is there again."""
     enough = asyncio.Event()
     load = asyncio.create_task(world.load(kinds, enough))
-    await asyncio.wait({load}, timeout=world.random.uniform(0.05, 0.6))
+    await asyncio.wait({load}, timeout=world.random.uniform(0.05, 0.4))
     await _kill(world, what)
     enough.set()
     await load

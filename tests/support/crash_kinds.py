@@ -49,8 +49,8 @@ class Databases:
     """Projects, branches, snapshots, restores, deletions."""
 
     workers = 4
-    pause = 0.01
-    most = 12
+    pause = 0.02
+    most = 10
 
     def __init__(self, world: World) -> None:
         self.world = world
