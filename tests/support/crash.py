@@ -83,6 +83,11 @@ class World:
     def name(self, prefix: str) -> str:
         return f"{prefix}{next(self._numbers)}"
 
+    @property
+    def makes_a_database(self) -> bool:
+        """Whether a database is being made, as far as is known from here."""
+        return any(write.method == "POST" and write.path.startswith("/v1/db/") for write in self.unknown)
+
     # --- asking ------------------------------------------------------------------------------------------------
 
     async def write(
