@@ -73,12 +73,11 @@ class Cluster:
         return cluster
 
     async def restart(self) -> None:
-        """Start a server that does not run, or has died; what another gateway or the dead one left is ended first.
+        """Start a server that does not run, or has died; what a killed gateway or the dead one left is ended first.
 
         Raises:
             PostgresUnavailable: if it does not start.
         """
-        await asyncio.to_thread(stop_servers, self.data)
         if not self.data.exists():
             await self._make()
         await self._run()
@@ -114,9 +113,10 @@ class Cluster:
         return f"postgresql://postgres:{secret}@127.0.0.1:{self.port}/postgres?sslmode=disable"
 
     async def _make(self) -> None:
-        part = self.home / "data.part"
+        # Not under one name: the initdb of a gateway that was killed may still be writing to its own.
+        part = self.home / f"data.{secrets.token_hex(4)}.part"
         secret = self.home / "initial"
-        await asyncio.to_thread(shutil.rmtree, part, True)
+        await self._clear_parts()
         password = secrets.token_urlsafe(32)
         private(self.home / "password", password)
         private(secret, password)
@@ -128,6 +128,11 @@ class Cluster:
         finally:
             secret.unlink()
         part.rename(self.data)
+        await self._clear_parts()
+
+    async def _clear_parts(self) -> None:
+        for left in self.home.glob("data*.part"):
+            await asyncio.to_thread(shutil.rmtree, left, ignore_errors=True)
 
     async def _initdb(self, part: Path, secret: Path) -> None:
         options = ["-U", "postgres", "-A", "scram-sha-256", f"--pwfile={secret}", "--encoding=UTF8", "--locale=C"]
@@ -150,6 +155,8 @@ class Cluster:
         private(self.home / "hba", _HBA)
         (self.home / "hba").chmod(0o644)
         for port in (_last_port(self.home), 0, 0):
+            # Every time: a server that a killed gateway had only begun to start shows itself as late as that.
+            await asyncio.to_thread(stop_servers, self.data)
             self.port = _free_port(port)
             with self._log() as log:
                 if await self._started(log):

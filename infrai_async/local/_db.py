@@ -198,7 +198,7 @@ def delete_branch(call: Call, connection: Connection) -> Data:
 @serves("db.snapshot.create", effect=_effect(_freeze, SNAPSHOTS), present=_without_database)
 def create_snapshot(call: Call, connection: Connection) -> Data:
     project = existing(call, connection, PROJECTS, "DB_PROJECT", id=call.params["project_id"])
-    label = call.params.get("label")
+    label = check_name("label", call.params["label"]) if "label" in call.params else None
     plan = _plan(call, connection, SNAPSHOTS, id=new_id("snap"), project_id=project["id"], label=label)
     return plan | {"source": project["database"]}
 

@@ -93,7 +93,11 @@ class Executor:
             OPERATIONS.c.state == "running", OPERATIONS.c.owner == self._parts.id
         )
         theirs = running.where(OPERATIONS.c.capability.startswith(service)).order_by(OPERATIONS.c.started)
-        for id in await self._parts.store.run(lambda connection: connection.scalars(theirs).all()):
+        ids = await self._parts.store.run(lambda connection: connection.scalars(theirs).all())
+        left = [id for id in ids if id not in self._works]
+        if left:
+            _logger.info("carrying on %d operations that were cut short", len(left))
+        for id in left:
             self._work(id)
 
     async def drain(self) -> None:

@@ -51,9 +51,15 @@ class Janitor:
 
         What is marked is closed before anybody is let in: a crash may have come between a deletion and its closing.
         """
-        there = await postgres.databases()
-        await self._parts.store.run(partial(_mark_unknown, there))
-        await postgres.close(await self._parts.store.run(_marked))
+        there, run = await postgres.databases(), self._parts.store.run
+        unknown = await run(partial(_mark_unknown, there))
+        if unknown:
+            _logger.warning("dropping %d databases that the state does not know: %s", *_listed(unknown))
+        marked = await run(_marked)
+        deleted = there.intersection(marked).difference(unknown)
+        if deleted:
+            _logger.info("dropping %d databases whose deletion was cut short: %s", *_listed(deleted))
+        await postgres.close(marked)
 
     async def aclose(self, grace: float) -> None:
         """End, once everything marked was tried one last time; after ``grace`` seconds in any case."""
@@ -114,7 +120,12 @@ def _marked(connection: Connection) -> list[str]:
     return list(connection.scalars(sa.select(DATABASES.c.name).where(DATABASES.c.doomed)))
 
 
-def _mark_unknown(there: frozenset[str], connection: Connection) -> None:
+def _mark_unknown(there: frozenset[str], connection: Connection) -> frozenset[str]:
     unknown = there.difference(connection.scalars(sa.select(DATABASES.c.name)))
     if unknown:
-        connection.execute(DATABASES.insert(), [{"name": name, "doomed": True} for name in sorted(unknown)])
+        connection.execute(DATABASES.insert(), [{"name": name, "doomed": True} for name in unknown])
+    return unknown
+
+
+def _listed(names: frozenset[str]) -> tuple[int, str]:
+    return len(names), ", ".join(sorted(names))

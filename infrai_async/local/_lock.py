@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from pathlib import Path
+
+# A process that a gateway was about to start when it was killed holds its locks until it has become its own program.
+_TRIES, _PAUSE = 10, 0.02
 
 
 class DirectoryInUse(Exception):
@@ -34,12 +38,14 @@ class Lock:
         Raises:
             DirectoryInUse: another one has it.
         """
-        try:
-            return cls(directory / "lock")
-        except BlockingIOError:
-            raise DirectoryInUse(
-                f"another gateway runs on {directory.parent}: stop it, or give this one --data-dir another"
-            ) from None
+        for _ in range(_TRIES):
+            try:
+                return cls(directory / "lock")
+            except BlockingIOError:
+                time.sleep(_PAUSE)
+        raise DirectoryInUse(
+            f"another gateway runs on {directory.parent}: stop it, or give this one --data-dir another"
+        )
 
     @classmethod
     def as_temporary(cls, directory: Path) -> Lock:

@@ -1,4 +1,4 @@
-"""Server processes that outlived the gateway that started them, told by what they are and not by a pid file alone.
+"""What a killed gateway or server leaves of a cluster: processes that outlived it, directories of no database.
 
 After a `kill -9` the pid in `postmaster.pid` may by now be anybody's. On Linux a server of a cluster is a process whose
 program is `postgres` and whose working directory is the cluster; elsewhere the command line has to do.
@@ -15,6 +15,7 @@ from pathlib import Path
 
 _PATIENCE = 10.0
 _POLL = 0.01
+_FIRST_OF_OURS = 16384  # Postgres keeps smaller numbers for itself
 
 
 def stop_servers(data: Path) -> None:
@@ -33,6 +34,15 @@ def stop_servers(data: Path) -> None:
         os.kill(pid, signal.SIGKILL)
     _wait_until_gone(data, named)
     _forget(data, named)
+
+
+def directories(data: Path) -> dict[int, Path]:
+    """Return the directories of the databases that were made in the cluster in `data`, by their numbers.
+
+    A server that dies while it makes a database leaves its files: its own recovery does not look for them.
+    """
+    numbered = {int(path.name): path for path in (data / "base").iterdir() if path.name.isdigit()}
+    return {oid: path for oid, path in numbered.items() if oid >= _FIRST_OF_OURS}
 
 
 def _forget(data: Path, named: int) -> None:

@@ -12,6 +12,7 @@ reconnecting clients errors, and leave a state to repair after a crash.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
@@ -26,8 +27,9 @@ from attrs import frozen
 
 from infrai_async.local._cluster import Cluster
 from infrai_async.local._finder import OLDEST, PostgresUnavailable
-from infrai_async.local._homes import private
+from infrai_async.local._homes import private, remove
 from infrai_async.local._lock import DirectoryInUse, Lock
+from infrai_async.local._orphans import directories
 from infrai_async.local._ownership import hand_over, quoted
 from infrai_async.local._scram import verifier
 
@@ -36,6 +38,7 @@ __all__ = ["GONE", "DirectoryInUse", "Postgres", "PostgresUnavailable", "Shared"
 GONE = (
     OSError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # what a connection says that broke in the middle of something
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
@@ -43,6 +46,7 @@ GONE = (
 )
 """What is raised while the server is away: it was stopped, or has died, or is not up yet."""
 
+_logger = logging.getLogger(__name__)
 _NAME = re.compile(r"ifr_[a-z0-9_]{1,59}")
 
 # Tenants may set anything for their database; what a connection states itself goes before that.
@@ -156,6 +160,7 @@ class Postgres:
             mark = shared.mark if shared else _mark(directory)
             self = cls(dsn, mark, pool, lock, cluster, shared)
             await self._prepare()
+            await self._remove_strays()
             undo.pop_all()
         return self
 
@@ -175,6 +180,7 @@ class Postgres:
                 await self._cluster.restart()
                 self._dsn = self._cluster.dsn()
                 self._pool = await connected(self._dsn)
+                await self._remove_strays()
             except BaseException:
                 await self._cluster.halt()  # half-alive it would never be seen to have died
                 raise
@@ -189,6 +195,18 @@ class Postgres:
         self._superuser = about["rolsuper"]
         if self._cluster is not None:
             await self._pool.execute("revoke all on database postgres, template1 from public")
+
+    async def _remove_strays(self) -> None:
+        """Remove what a crash left of databases that never came to be; before anything makes one again."""
+        if self._cluster is None:
+            return
+        there = directories(self._cluster.data)
+        known = {row["oid"] for row in await self._pool.fetch("select oid from pg_database")}
+        strays = [path for oid, path in sorted(there.items()) if oid not in known]
+        if strays:
+            numbers = ", ".join(path.name for path in strays)
+            _logger.warning("removing %d directories that belong to no database: %s", len(strays), numbers)
+            await asyncio.gather(*(asyncio.to_thread(remove, path) for path in strays))
 
     async def create(self, name: str, password: str) -> None:
         """Make an empty database with a role of the same name that owns it."""
@@ -222,20 +240,9 @@ class Postgres:
     async def close(self, names: Iterable[str]) -> None:
         """Let nobody into these databases any more, and disconnect those who are in; what is gone already is closed."""
         for name in names:
-            await self._bar(name)
+            with suppress(asyncpg.UndefinedObjectError):
+                await self._to_role(f"alter role {quoted(name)} nologin")
             await self._evict(name)
-
-    async def _bar(self, name: str) -> None:
-        for left in reversed(range(_ATTEMPTS)):
-            try:
-                await self._pool.execute(f"alter role {quoted(name)} nologin")
-            except asyncpg.UndefinedObjectError:
-                return
-            except asyncpg.InternalServerError:  # somebody else, another gateway perhaps, changes or drops it just now
-                if not left:
-                    raise
-            else:
-                return
 
     async def drop(self, name: str) -> None:
         """Delete a database and its role; those connected to it are disconnected."""
@@ -244,10 +251,10 @@ class Postgres:
                 await self._pool.execute(f"alter database {quoted(name)} is_template false")
             await self._pool.execute(f"drop database if exists {quoted(name)} with (force)")
             try:
-                await self._pool.execute(f"drop role if exists {quoted(name)}")
+                await self._to_role(f"drop role if exists {quoted(name)}")
             except asyncpg.DependentObjectsStillExistError:
                 await self._release(name)
-                await self._pool.execute(f"drop role if exists {quoted(name)}")
+                await self._to_role(f"drop role if exists {quoted(name)}")
 
     async def cut_off(self, gateway: str) -> None:
         """End what another gateway, taken for dead, may still have under way here, and with it its locks."""
@@ -308,7 +315,7 @@ class Postgres:
     async def _make_role(self, name: str, secret: str | None) -> None:
         login = f"login password '{secret}'" if secret else "nologin"
         if await self._pool.fetchval("select 1 from pg_roles where rolname = $1", name) is not None:
-            await self._pool.execute(f"alter role {quoted(name)} {login}")
+            await self._to_role(f"alter role {quoted(name)} {login}")
             return
         statements = [
             f"create role {quoted(name)} {login} connection limit {_ROLE_CONNECTIONS}",
@@ -319,6 +326,16 @@ class Postgres:
             acting = " with set true, inherit true" if int(self.version) >= 16 else ""
             statements.append(f"grant {quoted(name)} to current_user{acting}")
         await self._pool.execute("; ".join(statements))
+
+    async def _to_role(self, statement: str) -> None:
+        # Who deletes what is still being made meets its maker at the role, and Postgres fails whoever comes second.
+        for left in reversed(range(_ATTEMPTS)):
+            try:
+                await self._pool.execute(statement)
+                break
+            except asyncpg.InternalServerError:
+                if not left:
+                    raise
 
     async def _make_database(self, name: str, template: str) -> None:
         # Until PUBLIC has lost its right to connect, the limit keeps everybody out.

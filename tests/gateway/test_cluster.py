@@ -251,6 +251,20 @@ async def test_a_cluster_that_was_not_made_whole_is_made_anew(directory: Path) -
     assert not (home / "data.part").exists()
 
 
+async def test_killed_while_it_makes_the_cluster_it_is_made_anew_at_once(directory: Path) -> None:
+    """The killed one's initdb lives on for a while and writes."""
+    killed = await asyncio.create_subprocess_exec(sys.executable, "-c", GATEWAY, str(directory))
+    async with asyncio.timeout(20):
+        while not ((directory / "postgres").is_dir() and list(home_of(directory / "postgres").glob("data*.part/base"))):
+            await asyncio.sleep(0.001)
+    killed.kill()
+    await killed.wait()
+    async with running(directory) as postgres:
+        home = cluster_of(postgres).home
+        assert await postgres.databases() == frozenset()
+    assert list(home.glob("data*.part")) == []
+
+
 async def test_the_superuser_password_is_for_the_owner_only(directory: Path) -> None:
     async with running(directory) as postgres:
         home = cluster_of(postgres).home

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import signal
+import secrets
 import sqlite3
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+import time
+from collections.abc import Sequence
+from contextlib import closing, suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,71 +16,103 @@ from typing import Any
 import aiohttp
 import asyncpg
 import pytest
+from support.crash import Kind, World
+from support.crash_kinds import Buckets, Databases, Distributions, Flags, Rows, TopUps
 
 from infrai_async.local import LocalGateway
+from infrai_async.local._homes import home_of
 from infrai_async.local._postgres import Postgres
 
 pytestmark = pytest.mark.anyio
 
-_SERVE = """
-import asyncio, json, sys
-from infrai_async.local import LocalGateway
-async def main():
-    async with LocalGateway(sys.argv[1]) as gateway:
-        print(json.dumps([gateway.base_url, gateway.api_key]), flush=True)
-        await asyncio.Event().wait()
-asyncio.run(main())
-"""
+_KILLS = int(os.environ.get("INFRAI_CRASH_KILLS", "50"))
+_ENDS = ("gateway", "gateway", "both", "both", "servers first", "postmaster", "while starting")
 
 
-@asynccontextmanager
-async def killed_gateway(data_dir: Path) -> AsyncIterator[list[str]]:
-    """A gateway in a process of its own, killed without warning at the end."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", _SERVE, str(data_dir), stdout=asyncio.subprocess.PIPE
-    )
-    try:
-        assert process.stdout is not None
-        yield json.loads(await process.stdout.readline())
-    finally:
-        os.kill(process.pid, signal.SIGKILL)
-        await process.wait()
-
-
-async def test_after_kill_9_nothing_acknowledged_is_lost_and_what_was_begun_exists_once(
-    tmp_path: Path, session: aiohttp.ClientSession, ask_as: Any
+@pytest.mark.timeout(600)
+async def test_killed_again_and_again_under_load_it_keeps_what_it_answered(
+    tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
-    acknowledged: dict[str, Any] = {}
+    """Reproduce with INFRAI_CRASH_SEED; the moments are those of the machine, the choices are the seed's."""
+    seed = int(os.environ.get("INFRAI_CRASH_SEED") or secrets.randbits(32))
+    world = World(tmp_path / "data", session, seed)
+    databases = Databases(world)
+    kinds = [databases, Rows(world, databases), Buckets(world), Distributions(world), Flags(world), TopUps(world)]
+    begun = time.monotonic()
+    try:
+        await _kill_while_starting(world, 3)
+        await world.gateway.start()
+        what = ""
+        while world.count["kills"] < _KILLS:
+            what = world.random.choice([end for end in _ENDS if end != what])
+            await _live_and_die(world, kinds, what)
+            await world.settle()
+            await asyncio.gather(*(kind.check() for kind in kinds))
+            await world.check_wallet()
+            world.gateway.check_log()
+            print(f"{time.monotonic() - begun:.1f} s: {what}, start {world.gateway.starts[-1]:.2f} s")
+    except BaseException:
+        print(f"INFRAI_CRASH_SEED={seed}", world.count, world.gateway.log.read_text()[-4000:], sep="\n")
+        raise
+    finally:
+        await world.gateway.stop()
+        world.gateway.kill_servers()
+    assert world.count["in the middle of a database"] >= _KILLS / 4
+    starts = sorted(world.gateway.starts)
+    print(world.count)
+    print(f"{time.monotonic() - begun:.0f} s, starts {starts[len(starts) // 2]:.2f} s, at most {starts[-1]:.2f} s")
 
-    async def create(api: Any, key: str) -> None:
-        answer = await api.post("/v1/db/project/create", {"name": key}, key=key)
-        acknowledged[key] = answer.data
 
-    keys = [f"p{number}" for number in range(24)]
-    async with killed_gateway(tmp_path) as (base_url, api_key):
-        api = ask_as(type("Address", (), {"base_url": base_url, "api_key": api_key}))
-        await api.post("/v1/flags/set", {"key": "before"}, key="flag")
-        making = [asyncio.create_task(create(api, key)) for key in keys]
-        while len(acknowledged) < 5:
-            await asyncio.sleep(0.005)
-    await asyncio.gather(*making, return_exceptions=True)
-    assert 5 <= len(acknowledged) < len(keys), "killed too late to learn anything"
+async def _live_and_die(world: World, kinds: Sequence[Kind], what: str) -> None:
+    """Kill it under load; afterwards it is there again."""
+    enough = asyncio.Event()
+    load = asyncio.create_task(world.load(kinds, enough))
+    await asyncio.wait({load}, timeout=world.random.uniform(0.05, 0.4))
+    await _aim(world)
+    await _kill(world, what)
+    enough.set()
+    await load
+    if world.state(_MAKING):
+        world.count["in the middle of a database"] += 1
+    world.count["kills"] += 1
+    world.count[f"killed: {what}"] += 1
+    if what == "while starting":
+        await _kill_while_starting(world, 1)
+    if what != "postmaster":
+        await world.gateway.start()
 
-    async with LocalGateway(tmp_path) as gateway:
-        api = ask_as(gateway)
-        there = {project["name"]: project for project in (await api.get("/v1/db/project/list")).data["items"]}
-        assert {name: there[name]["id"] for name in acknowledged} == {name: p["id"] for name, p in acknowledged.items()}
-        for name in there:
-            replay = await api.post("/v1/db/project/create", {"name": name}, key=name)
-            assert (replay.data["id"], replay.cost) == (there[name]["id"], 0)
-        await asyncio.gather(*(create(api, key) for key in keys))
-        projects = (await api.get("/v1/db/project/list")).data["items"]
-        assert sorted(project["name"] for project in projects) == sorted(keys)
-        assert await asyncio.gather(*(_select_1(project) for project in projects)) == [1] * len(keys)
-        spent = Decimal("0.001") * len(keys) + Decimal("0.0001") + 2 * Decimal("0.00001")
-        assert Decimal(repr(await api.balance())) == 2 - spent
-        assert (await api.post("/v1/flags/set", {"key": "before"}, key="flag")).cost == 0
-    assert len(await _databases(tmp_path)) == len(keys)
+
+_MAKING = "select 1 from operations where state = 'running' and capability not like '%.delete'"
+
+
+async def _aim(world: World) -> None:
+    """As often as not, wait until the middle of making a database."""
+    if world.random.random() < 0.5:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.5):
+                while not world.makes_a_database:
+                    await asyncio.sleep(0.002)
+        await asyncio.sleep(world.random.uniform(0, 0.06))
+
+
+async def _kill(world: World, what: str) -> None:
+    if what == "postmaster":
+        return world.gateway.kill_postmaster()
+    if what == "servers first":
+        world.gateway.kill_servers()
+        await asyncio.sleep(world.random.uniform(0, 0.05))
+    await world.gateway.kill()
+    if what == "both":
+        world.gateway.kill_servers()
+    return None
+
+
+async def _kill_while_starting(world: World, times: int) -> None:
+    for _ in range(times):
+        await world.gateway.spawn()
+        await asyncio.sleep(world.random.uniform(0.2, 0.9))
+        await world.gateway.kill()
+        world.count["kills"] += 1
 
 
 async def _select_1(project: Any) -> Any:
@@ -160,11 +191,59 @@ async def test_work_whose_source_is_gone_is_taken_back_at_the_start(tmp_path: Pa
     assert await _databases(tmp_path) == frozenset()
 
 
-async def test_databases_that_the_state_does_not_know_are_dropped(tmp_path: Path, ask_as: Any) -> None:
+async def test_databases_that_the_state_does_not_know_are_dropped_and_named(
+    tmp_path: Path, ask_as: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     async with LocalGateway(tmp_path) as gateway:
-        kept = await ask_as(gateway).project("kept")
-        await ask_as(gateway).project("lost")
+        kept, lost = await ask_as(gateway).project("kept"), await ask_as(gateway).project("lost")
     _rewrite(tmp_path, "delete from databases where name = (select database from projects where name = 'lost')")
-    async with LocalGateway(tmp_path):
-        pass
-    assert await _databases(tmp_path) == {kept["connection_uri"].rpartition("/")[2]}
+    async with LocalGateway(tmp_path) as gateway:
+        assert await _select_1(await _get(ask_as(gateway), kept)) == 1
+    unknown = _name(lost)
+    assert f"dropping 1 databases that the state does not know: {unknown}" in caplog.messages
+    assert await _databases(tmp_path) == {_name(kept)}
+
+
+async def test_deletions_and_creations_that_were_cut_short_are_finished_and_told(
+    tmp_path: Path, ask_as: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "infrai_async.local")
+    async with LocalGateway(tmp_path) as gateway:
+        kept, doomed = await ask_as(gateway).project("kept"), await ask_as(gateway).project("doomed")
+    _rewrite(
+        tmp_path,
+        "update operations set state = 'running'",
+        f"update databases set doomed = 1 where name = '{_name(doomed)}'",
+        "delete from projects where name = 'doomed'",
+        "delete from operations where data like '%doomed%'",
+    )
+    async with LocalGateway(tmp_path) as gateway:
+        assert (await ask_as(gateway).get("/v1/db/project/list")).data["items"] == [kept]
+    assert f"dropping 1 databases whose deletion was cut short: {_name(doomed)}" in caplog.messages
+    assert "carrying on 1 operations that were cut short" in caplog.messages
+    assert await _databases(tmp_path) == {_name(kept)}
+
+
+async def test_directories_of_databases_that_never_came_to_be_are_removed_and_named(
+    tmp_path: Path, ask_as: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As they are left by a server that dies in the middle of making one; its own recovery does not look for them."""
+    async with LocalGateway(tmp_path) as gateway:
+        project = await ask_as(gateway).project()
+        base = home_of(tmp_path / "postgres") / "data" / "base"
+    before = {path.name for path in base.iterdir()}
+    for number in ("4000000000", "3999999999"):
+        (base / number).mkdir()
+        (base / number / "1259").write_bytes(b"x" * 8192)
+    async with LocalGateway(tmp_path) as gateway:
+        assert await _select_1(await _get(ask_as(gateway), project)) == 1
+    assert {path.name for path in base.iterdir()} == before
+    assert "removing 2 directories that belong to no database: 3999999999, 4000000000" in caplog.messages
+
+
+async def _get(api: Any, project: Any) -> Any:
+    return (await api.get(f"/v1/db/project/get/{project['id']}")).data
+
+
+def _name(resource: Any) -> str:
+    return str(resource["connection_uri"].rpartition("/")[2])

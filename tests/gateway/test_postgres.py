@@ -250,6 +250,15 @@ async def test_copies_of_one_source_made_at_once_are_all_whole(postgres: Postgre
     assert [await rows(postgres, branch) for branch in branches] == [[1]] * 5
 
 
+async def test_what_is_closed_while_it_is_made_or_dropped_fails_neither(postgres: Postgres) -> None:
+    for _ in range(8):
+        database = name()
+        await postgres._make_role(database, None)  # as a copy that is resumed finds it
+        await asyncio.gather(*(postgres.close([database]) for _ in range(2)), postgres._make_role(database, None))
+        await postgres.create(database, PASSWORD)
+        await asyncio.gather(postgres.drop(database), *(postgres.close([database]) for _ in range(2)))
+
+
 async def test_everything_may_be_done_twice(postgres: Postgres) -> None:
     source, branch, snapshot = await made(postgres), name(), name()
     for _ in range(2):
