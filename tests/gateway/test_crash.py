@@ -17,7 +17,7 @@ import aiohttp
 import asyncpg
 import pytest
 from support.crash import Kind, World
-from support.crash_kinds import Buckets, Databases, Distributions, Flags, Rows, TopUps
+from support.crash_kinds import Buckets, Databases, Distributions, Flags, Objects, Rows, TopUps
 
 from infrai_async.local import LocalGateway
 from infrai_async.local._homes import home_of
@@ -36,8 +36,9 @@ async def test_killed_again_and_again_under_load_it_keeps_what_it_answered(
     """Reproduce with INFRAI_CRASH_SEED; the moments are those of the machine, the choices are the seed's."""
     seed = int(os.environ.get("INFRAI_CRASH_SEED") or secrets.randbits(32))
     world = World(tmp_path / "data", session, seed)
-    databases = Databases(world)
-    kinds = [databases, Rows(world, databases), Buckets(world), Distributions(world), Flags(world), TopUps(world)]
+    databases, buckets = Databases(world), Buckets(world)
+    kinds = [databases, Rows(world, databases), buckets, Distributions(world), Flags(world), TopUps(world)]
+    kinds.append(Objects(world, buckets))
     begun = time.monotonic()
     try:
         await _kill_while_starting(world, 3)

@@ -19,11 +19,13 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from decimal import Decimal
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol
 
 import aiohttp
 import asyncpg
+from yarl import URL
 
 from infrai_async.local._homes import home_of
 from infrai_async.local._orphans import _pid_in, _servers
@@ -138,9 +140,15 @@ class World:
 
     async def ask(self, method: str, path: str, body: Any = None, *, key: str | None = None) -> tuple[int, Any]:
         headers = {"Authorization": f"Bearer {self.gateway.api_key}"} | ({"Idempotency-Key": key} if key else {})
-        url = self.gateway.base_url + path
+        url = URL(self.gateway.base_url + path, encoded=True)
         async with self._session.request(method, url, json=body, headers=headers) as answer:
             return answer.status, await answer.json()
+
+    async def transfer(self, method: str, url: str, content: bytes | None = None) -> tuple[int, bytes]:
+        """Use a presigned address, which takes no key."""
+        data = None if content is None else BytesIO(content)
+        async with self._session.request(method, URL(url, encoded=True), data=data) as answer:
+            return answer.status, await answer.read()
 
     # --- load, and what became of it ---------------------------------------------------------------------------
 

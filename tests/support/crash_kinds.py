@@ -6,15 +6,18 @@ Names are never used twice, so one that is there once has had one effect.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
+from urllib.parse import quote
 
+import aiohttp
 import asyncpg
 
-from support.crash import World
+from support.crash import PATIENCE, Interrupted, World
 
 CREATE, WRITE, FREE = "0.001", "0.0001", "0"
 _BROKEN_OFF = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError)
@@ -325,3 +328,110 @@ class TopUps:
         asked_for = self.world.state("select id from topups where nano = 5000000000")
         assert sorted(id for (id,) in asked_for) == sorted(self.ids)
         self.world.count["top-up"] = len(self.ids)
+
+
+@dataclass(eq=False)
+class Stored:
+    """An object's place: what its bytes may be; ``None`` stands for no object."""
+
+    key: str
+    may_be: set[bytes | None] = field(default_factory=lambda: {None})
+    busy: bool = False
+
+
+class Objects:
+    """Objects put, written over and deleted; of one key one request at a time."""
+
+    workers = 3
+    pause = 0.01
+    bucket = "objects"
+
+    def __init__(self, world: World, buckets: Buckets) -> None:
+        self.world = world
+        self.buckets = buckets
+        self.asked = self.made = False
+        self.all = [Stored(f"a/b {number} ü") for number in range(16)]
+
+    async def step(self) -> None:
+        random = self.world.random
+        free = [stored for stored in self.all if not stored.busy]
+        if not self.made:
+            await self._make_bucket()
+        elif free:
+            stored = random.choice(free)
+            await (self._delete(stored) if random.random() < 0.3 else self._put(stored))
+
+    async def _make_bucket(self) -> None:
+        if self.asked:
+            return
+        self.asked = True
+
+        def accept(_: Any) -> None:
+            self.made = True
+            self.buckets.names.append(self.bucket)
+
+        body = {"bucket": self.bucket}
+        await self.world.write("POST", "/v1/storage/buckets", body, price=WRITE, accept=accept)
+
+    async def _put(self, stored: Stored) -> None:
+        content = f"{self.world.name('object')};".encode() * self.world.random.randrange(1, 40_000)
+        stored.busy = True
+        try:
+            url = await self._presigned(stored, "PUT")
+            stored.may_be.add(content)
+            try:
+                status, _ = await self.world.transfer("PUT", url, content)
+            except (aiohttp.ClientError, OSError):
+                raise Interrupted from None
+            assert status == 200
+            stored.may_be = {content}
+            self.world.count["put"] += 1
+        finally:
+            stored.busy = False
+
+    async def _presigned(self, stored: Stored, method: str) -> str:
+        answers: list[str] = []
+        path = f"{self._path(stored)}/presign"
+        body, accept = {"method": method}, lambda data: answers.append(data["url"])
+        await self.world.write("POST", path, body, price=WRITE, accept=accept)
+        return answers[0]
+
+    def _path(self, stored: Stored) -> str:
+        return f"/v1/storage/buckets/{self.bucket}/objects/{quote(stored.key, safe='')}"
+
+    async def _delete(self, stored: Stored) -> None:
+        stored.busy = True
+
+        def gone(_: Any = None) -> None:
+            stored.busy, stored.may_be = False, {None}
+            self.world.count["deleted object"] += 1
+
+        def refuse() -> None:
+            assert None in stored.may_be, f"{stored.key} was there"
+            gone()
+
+        await self.world.write("DELETE", self._path(stored), None, price=FREE, accept=gone, refuse=refuse)
+
+    async def check(self) -> None:
+        if self.made:
+            await asyncio.gather(*map(self._check, self.all))
+            await self._check_files()
+
+    async def _check(self, stored: Stored) -> None:
+        status, body = await self.world.transfer("GET", await self._presigned(stored, "GET"))
+        found = body if status == 200 else None
+        assert found in stored.may_be, (stored.key, status, len(body))
+        assert status in (200, 404)
+        stored.may_be = {found}
+
+    async def _check_files(self) -> None:
+        """Blobs that were given up are deleted soon after."""
+        directory, deadline = self.world.data_dir / "objects", time.monotonic() + PATIENCE
+        while True:
+            named = {blob for (blob,) in self.world.state("select blob from objects")}
+            if {path.name for path in directory.iterdir()} == named:
+                break
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.05)
+        sizes = sorted(len(content) for stored in self.all for content in stored.may_be if content is not None)
+        assert sorted(path.stat().st_size for path in directory.iterdir()) == sizes
