@@ -214,6 +214,7 @@ class LocalGateway:
         undo.push_async_callback(keeper.aclose)
         if self._s3 is not None:
             await executor.resume("storage.")
+            await executor.drain()
         janitor.start()
         keys, objects, edge = Keys(store), Objects(parts), Edge(parts, state)
         undo.push_async_callback(objects.drain)

@@ -38,9 +38,9 @@ class Refusal(Exception):
         self.message = message
         self.hint = hint
         self.details = details
-        self.headers = dict(headers or {})
-        self.extra = dict(extra or {})
-        self.retryable = status == 429 or status >= 500 if retryable is None else retryable
+        self.headers: dict[str, str] = dict(headers or {})
+        self.extra: dict[str, JSON] = dict(extra or {})
+        self.retryable: bool = status == 429 or status >= 500 if retryable is None else retryable
 
     def to_dict(self) -> dict[str, JSON]:
         """Return the envelope's ``error``."""
