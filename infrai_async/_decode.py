@@ -19,6 +19,7 @@ from typing import Any, Final, TypeAlias, TypeVar, Union, get_args, get_origin
 import attrs
 from cattrs import Converter
 
+from infrai_async import _json
 from infrai_async._answer import Envelope, exact, kind_of
 from infrai_async.capabilities import Capability
 from infrai_async.errors import DecodeError
@@ -32,6 +33,8 @@ from infrai_async.models import (
     Page,
     PurgeResult,
 )
+
+_json.loads(b"null")  # loads the codec: whoever imports this ahead of a call wants that too
 
 R = TypeVar("R")
 Structure: TypeAlias = Callable[[Any, Metadata | None], Any]
