@@ -8,7 +8,7 @@ values of an enumeration stay the strings they came as, so that an answer of tom
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
@@ -353,7 +353,7 @@ class RolloutConfig:
     percentage: float
     salt: str
     sticky_unit: str = "user_id"
-    variants: tuple[Variant, ...] = ()
+    variants: Sequence[Variant | Mapping[str, JSON]] = ()
 
     def to_dict(self) -> dict[str, JSON]:
         """Return the plain JSON form that the API takes."""
@@ -363,7 +363,7 @@ class RolloutConfig:
             "sticky_unit": self.sticky_unit,
         }
         if self.variants:
-            plain["variants"] = [variant.to_dict() for variant in self.variants]
+            plain["variants"] = [each.to_dict() if isinstance(each, Variant) else dict(each) for each in self.variants]
         return plain
 
 

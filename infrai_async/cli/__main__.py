@@ -75,7 +75,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--version", action="version", version=f"infrai-async {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="command")
     _add_local(commands.add_parser("local", help="serve the API on this machine, with a real Postgres behind it"))
-    _add_demo(commands.add_parser("demo", help="see it work: projects, branches, SQL, flags, on this machine"))
+    _add_demo(commands.add_parser("demo", help="see it work on this machine: databases, objects, an edge, flags"))
     return parser
 
 

@@ -119,7 +119,13 @@ class Objects:
             if found is None:
                 raise not_found("STORAGE_OBJECT", asked.key)
             if found.blob == missing:
-                raise Refusal(502, "VENDOR_ERROR", "the object's bytes are gone from the data directory")
+                raise Refusal(
+                    502,
+                    "VENDOR_ERROR",
+                    "the object's bytes are not in this gateway's data directory",
+                    hint="gateways that share an account share objects only with --s3-endpoint",
+                    retryable=False,
+                )
             try:
                 return found, await self._parts.blobs.read(found.blob)
             except FileNotFoundError:

@@ -28,7 +28,7 @@ def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 
 def test_every_snippet_has_its_output() -> None:
-    assert len(SNIPPETS) == PAGE.count("```python") == 3
+    assert len(SNIPPETS) == PAGE.count("```python") > 2
 
 
 @pytest.mark.parametrize(("snippet", "output"), SNIPPETS)

@@ -378,3 +378,11 @@ def test_every_model_is_one() -> None:
         FlagRule,
         RolloutConfig,
     }
+
+
+def test_a_rollout_takes_variants_as_plain_objects_too() -> None:
+    arms = [{"key": "a", "value": 1, "weight": 2}, Variant(key="b", value=2)]
+    assert RolloutConfig(percentage=5, salt="s", variants=arms).to_dict()["variants"] == [
+        {"key": "a", "value": 1, "weight": 2},
+        Variant(key="b", value=2).to_dict(),
+    ]
