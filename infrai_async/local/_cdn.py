@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from math import ceil, floor
 from typing import Any
 
 import sqlalchemy as sa
@@ -156,14 +157,15 @@ def purge(call: Call, connection: Connection) -> Data:
     return {"ok": True, "purge_id": new_id("prg"), "id": id}
 
 
-def _minute(call: Call, name: str) -> int | None:
+def _minute(call: Call, name: str) -> float | None:
+    """Return a time in minutes, since the epoch."""
     text = call.params.get(name)
     if text is None:
         return None
     try:
         moment = datetime.fromisoformat(text)
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        return int(moment.timestamp()) // 60
+        return moment.timestamp() / 60
     except (ValueError, OverflowError):
         field = name.rstrip("_")
         raise invalid(f"{field} has to be a time", **{field: "an ISO 8601 time"}) from None
@@ -171,13 +173,13 @@ def _minute(call: Call, name: str) -> int | None:
 
 @serves("cdn.cache.stats", before=lambda parts: parts.count_traffic())
 def stats(call: Call, connection: Connection) -> Data:
-    """Sum what the edge counted, minute by minute, from ``from`` up to and without ``to``."""
+    """Sum what the edge counted in all minutes of which a part lies between ``from`` and ``to``."""
     where: list[sa.ColumnElement[bool]] = [DISTRIBUTIONS.c.account_id == call.account]
     if "distribution_id" in call.params:
         where.append(DISTRIBUTIONS.c.id == _find(call, connection)["id"])
     start, end = _minute(call, "from_"), _minute(call, "to")
-    where += [TRAFFIC.c.minute >= start] if start is not None else []
-    where += [TRAFFIC.c.minute < end] if end is not None else []
+    where += [TRAFFIC.c.minute >= floor(start)] if start is not None else []
+    where += [TRAFFIC.c.minute < ceil(end)] if end is not None else []
     counted: list[Any] = [sa.func.coalesce(sa.func.sum(TRAFFIC.c[name]), 0) for name in COUNTED]
     joined = TRAFFIC.join(DISTRIBUTIONS, TRAFFIC.c.distribution_id == DISTRIBUTIONS.c.id)
     hits, misses, served = tuple(connection.execute(sa.select(*counted).select_from(joined).where(*where)).one())

@@ -59,11 +59,12 @@ class Distributions:
             return known.settings
         if len(self._known) > _MOST_KNOWN:
             self._known.clear()
-        changes, read = self._changes[id], time.monotonic()
-        settings, generation, purges = await self._store.run(partial(read_for_edge, id))
-        if changes == self._changes[id]:
-            self._learn(id, _Known(settings, generation, read), purges)
-        return settings
+        while True:
+            changes, read = self._changes[id], time.monotonic()
+            settings, generation, purges = await self._store.run(partial(read_for_edge, id))
+            if changes == self._changes[id]:  # else it changed meanwhile: another has thrown away what was of before
+                self._learn(id, _Known(settings, generation, read), purges)
+                return settings
 
     def _learn(self, id: str, now: _Known, purges: Sequence[tuple[int, Purge]]) -> None:
         before = self._known.pop(id, None)

@@ -1,4 +1,8 @@
-"""The edge: answers requests to distributions, from what is kept of their origins or by asking them."""
+"""The edge: answers requests to distributions, from what is kept of their origins or by asking them.
+
+Under its host name a distribution is an origin of its own to browsers. Under its path it is at the gateway's own
+address: there its pages are sandboxed, so that none can read the gateway's page or press the checkout's button.
+"""
 
 from __future__ import annotations
 
@@ -36,6 +40,7 @@ from infrai_async.local._traffic import Traffic
 
 _AT_ONCE: Final = 2**16
 """Bytes of a body that go out together with their head."""
+_SANDBOX: Final = "sandbox allow-downloads allow-forms allow-modals allow-popups allow-scripts"
 _NEVER_SENT: Final = ("cache-tag", "surrogate-key", "age")
 _FOR_HTTPS: Final = "whatever ends TLS before the gateway says so with X-Forwarded-Proto: https"
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
@@ -128,8 +133,7 @@ class Edge:
                 if request.method not in _SAFE and answered.status < 400:
                     self._fetcher.forget((id, target))
                 headers = end_to_end(answered.headers, _NEVER_SENT)
-                headers["X-Cache"] = "MISS"
-                headers["Via"] = ", ".join((*answered.headers.getall("Via", ()), VIA))
+                _sign(request, headers, answered.headers, "MISS")
                 response = web.StreamResponse(status=answered.status, headers=headers)
                 await response.prepare(request)
                 async for chunk in answered.content.iter_chunked(2**16):
@@ -146,17 +150,18 @@ class Edge:
 
 def _addressed(request: web.BaseRequest) -> tuple[str, str]:
     """Return which distribution a request is for, and the path and query in it, as they came."""
-    name, path, query = (
-        host_name(request.headers.get("Host", "")),
-        request.rel_url.raw_path,
-        request.rel_url.raw_query_string,
-    )
-    if is_edge(name):
-        id = id_of_edge(name)
+    path, query = request.rel_url.raw_path, request.rel_url.raw_query_string
+    if _has_own_name(request):
+        id = id_of_edge(host_name(request.host))
     else:
         id, _, path = path.removeprefix("/edge").removeprefix("/").partition("/")
         path = "/" + path
     return id, check_target(f"{path}?{query}" if query else path)
+
+
+def _has_own_name(request: web.BaseRequest) -> bool:
+    """Say whether a distribution was addressed by its host name."""
+    return is_edge(host_name(request.host))
 
 
 def _check(request: web.BaseRequest, settings: Data) -> None:
@@ -191,9 +196,16 @@ def _selected(request: web.BaseRequest, found: Found) -> tuple[int, CIMultiDict[
         headers.update(chosen.headers)
     _describe(headers, status, length)
     headers["Age"] = str(max(0, int(time.monotonic() - told.born)))
-    headers["X-Cache"] = found.label
-    headers["Via"] = ", ".join((*told.headers.getall("Via", ()), VIA))
+    _sign(request, headers, told.headers, found.label)
     return status, headers, start, length
+
+
+def _sign(request: web.BaseRequest, headers: CIMultiDict[str], origins: Headers, label: str) -> None:
+    """Say in the headers that the answer came through here, and on whose behalf a page in it may act."""
+    headers["X-Cache"] = label
+    headers["Via"] = ", ".join((*origins.getall("Via", ()), VIA))
+    if not _has_own_name(request):
+        headers.add("Content-Security-Policy", _SANDBOX)
 
 
 def _content_length(headers: Headers) -> int | None:

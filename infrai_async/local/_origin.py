@@ -86,6 +86,7 @@ _OURS_TO_ANSWER: Final = frozenset(
     }
 )
 _logger = logging.getLogger(__name__)
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _DOTS: Final = re.compile(r"(?:^|[/\\])\.\.?(?:[/\\]|$)")
 
 
@@ -167,10 +168,11 @@ def check_target(target: str) -> str:
 
 
 def end_to_end(headers: Headers, without: Iterable[str] = ()) -> CIMultiDict[str]:
-    """Return the headers that are not for one connection alone (RFC 9110, section 7.6.1)."""
+    """Return the headers that are not for one connection alone (RFC 9110, section 7.6.1), as they can be sent on."""
     named = {name.strip().lower() for line in headers.getall("Connection", ()) for name in line.split(",")}
     skipped = _HOP_BY_HOP | named | frozenset(without)
-    return CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in skipped)
+    kept = ((name, value) for name, value in headers.items() if name.lower() not in skipped)
+    return CIMultiDict((name, _CONTROL.sub(" ", value)) for name, value in kept)
 
 
 def loops(headers: Headers) -> bool:

@@ -92,6 +92,7 @@ async def test_figures_are_summed_from_what_was_counted(without_postgres: Any, a
         assert (await stats(f"distribution_id={first}"))["requests"] == 5
         assert (await stats("from=1970-01-01T01:00:00Z"))["requests"] == 6
         assert (await stats(f"distribution_id={first}&to=1970-01-01T01:00:00"))["hits"] == 3
+        assert (await stats("from=1970-01-01T01:00:59Z&to=1970-01-01T01:00:59.5Z"))["requests"] == 6, "whole minutes"
         assert await stats("from=2030-01-01") == {
             "requests": 0,
             "bytes_served": 0,

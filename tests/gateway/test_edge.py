@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import pytest
@@ -19,6 +19,7 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from infrai_async.local import LocalGateway, _origin
+from infrai_async.local._distributions import Distributions
 
 pytestmark = pytest.mark.anyio
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -543,6 +544,46 @@ async def test_a_distribution_answers_by_its_host_name_too(distribution: Any, or
     assert origin.asked[0].raw_path == "/v1/x?y"
     assert (await client.get("")).status == 200
     assert origin.asked[1].raw_path == "/"
+
+
+async def test_pages_are_sandboxed_at_the_gateways_address_alone(distribution: Any, origin: Origin) -> None:
+    origin.headers = {"Content-Security-Policy": "img-src *"}
+    client = await distribution(allowed_methods=["GET", "POST"])
+    host = {"Host": client.id.replace("_", "-") + ".edge.localhost"}
+    for method in ("GET", "GET", "POST"):
+        policies = (await client.ask(method)).headers.getall("Content-Security-Policy")
+        assert [policy.partition(" ")[0] for policy in policies] == ["img-src", "sandbox"]
+        assert "allow-same-origin" not in policies[1]
+        async with client.api.session.request(method, client.api.base_url + "/x", headers=host) as answer:
+            assert answer.headers.getall("Content-Security-Policy") == ["img-src *"]
+
+
+async def test_control_characters_of_an_origin_are_blanks(distribution: Any) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Odd: a\x01b\x7f\tc\r\n\r\nok")
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        client = await distribution(origin=f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        for label in ("MISS", "HIT"):
+            got = await client.get()
+            assert (got.body, got.headers["X-Odd"], got.cache) == (b"ok", "a b \tc", label)
+
+
+async def test_what_changed_while_it_was_read_is_read_again() -> None:
+    """With the state in Postgres an older reading may come after a newer one."""
+    answers = [({"origin": "old"}, 0, []), ({"origin": "new"}, 0, [])]
+
+    class Slow:
+        async def run(self, _: Any) -> Any:
+            told = answers.pop(0)
+            if answers:
+                distributions.changed("dst_1")
+            return told
+
+    distributions = Distributions(cast(Any, Slow()), lambda *_: None)
+    assert await distributions.settings("dst_1") == {"origin": "new"}
 
 
 async def test_headers_for_one_connection_go_no_further(distribution: Any, origin: Origin) -> None:

@@ -251,7 +251,9 @@ async def exchange(gateway: LocalGateway, request: bytes, once_told: bytes = b""
     return answer
 
 
-async def test_the_edge_owns_its_host_names(api: Any) -> None:
+async def test_the_edge_owns_its_host_names(gateway: LocalGateway, api: Any) -> None:
     made = await api.post("/v1/cdn/distribution/create", {"origin": "..."})
     answer = await api.get("/v1/account/balance", headers={"Host": made.data["edge_hostname"]})
     assert (answer.status, answer.code) == (502, "CDN_ORIGIN_INVALID")
+    whole = f"GET http://{made.data['edge_hostname']}/x HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    assert b"CDN_ORIGIN_INVALID" in await exchange(gateway, whole.encode()), "the name in the target counts"
