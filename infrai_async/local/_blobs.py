@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import secrets
+import threading
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -32,7 +33,10 @@ _logger = logging.getLogger(__name__)
 
 
 class Upload:
-    """A blob that is being written; its methods block. Nobody sees it before ``keep``, and none is left without."""
+    """A blob that is being written; its methods block. Nobody sees it before ``keep``, and none is left without.
+
+    A cancelled request leaves its thread writing, so what is discarded meanwhile waits for that, and takes no more.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.name = secrets.token_hex(16)
@@ -41,9 +45,16 @@ class Upload:
         self._path = directory / self.name
         self._part = directory / f"{self.name}.part"
         self._file: BinaryIO | None = None
+        self._discarded = False
+        self._one_at_a_time = threading.Lock()
 
     def write(self, data: bytes) -> None:
         """Add bytes to the end."""
+        with self._one_at_a_time:
+            if not self._discarded:
+                self._add(data)
+
+    def _add(self, data: bytes) -> None:
         if self._file is None:
             self._file = open(os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=0)  # noqa: SIM115 - held
         rest = memoryview(data)
@@ -68,9 +79,11 @@ class Upload:
 
     def discard(self) -> None:
         """Delete what there is of it; twice does no harm."""
-        self.close()
-        for path in (self._part, self._path):
-            path.unlink(missing_ok=True)
+        with self._one_at_a_time:
+            self._discarded = True
+            self.close()
+            for path in (self._part, self._path):
+                path.unlink(missing_ok=True)
 
 
 class Blobs:

@@ -14,8 +14,8 @@ from typing import Final
 
 import attrs
 
-_TAG: Final = re.compile(r'\s*((?:W/)?"[^"]*")\s*(?:,|$)')
-_RANGE: Final = re.compile(r"bytes\s*=\s*(\d{0,18})\s*-\s*(\d{0,18})\s*", re.IGNORECASE | re.ASCII)
+_TAG: Final = re.compile(r'((?:W/)?"[^"]*")\s*(?:,|$)')
+_RANGE: Final = re.compile(r"bytes\s*+=\s*+(\d{0,18})\s*+-\s*+(\d{0,18})\s*+", re.IGNORECASE | re.ASCII)
 
 
 @attrs.frozen

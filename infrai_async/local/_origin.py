@@ -136,7 +136,8 @@ def origin_url(origin: str, target: str) -> URL:
         base.scheme not in ("http", "https")
         or port is None
         or extra
-        or not re.fullmatch(r"[\x21-\x7e]*[^.\W][\x21-\x7e]*", host)
+        or not re.fullmatch(r"[\x21-\x7e]+", host)
+        or not re.search(r"[^.\W]", host)
     ):
         raise Refusal(
             502,

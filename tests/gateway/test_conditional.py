@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -47,6 +48,16 @@ def test_a_range_beyond_the_end_is_416_and_says_where_the_end_is(asked: str) -> 
 )
 def test_what_is_no_single_range_of_bytes_gets_all(asked: str) -> None:
     assert chosen({"Range": asked}) == (200, 0, 10, None)
+
+
+@pytest.mark.parametrize("name", ["Range", "If-Match", "If-None-Match", "If-Range", "If-Modified-Since"])
+@pytest.mark.parametrize(
+    "value", [f"bytes={' ' * 1000}-{' ' * 1000}x", " " * 8000 + "x", '"' * 8000, '" ' * 4000, "(" * 8000]
+)
+def test_no_header_takes_long_to_read(name: str, value: str) -> None:
+    begin = time.perf_counter()
+    chosen({"Range": "bytes=0-1", name: value})
+    assert time.perf_counter() - begin < 0.5
 
 
 def test_nothing_has_no_range_and_a_length_to_come_none_yet() -> None:

@@ -7,6 +7,7 @@ import base64
 import hashlib
 import logging
 import re
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
@@ -21,6 +22,7 @@ from yarl import URL
 
 from infrai_async import AsyncInfrai, NotFoundError
 from infrai_async.local import LocalGateway
+from infrai_async.local._blobs import Upload
 
 pytestmark = pytest.mark.anyio
 TEN = b"0123456789"
@@ -591,6 +593,16 @@ async def test_without_the_kernels_help_bytes_come_all_the_same(
     monkeypatch.setattr(asyncio.get_running_loop(), "sendfile", cannot)
     assert (await bucket.get())[2] == data
     assert (await bucket.get(Range="bytes=100-600000"))[2] == data[100:600_001]
+
+
+def test_an_upload_discarded_while_a_thread_writes_it_leaves_nothing(tmp_path: Path) -> None:
+    for _ in range(200):
+        upload = Upload(tmp_path)
+        writing = threading.Thread(target=upload.write, args=(TEN,))
+        writing.start()
+        upload.discard()
+        writing.join()
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- across starts ---------------------------------------------------------------------------------------------------
