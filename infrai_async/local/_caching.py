@@ -124,16 +124,20 @@ def tags(headers: Headers) -> frozenset[str]:
     return frozenset((*by_comma, *by_space)) - {""}
 
 
+def _beginnings(paths: Iterable[str]) -> tuple[str, ...]:
+    return tuple("/" + unquote(path).removeprefix("/").removesuffix("*") for path in paths)
+
+
 @attrs.frozen
 class Purge:
     """What is to be thrown away of a distribution.
 
     Attributes:
-        paths: the beginnings of paths.
+        paths: the beginnings of paths, with a star at their end or without.
         tags: the origin's, or the distribution's own, by which everything in it goes.
     """
 
-    paths: tuple[str, ...] = ()
+    paths: tuple[str, ...] = attrs.field(default=(), converter=_beginnings)
     tags: frozenset[str] = frozenset()
     everything: bool = False
 
@@ -141,8 +145,7 @@ class Purge:
         """Say whether what is kept for a path, as it was asked for, goes; ``tags`` are all those that it has."""
         if self.everything or not self.tags.isdisjoint(tags):
             return True
-        path = unquote(target)
-        return any(path.startswith("/" + unquote(prefix).removeprefix("/").removesuffix("*")) for prefix in self.paths)
+        return unquote(target).startswith(self.paths)
 
 
 def _explicit(headers: Headers, directives: Mapping[str, str]) -> int | None:

@@ -57,7 +57,7 @@ def read_for_edge(id: str, connection: Connection) -> tuple[Data | None, int, li
     row = connection.execute(there).one_or_none()
     numbered = sa.select(PURGES.c.generation, PURGES.c.selectors).where(PURGES.c.distribution_id == id)
     found = connection.execute(numbered.order_by(PURGES.c.generation)).all()
-    purges = [(number, Purge(tuple(of["paths"]), frozenset(of["tags"]), of["everything"])) for number, of in found]
+    purges = [(number, Purge(of["paths"], frozenset(of["tags"]), of["everything"])) for number, of in found]
     return None if row is None else document(row), purges[-1][0] if purges else 0, purges
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from datetime import UTC, datetime
 from typing import Any
@@ -172,6 +173,12 @@ def test_a_304_renews_what_it_names_and_leaves_what_tells_of_the_body() -> None:
 def test_tags() -> None:
     headers = CIMultiDict([("Cache-Tag", "a, b c"), ("Cache-Tag", ""), ("Surrogate-Key", "d  e")])
     assert tags(headers) == {"a", "b c", "d", "e"}
+
+
+def test_a_purge_of_many_paths_does_not_hold_up_the_edge() -> None:
+    purge, begin = Purge([f"/img/{number}/a%20b.png" for number in range(1000)]), time.perf_counter()
+    assert not any(purge.hits(f"/css/{number}/x.css", frozenset()) for number in range(1000))
+    assert time.perf_counter() - begin < 0.3
 
 
 @given(st.lists(st.text("/ab%2 c", max_size=5), max_size=3), st.text("abc/%?", max_size=8))
