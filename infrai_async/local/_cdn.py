@@ -143,9 +143,10 @@ def delete_distribution(call: Call, connection: Connection) -> Data:
 @serves("cdn.cache.purge", present=_done)
 def purge(call: Call, connection: Connection) -> Data:
     """Number a purge and write it down, if it selects anything: every edge does what it has not done yet."""
-    id = _find(call, connection)["id"]
+    distribution = _find(call, connection)
+    id = distribution["id"]
     selectors = {
-        "paths": list(call.params.get("paths", ())),
+        "paths": [_path_in(distribution, path) for path in call.params.get("paths", ())],
         "tags": list(call.params.get("tags", ())),
         "everything": call.params.get("purge_everything", False),
     }
@@ -155,6 +156,16 @@ def purge(call: Call, connection: Connection) -> Data:
         connection.execute(PURGES.insert().values(distribution_id=id, generation=number, selectors=selectors))
         connection.execute(PURGES.delete().where(purges, PURGES.c.generation <= number - _PURGES))
     return {"ok": True, "purge_id": new_id("prg"), "id": id}
+
+
+def _path_in(distribution: Data, path: str) -> str:
+    """Return a path of a distribution, which may be told by a URL too: that of its edge, or of its origin."""
+    if "://" not in path:
+        return path
+    origin = distribution["origin"].rstrip("/")
+    if path.startswith(f"{origin}/"):
+        return path.removeprefix(origin)
+    return "/" + path.partition("://")[2].partition("/")[2].removeprefix(f"edge/{distribution['id']}").removeprefix("/")
 
 
 def _minute(call: Call, name: str) -> float | None:

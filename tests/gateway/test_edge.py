@@ -664,6 +664,18 @@ async def test_purges(distribution: Any, origin: Origin, selectors: Any, gone: s
     assert {(await other.get(path)).cache for path in paths.values()} == {"HIT"}
 
 
+@pytest.mark.parametrize(
+    "form", ["{edge}/a/1.txt", "{origin}/base/a/1.txt", "https://cdn.example/a/1.txt", "{edge}/a/*"]
+)
+async def test_a_purge_takes_urls_too(distribution: Any, origin: Origin, form: str) -> None:
+    origin.headers = LONG
+    client = await distribution(origin=f"{origin.url}/base")
+    for path in ("/a/1.txt", "/b"):
+        await client.ask(path=path)
+    await client.purge(paths=[form.format(edge=client.url, origin=origin.url)])
+    assert [(await client.ask(path=path)).cache for path in ("/a/1.txt", "/b")] == ["MISS", "HIT"]
+
+
 async def test_a_purge_while_a_fetch_is_under_way_keeps_nothing_old(distribution: Any, origin: Origin) -> None:
     go_on = asyncio.Event()
     versions = iter((b"old", b"new"))
