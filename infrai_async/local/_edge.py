@@ -206,6 +206,9 @@ def _sign(request: web.BaseRequest, headers: CIMultiDict[str], origins: Headers,
     headers["Via"] = ", ".join((*origins.getall("Via", ()), VIA))
     if not _has_own_name(request):
         headers.add("Content-Security-Policy", _SANDBOX)
+        location = headers.get("Location", "")
+        if location.startswith("/") and not location.startswith("//"):  # of the origin; here it begins further down
+            headers["Location"] = f"/edge/{_addressed(request)[0]}{location}"
 
 
 def _content_length(headers: Headers) -> int | None:

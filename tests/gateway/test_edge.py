@@ -166,7 +166,7 @@ async def test_two_hundred_clients_of_one_cold_slow_object_are_one_fetch(distrib
         (200, {"Vary": "Accept-Encoding, X-Color"}, "HIT"),
         (200, {"Age": "61", "Cache-Control": "max-age=60"}, "MISS"),
         (301, {"Location": "http://169.254.169.254/"}, "HIT"),
-        (302, {"Location": "/elsewhere"}, "MISS"),
+        (302, {"Location": "http://example.com/elsewhere"}, "MISS"),
         (404, {}, "HIT"),
         (500, {}, "MISS"),
         (503, {"Cache-Control": "max-age=60"}, "HIT"),
@@ -544,6 +544,17 @@ async def test_a_distribution_answers_by_its_host_name_too(distribution: Any, or
     assert origin.asked[0].raw_path == "/v1/x?y"
     assert (await client.get("")).status == 200
     assert origin.asked[1].raw_path == "/"
+
+
+@pytest.mark.parametrize("elsewhere", ["//cdn.example/x", "https://example.com/", "sub/"])
+async def test_a_redirect_within_the_origin_stays_within_the_edge(
+    distribution: Any, origin: Origin, elsewhere: str
+) -> None:
+    origin.status, origin.headers = 301, {"Location": "/sub/?q"}
+    client = await distribution()
+    assert (await client.ask()).headers["Location"] == URL(client.url).raw_path + "/sub/?q"
+    origin.headers = {"Location": elsewhere}
+    assert (await client.ask(path="/other")).headers["Location"] == elsewhere
 
 
 async def test_pages_are_sandboxed_at_the_gateways_address_alone(distribution: Any, origin: Origin) -> None:
