@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import json
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -129,6 +131,8 @@ def prepare_credentials(path: Path) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not os.access(path.parent, os.W_OK):
             raise PermissionError("no right to write there")
+        if path.exists() and not (path.is_file() and os.access(path, os.R_OK)):
+            raise PermissionError("what is there is no file that can be read, and so kept")
     except OSError as error:
         reason = error.strerror or str(error)
         raise ConfigurationError(
@@ -138,13 +142,20 @@ def prepare_credentials(path: Path) -> None:
 
 def write_credentials(path: Path, api_key: str) -> None:
     """Write the credentials file, readable by its owner alone (D15); one that was there is kept as ``.previous``."""
-    fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump({"api_key": str(api_key)}, file)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    if path.exists():
-        path.replace(path.with_name(f"{path.name}.previous"))
-    fresh.replace(path)
+    with contextlib.suppress(FileNotFoundError):
+        _write_whole(path.with_name(f"{path.name}.previous"), path.read_bytes())
+    _write_whole(path, json.dumps({"api_key": str(api_key)}).encode() + b"\n")
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Let a file have this content: at every moment, and whoever else writes it too, it is an old one or a new one."""
+    descriptor, fresh = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(fresh).replace(path)
+    except BaseException:
+        Path(fresh).unlink(missing_ok=True)
+        raise

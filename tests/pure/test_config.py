@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -276,7 +277,8 @@ def test_written_credentials_are_their_owners_alone(tmp_path: Path) -> None:
 
 def test_a_file_that_could_not_be_written_is_refused_before_there_is_a_key(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for path in (tmp_path / "file" / "credentials", Path("~/.infrai/credentials")):
+    (tmp_path / "directory" / "credentials").mkdir(parents=True)
+    for path in (*(tmp_path / name / "credentials" for name in ("file", "directory")), Path("~/.infrai/credentials")):
         with pytest.raises(ConfigurationError, match="write_credentials=False"):
             prepare_credentials(path)
 
@@ -316,7 +318,20 @@ def test_a_previous_file_that_everybody_could_read_becomes_its_owners_alone(tmp_
     file.write_text("ifr_old")
     file.chmod(0o644)
     write_credentials(file, KEY)
-    assert file.stat().st_mode & 0o777 == 0o600
+    for path in (file, tmp_path / "credentials.previous"):
+        assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_who_looks_while_several_write_finds_a_whole_file(tmp_path: Path) -> None:
+    file = tmp_path / "credentials"
+    write_credentials(file, "ifr_0")
+    with ThreadPoolExecutor(8) as threads:
+        writing = [threads.submit(write_credentials, file, f"ifr_{number}") for number in range(100)]
+        while not all(one.done() for one in writing):
+            assert find_api_key({}, file).startswith("ifr_")
+        for one in writing:
+            one.result()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["credentials", "credentials.previous"]
 
 
 def test_credentials_live_in_the_home_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
