@@ -167,26 +167,28 @@ class LocalGateway:
                 server of ``postgres_dsn`` cannot hold the state.
             RuntimeError: it runs already.
         """
-        if self._parts is not None:
-            raise RuntimeError("the gateway runs already")
-        undo = AsyncExitStack()
-        try:
-            await self._start(undo)
-        except BaseException:
-            await to_the_end(undo.aclose())
-            raise
-        self._closing = undo
+        async with self._one_at_a_time:
+            if self._parts is not None:
+                raise RuntimeError("the gateway runs already")
+            undo = AsyncExitStack()
+            try:
+                await self._start(undo)
+            except BaseException:
+                await to_the_end(undo.aclose())
+                raise
+            self._closing = undo
 
     async def aclose(self) -> None:
         """Stop: requests under way are finished, then Postgres ends, then the state. Twice does no harm.
 
-        All of it is done also when this is cancelled meanwhile: else a server would stay behind.
+        A start under way is waited for. All of it is done also when this is cancelled meanwhile: else a server would
+        stay behind.
         """
-        self._parts = self._gateway = None
         await to_the_end(self._close())
 
     async def _close(self) -> None:
         async with self._one_at_a_time:
+            self._parts = self._gateway = None
             await self._closing.aclose()
 
     async def _start(self, undo: AsyncExitStack) -> None:
@@ -227,9 +229,9 @@ class LocalGateway:
             "checkout": Checkout(parts).answer,
             "_gateway": Controls(self._trouble, keys).answer,
         }
-        self._gateway = Gateway(parts, executor, guard=self._guard, keys=keys, trouble=self._trouble, doors=doors)
-        await self._listen(state, parts, self._gateway, undo)
-        self._parts = parts
+        gateway = Gateway(parts, executor, guard=self._guard, keys=keys, trouble=self._trouble, doors=doors)
+        await self._listen(state, parts, gateway, undo)
+        self._parts, self._gateway = parts, gateway
 
     def _directory(self, undo: AsyncExitStack) -> Path:
         if self._data_dir is not None:
@@ -257,7 +259,9 @@ class LocalGateway:
         await runner.setup()
         await self._bind(runner, state / "port")
         host = _WILDCARDS.get(self._host, f"[{self._host}]" if ":" in self._host else self._host)
-        parts.base_url = f"http://{host}:{runner.addresses[0][1]}"
+        port = runner.addresses[0][1]
+        parts.base_url = f"http://{host}:{port}"  # at once: somebody may ask already
+        await asyncio.to_thread(private, state / "port", str(port))
 
     async def _bind(self, runner: web.ServerRunner, last: Path) -> None:
         """Listen where we are told to, else where this directory's gateway was last, else on any free port."""
@@ -268,7 +272,6 @@ class LocalGateway:
             if self._port or not wanted:
                 raise
             await to_the_end(web.TCPSite(runner, self._host, 0).start())
-        await asyncio.to_thread(private, last, str(runner.addresses[0][1]))
 
     # --- Postgres ------------------------------------------------------------------------------------------------
 

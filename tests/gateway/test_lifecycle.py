@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import os
 import signal
 import stat
 import tempfile
 import threading
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ import psutil
 import pytest
 from aiohttp import web
 
-from infrai_async.local import LocalGateway, _cluster, _keeper
+from infrai_async.local import LocalGateway, _cluster, _gateway, _keeper
 from infrai_async.local._homes import home_of
 from infrai_async.local._hosts import HostGuard, host_name
 from infrai_async.local._lock import DirectoryInUse
@@ -216,6 +218,42 @@ async def test_a_running_gateway_cannot_be_started_twice(without_postgres: Any) 
     async with LocalGateway(**without_postgres) as gateway:
         with pytest.raises(RuntimeError, match="runs already"):
             await gateway.start()
+
+
+async def test_of_two_starts_at_once_one_is_refused_and_leaves_nothing(
+    tmp_path: Path, without_postgres: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    gateway = LocalGateway(postgres_bin=without_postgres["postgres_bin"])
+    results = await asyncio.gather(gateway.start(), gateway.start(), return_exceptions=True)
+    assert [type(result) for result in results] == [type(None), RuntimeError]
+    await gateway.aclose()
+    assert _temporary() == []
+
+
+async def test_a_close_waits_for_the_start_and_then_closes(without_postgres: Any) -> None:
+    gateway = LocalGateway(**without_postgres)
+    starting = asyncio.create_task(gateway.start())
+    await asyncio.sleep(0)
+    await gateway.aclose()
+    await starting
+    assert repr(gateway) == "<LocalGateway not started>"
+    async with LocalGateway(**without_postgres):
+        pass
+
+
+async def test_who_asks_while_it_still_starts_is_told_whole_addresses(
+    without_postgres: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+
+    def slowly(path: Path, text: str) -> None:
+        ask = urllib.request.Request(f"http://127.0.0.1:{text}/v1/activate", data=b"{}", method="POST")
+        told.append(json.load(urllib.request.urlopen(ask, timeout=10)))
+
+    monkeypatch.setattr(_gateway, "private", slowly)
+    async with LocalGateway(**without_postgres) as gateway:
+        assert told[0]["data"]["checkout_url"].startswith(f"{gateway.base_url}/checkout/")
 
 
 async def test_a_closed_gateway_can_be_started_again(without_postgres: Any, ask_as: Any) -> None:
