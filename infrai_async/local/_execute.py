@@ -20,6 +20,7 @@ import hashlib
 import json
 import logging
 import secrets
+from collections.abc import Collection
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final
@@ -55,10 +56,15 @@ class _TakenOver(Exception):
 
 @attrs.frozen
 class _Pending:
-    """An operation whose effect is still to come; ``nano`` is what this caller pays."""
+    """An operation whose effect is still to come; ``nano`` is what this caller pays.
+
+    Attributes:
+        again: some of the effect may be done already.
+    """
 
     id: str
     nano: int
+    again: bool = False
 
 
 class Executor:
@@ -67,6 +73,7 @@ class Executor:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._works: dict[str, asyncio.Task[Data]] = {}
+        self._closing = False
 
     async def execute(self, call: Call) -> Outcome:
         """Carry out a call.
@@ -79,37 +86,43 @@ class Executor:
             await service.before(self._parts)
         step = await self._parts.store.run(partial(_begin, call, service))
         if isinstance(step, _Pending):
-            step = Outcome(await asyncio.shield(self._work(step.id)), step.nano)
+            step = Outcome(await asyncio.shield(self._work(step.id, again=step.again)), step.nano)
         if call.row.method == "DELETE":
             self._parts.wake()
         return attrs.evolve(step, data=service.present(self._parts, step.data))
 
-    async def resume(self, service: str) -> None:
-        """Begin to carry on what of a service (``"db."``) is running and ours by now.
+    async def resume(self, service: str) -> Collection[asyncio.Task[Data]]:
+        """Begin to carry on what of a service (``"db."``) is running and ours by now, and return what is at it.
 
         That is what a gateway began which is dead: this one before it was killed, or another one over the same state.
+        One that closes begins nothing: what it leaves is for others, or its next start.
         """
         running = sa.select(OPERATIONS.c.id).where(
             OPERATIONS.c.state == "running", OPERATIONS.c.owner == self._parts.id
         )
         theirs = running.where(OPERATIONS.c.capability.startswith(service)).order_by(OPERATIONS.c.started)
         ids = await self._parts.store.run(lambda connection: connection.scalars(theirs).all())
-        left = [id for id in ids if id not in self._works]
+        left = [] if self._closing else [id for id in ids if id not in self._works]
         if left:
             _logger.info("carrying on %d operations that were cut short", len(left))
-        for id in left:
-            self._work(id)
+        return [self._work(id, again=True) for id in left]
 
-    async def drain(self) -> None:
-        """Wait for all effects that are under way."""
+    async def finish(self, service: str) -> None:
+        """Carry on what of a service is running and ours by now, and wait for the end of it."""
+        if works := await self.resume(service):
+            await asyncio.wait(works)
+
+    async def aclose(self) -> None:
+        """Wait for all effects of ours that are under way."""
+        self._closing = True
         while self._works:
             await asyncio.wait(self._works.values())
 
-    def _work(self, id: str) -> asyncio.Task[Data]:
+    def _work(self, id: str, *, again: bool) -> asyncio.Task[Data]:
         """Return the one task that carries an operation to its end; whoever comes later waits for the same."""
         task = self._works.get(id)
         if task is None:
-            task = self._works[id] = asyncio.create_task(self._complete(id))
+            task = self._works[id] = asyncio.create_task(self._complete(id, again))
             task.add_done_callback(partial(self._forget, id))
         return task
 
@@ -118,10 +131,11 @@ class Executor:
         if not task.cancelled():
             task.exception()  # whoever wanted it has it; asyncio need not report it a second time
 
-    async def _complete(self, id: str) -> Data:
+    async def _complete(self, id: str, again: bool) -> Data:
         while (operation := await self._in_our_hands(id)).state == "running":
             with suppress(_TakenOver):
-                return await self._carry_out(operation)
+                return await self._carry_out(operation, again)
+            again = True
         return _answer_of(operation)
 
     async def _in_our_hands(self, id: str) -> sa.Row[Any]:
@@ -132,12 +146,14 @@ class Executor:
                 raise Refusal(503, "VENDOR_UNAVAILABLE", "this could not be done; it may be possible now")
             if operation.state != "running" or operation.owner == self._parts.id:
                 return operation
+            if self._closing:
+                raise Refusal(503, "VENDOR_UNAVAILABLE", "another gateway is at it, and this one closes")
             await asyncio.sleep(_POLL)
 
-    async def _carry_out(self, operation: sa.Row[Any]) -> Data:
+    async def _carry_out(self, operation: sa.Row[Any], again: bool) -> Data:
         run = self._parts.store.run
         try:
-            await self._perform(operation)
+            await self._perform(operation, again)
             await run(partial(_finish, operation))
         except Refusal as refusal:
             await run(partial(_undo, operation, refusal))
@@ -145,11 +161,12 @@ class Executor:
             raise
         return dict(operation.data)
 
-    async def _perform(self, operation: sa.Row[Any]) -> None:
+    async def _perform(self, operation: sa.Row[Any], again: bool) -> None:
         try:
             await _effect_of(operation).perform(self._parts, operation.data)
-        except Refusal:
-            raise
+        except Refusal as refusal:
+            if not (again and refusal.status == 404):  # what was to go may have gone before the crash
+                raise
         except LookupError:
             raise conflict("CONFLICT", "what this was to be copied from was deleted meanwhile") from None
         except GONE as error:
@@ -183,7 +200,7 @@ def _begin(call: Call, service: Service, connection: Connection) -> Outcome | _P
 def _again(call: Call, before: sa.Row[Any]) -> Outcome | _Pending:
     if before.fingerprint != _fingerprint(call):
         raise conflict("IDEMPOTENCY_KEY_REUSED", "this idempotency key was used for another request of this capability")
-    return _Pending(before.id, 0) if before.state == "running" else Outcome(_answer_of(before), 0)
+    return _Pending(before.id, 0, again=True) if before.state == "running" else Outcome(_answer_of(before), 0)
 
 
 def _answer_of(operation: sa.Row[Any]) -> Data:

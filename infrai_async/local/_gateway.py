@@ -212,11 +212,10 @@ class LocalGateway:
         keeper = Keeper(parts, partial(self._start_postgres, directory, parts), partial(_make_whole, janitor, executor))
         undo.push_async_callback(self._stop_postgres, parts, keeper)
         undo.push_async_callback(janitor.aclose, _GRACE if self._data_dir else 0)
-        undo.push_async_callback(executor.drain)
+        undo.push_async_callback(executor.aclose)
         undo.push_async_callback(keeper.aclose)
         if self._s3 is not None:
-            await executor.resume("storage.")
-            await executor.drain()
+            await executor.finish("storage.")
         janitor.start()
         keys, objects, edge = Keys(store), Objects(parts), Edge(parts, state)
         undo.push_async_callback(objects.drain)
@@ -310,8 +309,7 @@ def _taken(state: Path) -> Lock:
 
 async def _make_whole(janitor: Janitor, executor: Executor, postgres: Postgres) -> None:
     await janitor.reconcile(postgres)
-    await executor.resume("db.")
-    await executor.drain()
+    await executor.finish("db.")
     janitor.wake()
 
 

@@ -6,11 +6,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from itertools import chain, repeat
 from typing import Any, Final
 
 from infrai_async.local._finder import PostgresUnavailable
 from infrai_async.local._lock import DirectoryInUse
-from infrai_async.local._postgres import Postgres
+from infrai_async.local._postgres import GONE, Postgres
+from infrai_async.local._refusal import Refusal
 from infrai_async.local._service import Parts
 
 _PAUSES: Final = (0.0, 0.5, 2.0, 8.0)
@@ -62,9 +65,24 @@ class Keeper:
             self._parts.postgres_settled.set()
 
     async def _arrive(self, postgres: Postgres) -> None:
+        """Let calls have it once all is whole: if the state is away just then, in a while."""
+        pauses = chain(_PAUSES[1:], repeat(_PAUSES[-1]))
+        while not await self._is_whole(postgres):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._before_closing(postgres.died()), next(pauses))
+                return
+
+    async def _is_whole(self, postgres: Postgres) -> bool:
+        self._parts.postgres_settled.clear()
         self._parts.postgres = postgres
         try:
             await self._make_whole(postgres)
+        except (*GONE, Refusal) as error:
+            self._parts.postgres = None  # calls are told to come again
+            _logger.warning("what was left half-made cannot be finished yet: %s", error)
+            return False
+        else:
+            return True
         finally:
             self._parts.postgres_settled.set()
 

@@ -51,7 +51,7 @@ class Presence:
             self._task = asyncio.create_task(self._run())
 
     async def aclose(self) -> None:
-        """Be gone; whatever was ours has ended by now."""
+        """Be gone; what was ours has ended by now, or is for the others."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
@@ -70,14 +70,17 @@ class Presence:
     async def _beat(self) -> None:
         run = self._parts.store.run
         beats = await run(partial(_beat, self._parts.id))
+        left = self._missed.keys() - beats.keys()
         self._missed = {id: (beat, self._count(id, beat)) for id, beat in beats.items()}
         dead = {id: beat for id, (beat, missed) in self._missed.items() if missed >= _MISSED}
         if dead:
+            _logger.warning("%d other gateway(s) gave no sign of life", len(dead))
             await self._cut_off(dead)
+        if dead or left:
             taken = await run(partial(_take_over, self._parts.id, dead))
-            _logger.warning("%d other gateway(s) gave no sign of life: %d operation(s) taken over", len(dead), taken)
+            _logger.info("%d operation(s) of other gateways taken over", taken)
             self._parts.wake()
-        if dead or self._was_away:
+        if dead or left or self._was_away:
             await self._carry_on()
         self._was_away = False
 

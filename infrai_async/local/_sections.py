@@ -43,7 +43,7 @@ def sections(overview: Overview, parts: Parts) -> Html:
             (
                 _wallet(overview.account),
                 _projects(overview.projects, parts),
-                _buckets(overview.buckets),
+                _buckets(overview.buckets, parts),
                 _distributions(overview.distributions, parts),
                 _flags(overview.flags),
                 _calls(parts.recent.newest(), several=several),
@@ -153,11 +153,12 @@ def _uri(parts: Parts, item: Item) -> Html:
 # --- buckets, distributions, flags -------------------------------------------------------------------------------
 
 
-def _buckets(buckets: Listing) -> Html:
+def _buckets(buckets: Listing, parts: Parts) -> Html:
+    here = parts.s3 is None  # what is in another store, only that store can count
     columns = (
         Column("Bucket", lambda bucket: text(bucket["bucket"])),
-        Column("Objects", lambda bucket: count(bucket["objects"]), kind="number"),
-        Column("Size", lambda bucket: size(bucket["bytes"]), kind="number"),
+        Column("Objects", lambda bucket: count(bucket["objects"]) if here else NOTHING, kind="number"),
+        Column("Size", lambda bucket: size(bucket["bytes"]) if here else NOTHING, kind="number"),
         Column("Access", lambda bucket: text(bucket["acl"])),
         Column("Region", lambda bucket: text(bucket["region"])),
         Column("Id", lambda bucket: code(bucket["id"])),

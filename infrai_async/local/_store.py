@@ -23,6 +23,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from infrai_async.local import _state
+from infrai_async.local._refusal import Refusal
 
 T = TypeVar("T")
 _MOST: Final = 128
@@ -61,17 +62,23 @@ class Store:
             raise OSError(errno.EIO, told, str(self._path)) from None
 
     async def run(self, job: Callable[[Connection], T]) -> T:
-        """Run ``job`` and return its result once it is durable; what it raises undoes it and is raised here."""
+        """Run ``job`` and return its result once it is durable; what it raises undoes it and is raised here.
+
+        Raises:
+            Refusal: 503, the store is closed.
+        """
+        if self._thread is None:
+            raise Refusal(503, "VENDOR_UNAVAILABLE", "the gateway's state is closed")
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._jobs.put(_Job(job, done))
         return await done
 
     async def aclose(self) -> None:
         """Finish what was asked for and end the writer."""
-        if self._thread is not None:
+        thread, self._thread = self._thread, None
+        if thread is not None:
             self._jobs.put(None)
-            await asyncio.to_thread(self._thread.join)
-            self._thread = None
+            await asyncio.to_thread(thread.join)
 
     def _work(self, engine: sa.Engine) -> None:
         with engine.connect() as connection:

@@ -25,8 +25,9 @@ from sqlalchemy import Connection
 from support.existing import ordinary_role
 
 from infrai_async import AsyncInfrai, RetryPolicy
-from infrai_async.errors import BadRequestError, ConflictError, NotFoundError, TransportError
-from infrai_async.local import LocalGateway
+from infrai_async.errors import BadRequestError, ConflictError, NotFoundError, ServerError, TransportError
+from infrai_async.local import LocalGateway, _presence
+from infrai_async.local._janitor import Janitor
 from infrai_async.local._postgres import Postgres
 from infrai_async.local._refusal import Refusal
 from infrai_async.local._shared import SharedStore
@@ -384,6 +385,51 @@ async def test_one_that_only_stalled_finds_its_work_done(tmp_path: Path, dsn: st
         assert [item.id for item in await one.client.db.project.list().collect()] == [finished.id]
         assert await query(finished.connection_uri, "select 1") == [1]
         assert len(await made_by(dsn)) == 1
+
+
+async def test_what_one_leaves_unfinished_when_it_goes_is_finished_by_the_other(tmp_path: Path, dsn: str) -> None:
+    """The state is put to where it stood, had a gateway lost it for a moment while it closed."""
+    async with LocalGateway(tmp_path, postgres_dsn=dsn) as gateway, client_of(gateway) as client:
+        project = await client.db.project.create(name="shop")
+        await in_state(dsn, "insert into gateways values ('gw_other', 0)")
+        await in_state(dsn, "update operations set state = 'running', owner = 'gw_other'")
+        await in_state(dsn, "update projects set seq = null")
+        await asyncio.sleep(2 * _presence._BEAT)
+        assert await client.db.project.list().collect() == []
+        await in_state(dsn, "delete from gateways where id = 'gw_other'")
+        found = await until(lambda: client.db.project.list().collect())
+        assert [item.id for item in found] == [project.id]
+
+
+async def test_a_state_that_is_away_while_a_gateway_starts_delays_it(
+    tmp_path: Path, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reconcile, tried = Janitor.reconcile, 0
+
+    async def allow(connections: bool) -> None:
+        await query(dsn, f"alter database {state_of(dsn)} allow_connections {connections}")
+
+    async def disturbed(janitor: Janitor, postgres: Postgres) -> None:
+        nonlocal tried
+        tried += 1
+        if tried == 1:
+            await allow(False)
+            await query(dsn, "select pg_terminate_backend(pid) from pg_stat_activity where datname = $1", state_of(dsn))
+        await reconcile(janitor, postgres)
+
+    monkeypatch.setattr(Janitor, "reconcile", disturbed)
+    async with LocalGateway(tmp_path, postgres_dsn=dsn) as gateway, client_of(gateway) as client:
+        with pytest.raises(ServerError) as refused:
+            await client.db.project.create(name="shop")
+        assert (refused.value.status, refused.value.retryable) == (503, True)
+        await allow(True)
+
+        async def created() -> Any:
+            with suppress(ServerError):
+                return await client.db.project.create(name="shop")
+
+        assert (await until(created)).name == "shop"
+        assert tried > 1
 
 
 # --- an existing server --------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from yarl import URL
 
 from infrai_async import AsyncInfrai
 from infrai_async.local import LocalGateway
+from infrai_async.local._markup import NOTHING
 from infrai_async.local._s3 import S3
 
 pytestmark = pytest.mark.anyio
@@ -170,6 +171,35 @@ async def test_a_bucket_that_was_being_made_is_finished_at_the_start(
         assert (await api.get("/v1/storage/buckets")).data["items"] == [bucket]
         assert (await api.post("/v1/storage/buckets", {"bucket": "b"}, key="k")).data == bucket
         assert await api.balance() == pytest.approx(balance - 0.00002, abs=0.00002)
+
+
+async def test_a_delete_that_a_crash_cut_off_after_its_effect_is_done(
+    without_postgres: Any, endpoint: str, ask_as: Any, session: Any
+) -> None:
+    path = "/v1/storage/buckets/b/objects/k"
+    async with LocalGateway(**without_postgres, s3_endpoint=endpoint) as gateway:
+        api = ask_as(gateway)
+        await api.post("/v1/storage/buckets", {"bucket": "b"})
+        upload = (await api.post(f"{path}/presign", {"method": "PUT"})).data
+        async with session.put(URL(upload["url"], encoded=True), data=b"hello") as answer:
+            assert answer.status == 200
+        first = (await api.delete(path, key="k")).data
+    with closing(sqlite3.connect(without_postgres["data_dir"] / "state" / "state.db")) as database, database:
+        database.execute("update operations set state = 'running' where capability = 'storage.object.delete'")
+    async with LocalGateway(**without_postgres, s3_endpoint=endpoint) as gateway:
+        assert (await ask_as(gateway).delete(path, key="k")).data == first
+        assert (await ask_as(gateway).delete(path)).status == 404
+
+
+async def test_the_page_does_not_count_what_only_the_store_knows(
+    without_postgres: Any, endpoint: str, ask_as: Any, session: Any
+) -> None:
+    async with LocalGateway(**without_postgres, s3_endpoint=endpoint) as gateway:
+        await ask_as(gateway).post("/v1/storage/buckets", {"bucket": "pictures"})
+        async with session.get(gateway.base_url) as answer:
+            row = (await answer.text()).partition('<th scope="row">pictures</th>')[2].partition("</tr>")[0]
+    assert row.count(NOTHING) == 2
+    assert "0 B" not in row
 
 
 async def test_a_store_that_is_away_is_503_and_costs_nothing(without_postgres: Any, ask_as: Any) -> None:

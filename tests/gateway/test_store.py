@@ -14,6 +14,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from infrai_async.local._refusal import Refusal
 from infrai_async.local._state import DATABASES, OPERATIONS
 from infrai_async.local._store import Store
 
@@ -122,3 +123,9 @@ async def test_closing_finishes_what_was_asked_for(tmp_path: Path) -> None:
     await store.aclose()
     assert [await job for job in jobs] == [f"n{number}" for number in range(5)]
     await store.aclose()
+
+
+async def test_a_closed_store_refuses_instead_of_never_answering(store: Store) -> None:
+    await store.aclose()
+    with pytest.raises(Refusal, match="closed"):
+        await asyncio.wait_for(store.run(names), 5)
