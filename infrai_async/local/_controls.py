@@ -35,7 +35,7 @@ class Controls:
     async def answer(self, request: web.BaseRequest) -> web.Response:
         """Do what is asked and answer with what is set now."""
         metadata = Metadata()
-        check_peer(request.remote)
+        check_peer(request.remote, request.headers.get("CDN-Loop"))
         await self._keys.account(request.headers.get("Authorization", ""))
         if request.rel_url.raw_path not in self._controls:
             raise Refusal(404, "NOT_FOUND", f"there are only {' and '.join(self._controls)}")

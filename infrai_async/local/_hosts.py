@@ -31,13 +31,17 @@ def is_edge(name: str) -> bool:
     return name.endswith(_EDGE) and name != _EDGE
 
 
-def check_peer(address: str | None) -> None:
+def check_peer(address: str | None, loop: str | None = None) -> None:
     """Let in only who asks from this machine.
+
+    Args:
+        address: where the connection comes from.
+        loop: the header ``CDN-Loop``: an edge, another gateway's too, is on this machine and asks for whoever asks it.
 
     Raises:
         Refusal: 403, the request comes from elsewhere.
     """
-    if not _is_loopback(address or ""):
+    if loop is not None or not _is_loopback(address or ""):
         raise Refusal(403, "FORBIDDEN", "this is for whoever sits at the gateway's own machine alone")
 
 

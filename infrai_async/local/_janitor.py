@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 
 from infrai_async.local._execute import sweep
 from infrai_async.local._postgres import Postgres
+from infrai_async.local._refusal import Refusal
 from infrai_async.local._service import Parts
 from infrai_async.local._state import DATABASES
 
@@ -84,6 +85,9 @@ class Janitor:
             await self._parts.store.run(lambda connection: sweep(connection, time.time()))
             await self._parts.blobs.clear()
             return await self._drop_marked()
+        except Refusal as refusal:
+            _logger.warning("clearing up has to wait: %s", refusal)
+            return False
         except Exception:
             _logger.exception("clearing up failed; it is tried again")
             return False

@@ -47,7 +47,7 @@ async def answer(parts: Parts, request: web.BaseRequest) -> web.Response:
     Raises:
         Refusal: it is asked for from another machine, or with another method, or it is not this page.
     """
-    check_peer(request.remote)
+    check_peer(request.remote, request.headers.get("CDN-Loop"))
     if request.rel_url.raw_path != "/":
         raise Refusal(404, "NOT_FOUND", "there is no such page", hint="GET / is the gateway's page")
     if request.method not in ("GET", "HEAD"):

@@ -37,11 +37,11 @@ class Traffic:
         self._task = asyncio.create_task(self._run())
 
     async def aclose(self) -> None:
-        """End, with all written down."""
+        """End, with all written down that can be."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
-        await self.flush()
+        await self._try_to_flush()
 
     def count(self, distribution: str, *, hit: bool, size: int) -> None:
         """Count a request and the bytes that it was answered."""
@@ -64,13 +64,16 @@ class Traffic:
                 raise
 
     async def _run(self) -> None:
-        """Write down what was counted, again and again; no failure ends it."""
+        """Write down what was counted, again and again."""
         while True:
             await asyncio.sleep(_EVERY)
-            try:
-                await self.flush()
-            except Exception:
-                _logger.exception("what the edge counted could not be written; it is tried again")
+            await self._try_to_flush()
+
+    async def _try_to_flush(self) -> None:
+        try:
+            await self.flush()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it ends neither the counting nor a gateway's closing
+            _logger.warning("what the edge counted could not be written (%s)", error)
 
 
 def _add(counts: Mapping[tuple[str, int], list[int]], connection: Connection) -> None:

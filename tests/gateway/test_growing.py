@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import aiohttp
 import asyncpg
 import pytest
 import sqlalchemy as sa
@@ -430,6 +431,30 @@ async def test_a_state_that_is_away_while_a_gateway_starts_delays_it(
 
         assert (await until(created)).name == "shop"
         assert tried > 1
+
+
+async def test_one_that_closes_while_the_state_is_away_is_quiet_about_what_it_could_not_write(
+    tmp_path: Path, dsn: str
+) -> None:
+    async with LocalGateway(tmp_path, postgres_dsn=dsn) as gateway, client_of(gateway) as client:
+        made = await client.cdn.distribution.create(origin="http://127.0.0.1:1")
+        cut = "select pg_terminate_backend(pid) from pg_stat_activity where datname = $1"
+        async with aiohttp.ClientSession() as session:
+            for away in (False, True):
+                if away:
+                    await query(dsn, f"alter database {state_of(dsn)} allow_connections false")
+                    await query(dsn, cut, state_of(dsn))
+                async with session.get(f"{made.edge_url}/x") as answer:  # counted, also from memory
+                    assert answer.status in (502, 503)
+
+
+async def test_no_page_of_another_gateway_is_read_through_an_edge(shared: tuple[Served, Served], account: Any) -> None:
+    made = await account[0].cdn.distribution.create(origin=shared[1].base_url)
+    async with aiohttp.ClientSession() as session:
+        for path in ("/", "/_gateway/faults"):
+            async with session.get(f"{made.edge_url}{path}") as answer:
+                assert answer.status == 403
+                assert "at the gateway's own machine" in await answer.text()
 
 
 # --- an existing server --------------------------------------------------------------------------------------------
