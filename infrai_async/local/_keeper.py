@@ -12,8 +12,7 @@ from typing import Any, Final
 
 from infrai_async.local._finder import PostgresUnavailable
 from infrai_async.local._lock import DirectoryInUse
-from infrai_async.local._postgres import GONE, Postgres
-from infrai_async.local._refusal import Refusal
+from infrai_async.local._postgres import Postgres
 from infrai_async.local._service import Parts
 
 _PAUSES: Final = (0.0, 0.5, 2.0, 8.0)
@@ -65,7 +64,7 @@ class Keeper:
             self._parts.postgres_settled.set()
 
     async def _arrive(self, postgres: Postgres) -> None:
-        """Let calls have it once all is whole: if the state is away just then, in a while."""
+        """Let calls have it once all is whole; if that cannot be just then, as while the state is away, in a while."""
         pauses = chain(_PAUSES[1:], repeat(_PAUSES[-1]))
         while not await self._is_whole(postgres):
             with suppress(TimeoutError):
@@ -77,9 +76,9 @@ class Keeper:
         self._parts.postgres = postgres
         try:
             await self._make_whole(postgres)
-        except (*GONE, Refusal) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next try is the remedy
             self._parts.postgres = None  # calls are told to come again
-            _logger.warning("what was left half-made cannot be finished yet: %s", error)
+            _logger.warning("what was left half-made cannot be finished yet (%s: %s)", type(error).__name__, error)
             return False
         else:
             return True

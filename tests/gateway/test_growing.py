@@ -95,9 +95,20 @@ class Served:
         os.kill(self.process.pid, number)
 
 
+_SERVE = """
+import sys
+from infrai_async.cli.__main__ import main
+from infrai_async.local import _presence
+_presence._BEAT = float(sys.argv.pop(1))
+sys.exit(main())
+"""
+_QUICK = 0.25
+"""Seconds between two beats where a test waits for the last of them."""
+
+
 @asynccontextmanager
-async def serving(data_dir: Path, dsn: str) -> AsyncIterator[Served]:
-    command = ("-m", "infrai_async.cli", "local", "--data-dir", str(data_dir), "--postgres-dsn", dsn)
+async def serving(data_dir: Path, dsn: str, beat: float = _presence._BEAT) -> AsyncIterator[Served]:
+    command = ("-c", _SERVE, str(beat), "local", "--data-dir", str(data_dir), "--postgres-dsn", dsn)
     process = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=asyncio.subprocess.PIPE)
     try:
         assert process.stdout is not None
@@ -114,10 +125,10 @@ async def serving(data_dir: Path, dsn: str) -> AsyncIterator[Served]:
 
 
 @asynccontextmanager
-async def two(base: Path, dsn: str) -> AsyncIterator[tuple[Served, Served]]:
+async def two(base: Path, dsn: str, beat: float = _presence._BEAT) -> AsyncIterator[tuple[Served, Served]]:
     """Two gateways over one store, started at once."""
     async with AsyncExitStack() as stack:
-        starting = [stack.enter_async_context(serving(base / name, dsn)) for name in ("a", "b")]
+        starting = [stack.enter_async_context(serving(base / name, dsn, beat)) for name in ("a", "b")]
         first, second = await asyncio.gather(*starting)
         yield first, second
 
@@ -353,7 +364,7 @@ async def _wallet_agrees(dsn: str, served: Served) -> None:
 
 
 async def test_a_branch_of_one_that_is_killed_is_answered_by_the_other_that_waits(tmp_path: Path, dsn: str) -> None:
-    async with two(tmp_path, dsn) as (one, other):
+    async with two(tmp_path, dsn, _QUICK) as (one, other):
         project = await one.client.db.project.create(name="shop")
         await query(project.connection_uri, "create table t as select generate_series(1, 200000) as x")
         await query(project.connection_uri, "create table u ()")
@@ -374,7 +385,7 @@ async def test_a_branch_of_one_that_is_killed_is_answered_by_the_other_that_wait
 
 
 async def test_one_that_only_stalled_finds_its_work_done(tmp_path: Path, dsn: str) -> None:
-    async with two(tmp_path, dsn) as (one, other):
+    async with two(tmp_path, dsn, _QUICK) as (one, other):
 
         async def create(client: AsyncInfrai) -> Any:
             return await client.db.project.create(name="shop", idempotency_key="k")
