@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from fnmatch import fnmatchcase
 from typing import Final
 
@@ -45,7 +46,7 @@ class Fault:
     def refusal(self, capability: str, extra: Mapping[str, JSON]) -> Refusal:
         """Return the injected refusal, in the code that a real one of that status would have."""
         status = self.status or 500
-        headers = {} if self.retry_after is None else {"Retry-After": f"{self.retry_after:.15g}"}
+        headers = {} if self.retry_after is None else {"Retry-After": f"{Decimal(f'{self.retry_after:.15g}'):f}"}
         return Refusal(
             status,
             _code(status, capability),
@@ -58,6 +59,7 @@ class Fault:
 
 _LONGEST: Final = 1e9
 """Seconds; far beyond what anybody waits, and safe to reckon with."""
+_LONGEST_PATTERN: Final = 100
 NO_FAULT: Final = Fault()
 
 
@@ -151,8 +153,11 @@ def _code(status: int, capability: str) -> str:
 
 
 def _check(fault: Fault) -> None:
-    if not isinstance(fault.capability, str) or not any(map(fault.concerns, CAPABILITIES)):
-        raise ValueError(f"capability: {fault.capability!r} is the id or the pattern of no capability")
+    # Matching takes the longer the longer the pattern is, and everybody would wait for it.
+    known = isinstance(fault.capability, str) and len(fault.capability) <= _LONGEST_PATTERN
+    if not known or not any(map(fault.concerns, CAPABILITIES)):
+        told = repr(fault.capability)[: _LONGEST_PATTERN + 2]
+        raise ValueError(f"capability: {told} is the id or the pattern of no capability")
     if fault.status is not None and not (_is_whole(fault.status) and 400 <= fault.status <= 599):
         raise ValueError(f"status: {fault.status!r} is no HTTP status of a failure, 400 to 599")
     if not _is_time(fault.latency):

@@ -160,7 +160,7 @@ def _explain(context: ExceptionContext) -> Refusal | None:
 
     if isinstance(context.original_exception, psycopg.DataError):
         return Refusal(400, "VALIDATION_ERROR", "a value cannot be stored: text without NUL, numbers of 64 bits can")
-    if isinstance(context.original_exception, psycopg.OperationalError):
+    if context.is_disconnect or isinstance(context.original_exception, psycopg.OperationalError):
         return Refusal(503, "VENDOR_UNAVAILABLE", "the gateway's state is away: its Postgres does not answer")
     return None
 

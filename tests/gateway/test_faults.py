@@ -194,7 +194,10 @@ async def test_retry_after_is_obeyed(gw: LocalGateway, client: AsyncInfrai) -> N
     assert time.monotonic() - started >= 1.2
 
 
-@pytest.mark.parametrize(("seconds", "header"), [(2, "2"), (2.0, "2"), (0.05, "0.05"), (0, "0"), (None, None)])
+@pytest.mark.parametrize(
+    ("seconds", "header"),
+    [(2, "2"), (2.0, "2"), (0.05, "0.05"), (1e-6, "0.000001"), (1e9, "1000000000"), (0, "0"), (None, None)],
+)
 async def test_retry_after_is_sent_as_given(gw: LocalGateway, api: Any, seconds: float | None, header: str) -> None:
     gw.faults.add(status=503, retry_after=seconds, count=1)
     assert (await api.get("/v1/account/balance")).headers.get("Retry-After") == header
@@ -320,6 +323,7 @@ def test_a_pattern_holds_letters_apart_and_means_whole_ids() -> None:
         ("latency", {"latency": "1"}),
         ("latency", {"latency": 10**400}),
         ("latency", {"latency": None}),
+        ("capability", {"capability": "[!a" * 100_000, "drop": True}),
         ("retry_after", {"status": 429, "retry_after": -1}),
         ("retry_after", {"status": 429, "retry_after": True}),
         ("retry_after", {"retry_after": 1, "drop": True}),

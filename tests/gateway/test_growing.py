@@ -23,7 +23,7 @@ import asyncpg
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import Connection
-from support.existing import ordinary_role
+from support.existing import ordinary_role, s3_store
 
 from infrai_async import AsyncInfrai, RetryPolicy
 from infrai_async.errors import BadRequestError, ConflictError, NotFoundError, ServerError, TransportError
@@ -296,6 +296,32 @@ async def test_a_batch_whose_connection_is_cut_in_the_middle_is_no_ones_success(
         await store.aclose()
 
 
+async def test_one_that_stalls_with_the_lock_loses_it_and_is_told_to_come_again(dsn: str) -> None:
+    over = threading.Event()
+
+    def stall(connection: Connection) -> None:
+        assert connection.exec_driver_sql("show idle_in_transaction_session_timeout").scalar() == "10s"
+        connection.exec_driver_sql("set local idle_in_transaction_session_timeout = '200ms'")
+        over.wait(30)
+        connection.scalar(sa.select(COUNTER.c.last))
+
+    stores = SharedStore(dsn), SharedStore(dsn)
+    try:
+        await asyncio.gather(*(store.open() for store in stores))
+        stalled = asyncio.ensure_future(stores[0].run(stall))
+        await asyncio.sleep(0.1)
+        await asyncio.wait_for(stores[1].run(lambda connection: None), 20)
+        over.set()
+        with pytest.raises(Refusal) as refused:
+            await stalled
+        assert (refused.value.status, refused.value.retryable) == (503, True)
+        assert await stores[0].run(lambda connection: connection.scalar(sa.select(COUNTER.c.last))) == 0
+    finally:
+        over.set()
+        for store in stores:
+            await store.aclose()
+
+
 # --- one that dies -------------------------------------------------------------------------------------------------
 
 _CREATING = "select query from pg_stat_activity where state = 'active' and query like 'create database%'"
@@ -411,6 +437,33 @@ async def test_what_one_leaves_unfinished_when_it_goes_is_finished_by_the_other(
         await in_state(dsn, "delete from gateways where id = 'gw_other'")
         found = await until(lambda: client.db.project.list().collect())
         assert [item.id for item in found] == [project.id]
+
+
+async def test_a_bucket_of_one_that_dies_is_made_in_the_s3_store_by_the_other(
+    tmp_path: Path, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The state is put to where it stood, had a gateway died before the bucket was there."""
+    monkeypatch.setattr(_presence, "_BEAT", _QUICK)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "tests")
+    async with (
+        s3_store() as endpoint,
+        LocalGateway(tmp_path, postgres_dsn=dsn, s3_endpoint=endpoint) as gateway,
+        client_of(gateway) as client,
+        aiohttp.ClientSession() as session,
+    ):
+        await client.storage.bucket.create(bucket="b", idempotency_key="k")
+        url = (await client.storage.object.presign("b", "key", method="PUT")).url
+        async with session.delete(url.rpartition("/")[0]) as gone:
+            assert gone.status == 204
+        await in_state(dsn, "insert into gateways values ('gw_other', 0)")
+        await in_state(dsn, "update buckets set seq = null")
+        await in_state(dsn, "update operations set state = 'running', owner = 'gw_other'")
+        made = await client.storage.bucket.create(bucket="b", idempotency_key="k")
+        assert (made.bucket, made.metadata.cost_usd) == ("b", 0)
+        url = (await client.storage.object.presign("b", "key", method="PUT")).url
+        async with session.put(url, data=b"bytes") as answer:
+            assert answer.status == 200
 
 
 async def test_a_state_that_is_away_while_a_gateway_starts_delays_it(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import re
 import sqlite3
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from botocore.session import get_session
+from support.existing import s3_store
 from yarl import URL
 
 from infrai_async import AsyncInfrai
@@ -24,29 +23,12 @@ from infrai_async.local._s3 import S3
 
 pytestmark = pytest.mark.anyio
 SECRET = "the-secret-of-the-store"
-_SERVE = """
-import sys
-from moto.server import ThreadedMotoServer
-server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-server.start()
-print(server.get_host_and_port()[1], flush=True)
-sys.stdin.read()
-"""
 
 
 @pytest.fixture(scope="module")
 async def endpoint(anyio_backend: str) -> AsyncIterator[str]:
-    """A store in a process of its own."""
-    pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-W", "ignore", "-c", _SERVE, stdin=pipe, stdout=pipe
-    )
-    assert process.stdout is not None
-    try:
-        yield f"http://127.0.0.1:{int(await process.stdout.readline())}"
-    finally:
-        process.kill()
-        await process.wait()
+    async with s3_store() as endpoint:
+        yield endpoint
 
 
 @pytest.fixture(autouse=True)

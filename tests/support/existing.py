@@ -1,7 +1,9 @@
-"""A Postgres server as somebody else runs it: one of ours, entered by a role that is no superuser."""
+"""Servers as somebody else runs them: a Postgres, entered by a role that is no superuser, and an S3 store."""
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
@@ -9,6 +11,30 @@ from urllib.parse import urlsplit
 import asyncpg
 
 from infrai_async.local._postgres import Postgres
+
+_SERVE = """
+import sys
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+sys.stdin.read()
+"""
+
+
+@asynccontextmanager
+async def s3_store() -> AsyncIterator[str]:
+    """The address of a store in a process of its own."""
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-W", "ignore", "-c", _SERVE, stdin=pipe, stdout=pipe
+    )
+    assert process.stdout is not None
+    try:
+        yield f"http://127.0.0.1:{int(await process.stdout.readline())}"
+    finally:
+        process.kill()
+        await process.wait()
 
 
 @asynccontextmanager
