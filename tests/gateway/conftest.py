@@ -14,6 +14,8 @@ from typing import Any
 import aiohttp
 import pytest
 from hypothesis import settings
+from playwright.async_api import Browser, Page
+from support.browser import open_browser
 from yarl import URL
 
 from infrai_async.local import LocalGateway
@@ -148,6 +150,20 @@ async def other(gateway: LocalGateway, session: aiohttp.ClientSession) -> Api:
 def ask_as(session: aiohttp.ClientSession) -> Callable[[LocalGateway], Api]:
     """Asks a gateway as the account that it has from the start."""
     return lambda gateway: Api(gateway.base_url, gateway.api_key, session)
+
+
+@pytest.fixture(scope="session")
+async def browser(anyio_backend: str) -> AsyncIterator[Browser]:
+    async with open_browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+async def page(browser: Browser) -> AsyncIterator[Page]:
+    """A page of a browser that knows of no other."""
+    context = await browser.new_context()
+    yield await context.new_page()
+    await context.close()
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 
 import pytest
 from playwright.async_api import Browser, Page, Route, expect
-from support.browser import open_browser
 
 from infrai_async import AsyncInfrai
 from infrai_async.local import LocalGateway
@@ -53,12 +52,6 @@ class Watched:
     complaints: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
-
-
-@pytest.fixture(scope="module")
-async def browser(anyio_backend: str) -> AsyncIterator[Browser]:
-    async with open_browser() as browser:
-        yield browser
 
 
 @asynccontextmanager

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from aiohttp import web
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Page
 
 pytestmark = pytest.mark.anyio
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 _PAGE = """<!doctype html><title>waiting</title><style>@import "look.css";</style>
 <p>A page<script src="plain.js"></script>
 <script>
@@ -28,16 +26,6 @@ Promise.all([
   attempt("script", async () => plain),
 ]).then(told => { document.title = told.join(", ") })
 </script>"""
-
-
-@pytest.fixture
-async def browser() -> AsyncIterator[Page]:
-    if CHROMIUM is None:
-        pytest.skip("needs a Chromium on PATH, as Debian's package chromium")
-    async with async_playwright() as playwright:
-        chromium = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield await chromium.new_page()
-        await chromium.close()
 
 
 async def serve(request: web.BaseRequest) -> web.Response:
@@ -61,39 +49,39 @@ async def distribution(api: Any) -> AsyncIterator[Any]:
     await runner.cleanup()
 
 
-async def what_it_could(browser: Page, url: str) -> str:
-    await browser.goto(url)
-    await browser.wait_for_function("document.title != 'waiting'")
-    assert await browser.locator("p").evaluate("p => getComputedStyle(p).color") == "rgb(1, 2, 3)"
-    return await browser.title()
+async def what_it_could(page: Page, url: str) -> str:
+    await page.goto(url)
+    await page.wait_for_function("document.title != 'waiting'")
+    assert await page.locator("p").evaluate("p => getComputedStyle(p).color") == "rgb(1, 2, 3)"
+    return await page.title()
 
 
 async def test_a_page_at_the_gateways_address_cannot_act_as_the_gateway(
-    api: Any, distribution: Any, browser: Page
+    api: Any, distribution: Any, page: Page
 ) -> None:
     before = await api.balance()
     checkout = (await api.post("/v1/account/topup", {"amount_usd": 12.5})).data["checkout_url"]
-    told = await what_it_could(browser, f"{distribution['edge_url']}/page#{checkout}")
+    told = await what_it_could(page, f"{distribution['edge_url']}/page#{checkout}")
     assert told == "gateway: refused, pay: refused, own data: refused, storage: refused, script: ran"
-    await browser.evaluate(
+    await page.evaluate(
         """url => {
         document.body.innerHTML = `<form method="post" action="${url}"><button id="pay">free kittens</button></form>`
     }""",
         checkout,
     )
-    async with browser.expect_navigation() as arrived:
-        await browser.click("#pay")
+    async with page.expect_navigation() as arrived:
+        await page.click("#pay")
     answer = await arrived.value
     assert answer is not None
     assert (answer.status, await api.balance()) == (403, before)
 
 
 async def test_a_page_at_an_address_of_its_own_may_all_that_pages_may_there(
-    api: Any, distribution: Any, browser: Page
+    api: Any, distribution: Any, page: Page
 ) -> None:
     before = await api.balance()
     checkout = (await api.post("/v1/account/topup", {"amount_usd": 12.5})).data["checkout_url"]
     own = f"http://{distribution['edge_hostname']}:{urlsplit(api.base_url).port}"
-    told = await what_it_could(browser, f"{own}/page#{checkout}")
+    told = await what_it_could(page, f"{own}/page#{checkout}")
     assert told == "gateway: false, pay: refused, own data: 200, storage: object, script: ran"
     assert await api.balance() == before
