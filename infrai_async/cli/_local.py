@@ -26,7 +26,7 @@ Then, in the prompt of `python -m asyncio`:
     from infrai_async import AsyncInfrai; client = AsyncInfrai()
     await client.db.project.create(name="shop")
 
-Ctrl-C ends it.
+A browser shows at {base_url} what there is by now. Ctrl-C ends it.
 """
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -150,6 +152,18 @@ async def other(gateway: LocalGateway, session: aiohttp.ClientSession) -> Api:
 def ask_as(session: aiohttp.ClientSession) -> Callable[[LocalGateway], Api]:
     """Asks a gateway as the account that it has from the start."""
     return lambda gateway: Api(gateway.base_url, gateway.api_key, session)
+
+
+@pytest.fixture
+def own_address() -> str:
+    """An address of this machine besides the loopback ones; nothing is sent to find it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        with suppress(OSError):
+            probe.connect(("192.0.2.1", 9))
+        address = str(probe.getsockname()[0])
+    if address.startswith(("127.", "0.")):
+        pytest.skip("this machine has loopback addresses only, so no request can come from another one")
+    return address
 
 
 @pytest.fixture(scope="session")
