@@ -35,8 +35,6 @@ _DEFAULTS = {
     "tags": [],
     "vendor": "local",
 }
-
-
 _PURGES = 100
 """How many purges are written down; an edge that is further behind throws everything away."""
 

@@ -5,8 +5,6 @@ The address holds nothing but the top-up's id, which cannot be guessed, so the p
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from datetime import UTC, datetime
 from functools import partial
 from html import escape
@@ -16,6 +14,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from infrai_async.local._envelope import NANO
+from infrai_async.local._markup import policy_hash
 from infrai_async.local._parse import parse_query
 from infrai_async.local._refusal import Refusal, not_found, wrong_method
 from infrai_async.local._service import Data, Parts, iso
@@ -60,7 +59,7 @@ _FORM: Final = '<form method="post">\n{amount}<button id="pay">{action}</button>
 _HEADERS: Final = {
     "Content-Security-Policy": (
         "default-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
-        f"style-src 'sha256-{base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()}'"
+        f"style-src {policy_hash(_STYLE)}"
     ),
     # Browsers take the last one they know. Under `no-referrer` itself they would post the form with `Origin: null`, as
     # a foreign page can too.

@@ -37,6 +37,7 @@ from infrai_async.local._origin import (
 from infrai_async.local._refusal import Refusal, not_found
 from infrai_async.local._service import Data, Parts
 from infrai_async.local._traffic import Traffic
+from infrai_async.local._transfer import abort
 
 _AT_ONCE: Final = 2**16
 """Bytes of a body that go out together with their head."""
@@ -101,7 +102,7 @@ class Edge:
         return {port for address in addresses if (port := urlsplit(address).port)}
 
     async def _send(self, request: web.BaseRequest, id: str, found: Found) -> web.StreamResponse:
-        status, headers, start, length = _selected(request, found)
+        status, headers, start, length = _selected(request, id, found)
         left = 0 if request.method == "HEAD" else sys.maxsize if length is None else length
         body, sent = found.entry.body, 0
         response = web.StreamResponse(status=status, headers=headers)
@@ -117,7 +118,7 @@ class Edge:
                     sent, left = sent + len(chunk), left - len(chunk)
                 await response.write_eof()
         except (Broken, ConnectionError):
-            _abort(request)
+            abort(request)
         finally:
             self._traffic.count(id, hit=found.label != "MISS", size=sent)
         return response
@@ -133,7 +134,7 @@ class Edge:
                 if request.method not in _SAFE and answered.status < 400:
                     self._fetcher.forget((id, target))
                 headers = end_to_end(answered.headers, _NEVER_SENT)
-                _sign(request, headers, answered.headers, "MISS")
+                _sign(request, id, headers, answered.headers, "MISS")
                 response = web.StreamResponse(status=answered.status, headers=headers)
                 await response.prepare(request)
                 async for chunk in answered.content.iter_chunked(2**16):
@@ -143,7 +144,7 @@ class Edge:
         except FAILURES as error:
             if response is None or not response.prepared:
                 raise as_refusal(error) from error
-            _abort(request)
+            abort(request)
         self._traffic.count(id, hit=False, size=sent)
         return response
 
@@ -182,7 +183,7 @@ def _check(request: web.BaseRequest, settings: Data) -> None:
         raise Refusal(508, "CDN_LOOP", "the request has come through this edge before", retryable=False)
 
 
-def _selected(request: web.BaseRequest, found: Found) -> tuple[int, CIMultiDict[str], int, int | None]:
+def _selected(request: web.BaseRequest, id: str, found: Found) -> tuple[int, CIMultiDict[str], int, int | None]:
     """Return what is sent of an entry: status, headers, where in the body it begins, and its length, if known."""
     told, headers = found.entry.answer, found.entry.answer.headers.copy()
     for name in _NEVER_SENT:
@@ -196,11 +197,11 @@ def _selected(request: web.BaseRequest, found: Found) -> tuple[int, CIMultiDict[
         headers.update(chosen.headers)
     _describe(headers, status, length)
     headers["Age"] = str(max(0, int(time.monotonic() - told.born)))
-    _sign(request, headers, told.headers, found.label)
+    _sign(request, id, headers, told.headers, found.label)
     return status, headers, start, length
 
 
-def _sign(request: web.BaseRequest, headers: CIMultiDict[str], origins: Headers, label: str) -> None:
+def _sign(request: web.BaseRequest, id: str, headers: CIMultiDict[str], origins: Headers, label: str) -> None:
     """Say in the headers that the answer came through here, and on whose behalf a page in it may act."""
     headers["X-Cache"] = label
     headers["Via"] = ", ".join((*origins.getall("Via", ()), VIA))
@@ -208,7 +209,7 @@ def _sign(request: web.BaseRequest, headers: CIMultiDict[str], origins: Headers,
         headers.add("Content-Security-Policy", _SANDBOX)
         location = headers.get("Location", "")
         if location.startswith("/") and not location.startswith("//"):  # of the origin; here it begins further down
-            headers["Location"] = f"/edge/{_addressed(request)[0]}{location}"
+            headers["Location"] = f"/edge/{id}{location}"
 
 
 def _content_length(headers: Headers) -> int | None:
@@ -222,9 +223,3 @@ def _describe(headers: CIMultiDict[str], status: int, length: int | None) -> Non
             headers.popall(name, None)
     if length is not None and status not in (204, 304):
         headers["Content-Length"] = str(length)
-
-
-def _abort(request: web.BaseRequest) -> None:
-    """End a connection on which an answer stays incomplete, so that nobody takes it for a whole one."""
-    if request.transport is not None:
-        request.transport.abort()

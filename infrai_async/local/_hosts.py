@@ -9,10 +9,11 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, TypeAlias
 
 from infrai_async.local._refusal import Refusal
 
+Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 _EDGE: Final = ".edge.localhost"
 _HOST: Final = re.compile(r"(?:\[([^]]+)]|([^][:]*))(?::[0-9]*)?")
 
@@ -70,7 +71,11 @@ class HostGuard:
 
 def _is_loopback(name: str) -> bool:
     try:
-        address = ipaddress.ip_address(name)
+        return unwrapped(ipaddress.ip_address(name)).is_loopback
     except ValueError:
         return False
-    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+def unwrapped(address: Address) -> Address:
+    """Return the IPv4 address that one of IPv6 stands for, if it does."""
+    return getattr(address, "ipv4_mapped", None) or address

@@ -14,7 +14,7 @@ import secrets
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import ip_address, ip_network
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -24,6 +24,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from infrai_async.local._caching import Headers
+from infrai_async.local._hosts import Address, unwrapped
 from infrai_async.local._refusal import Refusal, invalid
 
 CDN_ID: Final = f"infrai-{secrets.token_hex(8)}"
@@ -99,17 +100,13 @@ class Forbidden(OSError):
 
 def is_forbidden(host: str, port: int, owned: Iterable[int]) -> bool:
     """Say whether the edge must not connect to an address; ``owned`` are the ports on which the gateway itself is."""
-    address = _unwrapped(ip_address(host.partition("%")[0]))
+    address = unwrapped(ip_address(host.partition("%")[0]))
     if any(address.version == network.version and address in network for network in _FORBIDDEN):
         return True
     return port in owned and _is_of_this_machine(address)
 
 
-def _unwrapped(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    return getattr(address, "ipv4_mapped", None) or address
-
-
-def _is_of_this_machine(address: IPv4Address | IPv6Address) -> bool:
+def _is_of_this_machine(address: Address) -> bool:
     """Say so by what only an address of this machine's can be: bound to."""
     if address.is_loopback:
         return True

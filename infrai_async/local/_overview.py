@@ -24,6 +24,7 @@ from infrai_async.local._state import (
     TRAFFIC,
     document,
 )
+from infrai_async.local._traffic import COUNTED
 from infrai_async.local._wallet import open_checkout
 
 Item: TypeAlias = Mapping[str, Any]
@@ -128,7 +129,7 @@ def _buckets(connection: Connection, account: str) -> Listing:
 
 def _distributions(connection: Connection, account: str) -> Listing:
     distributions = _newest(connection, DISTRIBUTIONS, account)
-    sums = (sa.func.sum(TRAFFIC.c[name]).label(name) for name in ("hits", "misses", "bytes_served"))
+    sums = (sa.func.sum(TRAFFIC.c[name]).label(name) for name in COUNTED)
     return _with_sums(connection, distributions, TRAFFIC.c.distribution_id, *sums)
 
 

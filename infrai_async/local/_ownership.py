@@ -63,6 +63,11 @@ async def hand_over(inside: asyncpg.Connection[asyncpg.Record], old: str, new: s
         await inside.execute("; ".join(steps))
 
 
+def for_owner_alone(name: str) -> str:
+    """Return what opens a database to its owner and to nobody else; made with ``connection limit 0`` it was shut."""
+    return f"revoke all on database {quoted(name)} from public; alter database {quoted(name)} connection limit -1"
+
+
 def quoted(name: str) -> str:
     """Return an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'

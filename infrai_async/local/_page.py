@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from base64 import b64encode
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -11,10 +10,10 @@ from typing import Final
 from aiohttp import web
 
 from infrai_async.local._hosts import check_peer
-from infrai_async.local._markup import Html
+from infrai_async.local._markup import Html, policy_hash
 from infrai_async.local._overview import Overview, read
 from infrai_async.local._parse import parse_query
-from infrai_async.local._refusal import Refusal
+from infrai_async.local._refusal import Refusal, wrong_method
 from infrai_async.local._sections import about, sections
 from infrai_async.local._service import Parts
 
@@ -22,13 +21,11 @@ _STYLE: Final = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
 _SCRIPT: Final = Path(__file__).with_name("page.js").read_text(encoding="utf-8")
 
 
-def _hash(source: str) -> str:
-    return f"'sha256-{b64encode(hashlib.sha256(source.encode()).digest()).decode()}'"
-
-
 _HEADERS: Final = {
-    "Content-Security-Policy": f"default-src 'none'; style-src {_hash(_STYLE)}; script-src {_hash(_SCRIPT)}; "
-    "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": (
+        f"default-src 'none'; style-src {policy_hash(_STYLE)}; script-src {policy_hash(_SCRIPT)}; "
+        "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
     "Cache-Control": "no-store",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -51,7 +48,7 @@ async def answer(parts: Parts, request: web.BaseRequest) -> web.Response:
     if request.rel_url.raw_path != "/":
         raise Refusal(404, "NOT_FOUND", "there is no such page", hint="GET / is the gateway's page")
     if request.method not in ("GET", "HEAD"):
-        raise Refusal(405, "METHOD_NOT_ALLOWED", "the page takes GET", headers={"Allow": "GET, HEAD"})
+        raise wrong_method(request.method, ("GET", "HEAD"))
     account = parse_query(request.rel_url.raw_query_string).get("account")
     await parts.count_traffic()
     overview = await parts.store.run(partial(read, parts=parts, account=account))

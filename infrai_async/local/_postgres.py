@@ -30,7 +30,7 @@ from infrai_async.local._finder import OLDEST, PostgresUnavailable
 from infrai_async.local._homes import private, remove
 from infrai_async.local._lock import DirectoryInUse, Lock
 from infrai_async.local._orphans import directories
-from infrai_async.local._ownership import hand_over, quoted
+from infrai_async.local._ownership import for_owner_alone, hand_over, quoted
 from infrai_async.local._scram import verifier
 
 __all__ = ["GONE", "DirectoryInUse", "Postgres", "PostgresUnavailable", "Shared"]
@@ -345,9 +345,7 @@ class Postgres:
                 await self._pool.execute(
                     f"create database {quoted(name)} template {template} owner {quoted(name)} connection limit 0"
                 )
-        await self._pool.execute(
-            f"revoke all on database {quoted(name)} from public; alter database {quoted(name)} connection limit -1"
-        )
+        await self._pool.execute(for_owner_alone(name))
 
     async def _copy(self, source: str, name: str, secret: str | None) -> None:
         if await self._is_open(source) is None:

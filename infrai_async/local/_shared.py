@@ -24,7 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from infrai_async.local import _state
 from infrai_async.local._finder import PostgresUnavailable
 from infrai_async.local._homes import private
-from infrai_async.local._ownership import quoted
+from infrai_async.local._ownership import for_owner_alone, quoted
 from infrai_async.local._postgres import connected
 from infrai_async.local._refusal import Refusal
 from infrai_async.local._store import Store
@@ -131,9 +131,7 @@ async def _make_database(connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Re
         )
     elif not ours:
         raise PostgresUnavailable(f"database {name} is another role's: in --postgres-dsn name another database")
-    await connection.execute(
-        f"revoke all on database {quoted(name)} from public; alter database {quoted(name)} connection limit -1"
-    )
+    await connection.execute(for_owner_alone(name))
     return name
 
 

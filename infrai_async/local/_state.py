@@ -172,10 +172,10 @@ _INTERNAL: Final = frozenset({"account_id", "seq"})
 def prepare(connection: Connection) -> None:
     """Create what is missing of the tables, and of their columns where an older version made them."""
     METADATA.create_all(connection)
-    inspector = sa.inspect(connection)
+    found = sa.inspect(connection).get_multi_columns()
+    there = {(table, column["name"]) for (_, table), columns in found.items() for column in columns}
     for table in METADATA.tables.values():
-        there = {column["name"] for column in inspector.get_columns(table.name)}
-        for column in (column for column in table.columns if column.name not in there):
+        for column in (column for column in table.columns if (table.name, column.name) not in there):
             described = CreateColumn(column).compile(dialect=connection.dialect)
             connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {described}")
     if connection.scalar(sa.select(COUNTER.c.last)) is None:

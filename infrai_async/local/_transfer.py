@@ -49,9 +49,15 @@ async def send(
         whole = request.method == "HEAD" or await _copy(request, response, file, start, length) == length
     except ConnectionError:
         whole = False
-    if not whole and request.transport is not None:
-        request.transport.abort()
+    if not whole:
+        abort(request)
     return response
+
+
+def abort(request: web.BaseRequest) -> None:
+    """End a connection on which an answer stays incomplete, so that nobody takes it for a whole one."""
+    if request.transport is not None:
+        request.transport.abort()
 
 
 async def _next(request: web.BaseRequest) -> bytes:

@@ -15,6 +15,7 @@ from infrai_async.local._faults import Fault, Faults
 from infrai_async.local._limit import Limit
 from infrai_async.local._refusal import Refusal
 from infrai_async.local._service import Parts
+from infrai_async.local._transfer import abort
 from infrai_async.local._wallet import open_checkout
 from infrai_async.models import JSON
 
@@ -85,8 +86,8 @@ async def _linger(request: web.BaseRequest, seconds: float) -> None:
 
 async def deliver(request: web.BaseRequest, answer: web.Response, fault: Fault) -> web.StreamResponse:
     """Return an answer as its fault leaves it on the wire."""
-    if fault.drop and request.transport is not None:
-        request.transport.abort()
+    if fault.drop:
+        abort(request)
     return await _cut_short(request, answer) if fault.truncate else answer
 
 

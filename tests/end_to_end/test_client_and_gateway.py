@@ -38,12 +38,6 @@ from infrai_async.local import LocalGateway
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(scope="module")
-async def gateway() -> AsyncIterator[LocalGateway]:
-    async with LocalGateway() as running:
-        yield running
-
-
 @pytest.fixture
 async def client(gateway: LocalGateway) -> AsyncIterator[AsyncInfrai]:
     async with AsyncInfrai(gateway.api_key, base_url=gateway.base_url) as connected:

@@ -42,12 +42,6 @@ PLAIN = [what for what, name in HOSTILE.items() if name.isprintable() and name =
 hostile = pytest.mark.parametrize("what", HOSTILE)
 
 
-@pytest.fixture(scope="module")
-async def gateway() -> AsyncIterator[LocalGateway]:
-    async with LocalGateway() as running:
-        yield running
-
-
 @pytest.fixture
 async def client(gateway: LocalGateway) -> AsyncIterator[AsyncInfrai]:
     """A client with an account of the test's own."""
