@@ -21,6 +21,7 @@ from cattrs import Converter
 
 from infrai_async import _json
 from infrai_async._answer import Envelope, exact, kind_of
+from infrai_async._protocol.reader import Reader
 from infrai_async.capabilities import Capability
 from infrai_async.errors import DecodeError
 from infrai_async.models import (
@@ -67,13 +68,10 @@ def decode(row: Capability[R], envelope: Envelope) -> R:
     Raises:
         DecodeError: the answer is not what the contract promises; it names the place.
     """
-    root = envelope.root
     try:
-        form = _FORMS.get(row.returns)
-        data = envelope.data if form is None else form(envelope)
-        return _STRUCTURERS[row.returns](data, _metadata(envelope))  # type: ignore[no-any-return]
+        return _value(row, envelope.data, envelope.metadata, enveloped=envelope.enveloped)
     except _Mismatch as mismatch:
-        raise _decode_error(mismatch, root) from None
+        raise _decode_error(mismatch, envelope.root) from None
 
 
 def decode_page(row: Capability[R], envelope: Envelope) -> Page[R]:
@@ -82,19 +80,55 @@ def decode_page(row: Capability[R], envelope: Envelope) -> Page[R]:
     Raises:
         DecodeError: as for ``decode``.
     """
-    data, root = envelope.data, envelope.root
     try:
-        metadata = _metadata(envelope)
-        if not isinstance(data, dict):
-            raise _Mismatch("an object with items", data)
-        items, next_cursor = data.get("items"), data.get("next_cursor")
-        if not isinstance(items, list):
-            raise _Mismatch("a list", items).under(".items")
-        if not isinstance(next_cursor, str | None):
-            raise _Mismatch("a string", next_cursor).under(".next_cursor")
-        return Page(items=_each(row.returns, items, metadata), next_cursor=next_cursor or None, metadata=metadata)
+        return _page(row, envelope.data, envelope.metadata)
     except _Mismatch as mismatch:
-        raise _decode_error(mismatch, root) from None
+        raise _decode_error(mismatch, envelope.root) from None
+
+
+def quick(row: Capability[R], body: bytes) -> R | None:
+    """Return what ``decode`` would of an answer of status 200; ``None`` for what is no plain envelope, or wrong."""
+    try:
+        document: Any = _json.loads(body)
+        if document["ok"] is True:
+            return _value(row, document["data"], document.get("metadata"), enveloped=True)
+    except Exception:  # noqa: BLE001 - whatever it is, the full way meets it again and words it
+        return None
+    return None
+
+
+def quick_page(row: Capability[R], body: bytes) -> Page[R] | None:
+    """As ``quick``, for what ``decode_page`` returns."""
+    try:
+        document: Any = _json.loads(body)
+        if document["ok"] is True:
+            return _page(row, document["data"], document.get("metadata"))
+    except Exception:  # noqa: BLE001 - as above
+        return None
+    return None
+
+
+VALUE: Final[Reader[Any]] = Reader(decode, quick)
+PAGE: Final[Reader[Any]] = Reader(decode_page, quick_page)
+
+
+def _value(row: Capability[R], data: object, metadata: object, *, enveloped: bool) -> R:
+    form = _FORMS.get(row.returns)
+    if form is not None:
+        data = form(data, enveloped)
+    return _STRUCTURERS[row.returns](data, _metadata(metadata))  # type: ignore[no-any-return]
+
+
+def _page(row: Capability[R], data: object, metadata: object) -> Page[R]:
+    said = _metadata(metadata)
+    if not isinstance(data, dict):
+        raise _Mismatch("an object with items", data)
+    items, next_cursor = data.get("items"), data.get("next_cursor")
+    if not isinstance(items, list):
+        raise _Mismatch("a list", items).under(".items")
+    if not isinstance(next_cursor, str | None):
+        raise _Mismatch("a string", next_cursor).under(".next_cursor")
+    return Page(items=_each(row.returns, items, said), next_cursor=next_cursor or None, metadata=said)
 
 
 def _each(cls: type[R], items: list[Any], metadata: Metadata) -> tuple[R, ...]:
@@ -117,33 +151,26 @@ def _decode_error(mismatch: _Mismatch, root: str) -> DecodeError:
     return DecodeError(f"{path}: expected {mismatch.wanted}, got {mismatch.found}", path=path)
 
 
-def _metadata(envelope: Envelope) -> Metadata:
-    raw = envelope.metadata
+def _metadata(raw: object) -> Metadata:
     if not raw and (raw is None or raw == {}):
         return NO_METADATA
     try:
         return _STRUCTURERS[Metadata](raw, None)  # type: ignore[no-any-return]
     except _Mismatch as mismatch:
-        raise DecodeError(
-            f"$.metadata{mismatch.path}: expected {mismatch.wanted}, got {mismatch.found}",
-            path="$.metadata" + mismatch.path,
-        ) from None
+        raise _decode_error(mismatch, "$.metadata") from None
 
 
-def _acknowledged(envelope: Envelope) -> object:
-    data = envelope.data
-    if data is None and envelope.enveloped:
+def _acknowledged(data: object, enveloped: bool) -> object:
+    if data is None and enveloped:
         return {"ok": True}
     return {"ok": True, **data} if isinstance(data, dict) else data
 
 
-def _bare_value(envelope: Envelope) -> object:
-    data = envelope.data
+def _bare_value(data: object, _: bool) -> object:
     return {"value": data} if isinstance(data, str | int | float) else data
 
 
-def _values_by_key(envelope: Envelope) -> object:
-    data = envelope.data
+def _values_by_key(data: object, _: bool) -> object:
     if not isinstance(data, dict):
         return data
     inner = data["flags"] if data.keys() == {"flags"} and isinstance(data["flags"], dict) else data
@@ -156,13 +183,13 @@ def _flag_entry(value: object) -> object:
     return value
 
 
-_FORMS: Final[Mapping[type[Any], Callable[[Envelope], object]]] = {
+_FORMS: Final[Mapping[type[Any], Callable[[object, bool], object]]] = {
     Ack: _acknowledged,
     PurgeResult: _acknowledged,
     FlagValue: _bare_value,
     FlagValues: _values_by_key,
 }
-"""What brings the forms that an answer may take (D9, D10, D21) into the one that the model documents."""
+"""What brings the forms that data may take (D9, D10, D21), in an envelope or bare, into the one that is documented."""
 
 
 # --- strict primitives -------------------------------------------------------------------------------------------
