@@ -67,7 +67,7 @@ def decode(row: Capability[R], envelope: Envelope) -> R:
         DecodeError: the answer is not what the contract promises; it names the place.
     """
     try:
-        return _value(row, envelope.data, envelope.metadata, enveloped=envelope.enveloped)
+        return _value(row, envelope.data, envelope.metadata, envelope.enveloped)
     except _Mismatch as mismatch:
         raise _decode_error(mismatch, envelope.root) from None
 
@@ -89,7 +89,7 @@ def quick(row: Capability[R], body: bytes) -> R | None:
     try:
         document: Any = _json.loads(body)
         if document["ok"] is True:
-            return _value(row, document["data"], document.get("metadata"), enveloped=True)
+            return _value(row, document["data"], document.get("metadata"), True)
     except Exception:  # noqa: BLE001 - whatever it is, the full way meets it again and words it
         return None
     return None
@@ -110,7 +110,7 @@ VALUE: Final[Reader[Any]] = Reader(decode, quick)
 PAGE: Final[Reader[Any]] = Reader(decode_page, quick_page)
 
 
-def _value(row: Capability[R], data: object, metadata: object, *, enveloped: bool) -> R:
+def _value(row: Capability[R], data: object, metadata: object, enveloped: bool) -> R:
     reader = _READERS[row.returns]
     if reader.form is not None:
         data = reader.form(data, enveloped)
@@ -140,7 +140,7 @@ def _metadata(raw: object) -> Metadata:
     if not raw and (raw is None or raw == {}):
         return NO_METADATA
     try:
-        return _READERS[Metadata].read(raw, None)  # type: ignore[no-any-return]
+        return _METADATA.read(raw, None)  # type: ignore[no-any-return]
     except _Mismatch as mismatch:
         raise _decode_error(mismatch, "$.metadata") from None
 
@@ -356,6 +356,7 @@ class _Readers(dict[type[Any], _ModelReader]):
 
 
 _READERS: Final = _Readers()
+_METADATA: Final = _READERS[Metadata]
 
 
 def _explain(cls: type[Any], fields: list[Field], plain: Any, metadata: Metadata | None) -> Any:
