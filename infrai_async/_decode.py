@@ -1,7 +1,7 @@
 """From plain JSON to models, strictly: nothing is quietly turned into another type.
 
 cattrs is the registry. What is plainly right is read by a function that was compiled for the model and the fields
-that came (``_protocol._codegen``). Whatever is not (a wrong type, a field under two names) goes to ``_explain``, the
+that came (``_protocol._codegen``). Whatever is not (a wrong type, a time without a zone) goes to ``_explain``, the
 reading in full, which either copes or says where the answer is wrong.
 """
 
@@ -38,7 +38,8 @@ _json.loads(b"null")  # loads the codec: whoever imports this ahead of a call wa
 
 R = TypeVar("R")
 
-_MOST_SHAPES: Final = 64  # of one class: who sends more is read in full
+_MOST_SHAPES: Final = 64  # of one class, and
+_MOST_FIELDS: Final = 100  # of one document: who sends more is read in full
 _FLAG_ENTRY: Final = frozenset({"key", "value", "default_value", "enabled", "reason", "variant", "version"})
 
 
@@ -319,21 +320,25 @@ class _ModelReader:
             _Mismatch: it is none.
         """
         made = self._last(plain, metadata)
-        if made is None and (functions := self._for_fields_of(plain)) is not None:
-            self._last = functions.one
-            made = functions.one(plain, metadata)
+        if made is None:
+            functions = self._for_fields_of(plain)
+            if functions is not None and functions.one is not self._last:
+                self._last = functions.one
+                made = functions.one(plain, metadata)
         return _explain(self._cls, self._fields, plain, metadata) if made is None else made
 
     def read_each(self, items: list[Any], metadata: Metadata) -> tuple[Any, ...]:
         """Return the models of a page, which mostly come with the same fields."""
         functions = self._for_fields_of(items[0]) if items else None
-        made = None if functions is None else functions.each(items, metadata)
-        if made is not None:
-            return made
-        return tuple([_at(f".items[{index}]", self.read, item, metadata) for index, item in enumerate(items)])
+        if functions is not None:
+            return functions.each(items, metadata, self._read_item)
+        return tuple([self._read_item(number, item, metadata) for number, item in enumerate(items)])
+
+    def _read_item(self, number: int, item: Any, metadata: Metadata) -> Any:
+        return _at(f".items[{number}]", self.read, item, metadata)
 
     def _for_fields_of(self, plain: Any) -> Compiled | None:
-        if plain.__class__ is not dict or not plain:
+        if plain.__class__ is not dict or not 0 < len(plain) <= _MOST_FIELDS:
             return None
         names = tuple(plain)
         if names not in self._compiled:

@@ -2,40 +2,40 @@
 
 A frozen class pays ``object.__setattr__`` for every field, and a loop over the fields looks everything up again for
 each document. So the steps are written out once, compiled, and fill a bare twin that then becomes the model: a third
-of the time. These functions know what is plainly right and return ``None`` for all else. For snapshots that come with
+of the time. These functions know what is plainly right and leave all else to others. For snapshots that come with
 ``id``, ``project_id``, ``created_at`` and a field that nobody knows, this is what runs::
 
     def one(plain, metadata):
+        made = twin()
         try:
-            made = twin()
-            if len(plain) != 4: return None
+            if len(plain) != 4: raise Unlike
             value = plain[key_0]
-            if value.__class__ is not str: return None
+            if value.__class__ is not str: raise Unlike
             made.id = value
             value = plain[key_1]
-            if value.__class__ is not str: return None
+            if value.__class__ is not str: raise Unlike
             made.project_id = value
             value = plain[key_2]
             value = moment(value)
-            if value.tzinfo is None: return None
+            if value.tzinfo is None: raise Unlike
             made.created_at = value
             made.label = None
             made.extra = {key_3: plain[key_3]}
             made.metadata = metadata
             made.__class__ = cls
-            return made
         except Exception:
             return None
+        return made
 
-    def each(items, metadata):
-        try:
-            key_0, key_1, key_2, key_3 = items[0]
-            found = tuple(starmap(twin, repeat((), len(items))))
-            for plain, made in zip(items, found):
+    def each(items, metadata, other):
+        key_0, key_1, key_2, key_3 = items[0]
+        found = list(starmap(twin, repeat((), len(items))))
+        for number, plain, made in zip(range(len(items)), items, found):
+            try:
                 (the same steps)
-            return found
-        except Exception:
-            return None
+            except Exception:
+                found[number] = other(number, plain, metadata)
+        return tuple(found)
 """
 
 from __future__ import annotations
@@ -57,45 +57,51 @@ Field: TypeAlias = "attrs.Attribute[Any]"
 Hook: TypeAlias = Callable[[Any, Any], Any]
 
 _MOST_PRICES: Final = 1_000
-_GIVE_UP: Final = "return None"
 _STEPS: Final[Mapping[Any, tuple[str, ...]]] = {
-    str: (f"if value.__class__ is not str: {_GIVE_UP}",),
-    bool: (f"if value is not True and value is not False: {_GIVE_UP}",),
-    int: (f"if value.__class__ is not int: {_GIVE_UP}",),
-    float: (f"if value.__class__ is not float and value.__class__ is not int: {_GIVE_UP}",),
+    str: ("if value.__class__ is not str: raise Unlike",),
+    bool: ("if value is not True and value is not False: raise Unlike",),
+    int: ("if value.__class__ is not int: raise Unlike",),
+    float: ("if value.__class__ is not float and value.__class__ is not int: raise Unlike",),
     Decimal: (
-        f"if value.__class__ is not float and value.__class__ is not int: {_GIVE_UP}",
+        "if value.__class__ is not float and value.__class__ is not int: raise Unlike",
         "value = prices[value] if value.__class__ is float and value else exact(value)",
     ),
     datetime: (
         "value = moment(value)",  # of anything but a text, and of no time, it makes an exception
-        f"if value.tzinfo is None: {_GIVE_UP}",
+        "if value.tzinfo is None: raise Unlike",
     ),
     object: (),
 }
 _BOTH: Final = """\
 def one(plain, metadata):
+    made = twin()
     try:
-        made = twin()
 {one}
-        return made
     except Exception:
         return None
+    return made
 
-def each(items, metadata):
-    try:
-        {keys} = items[0]
-        found = tuple(starmap(twin, repeat((), len(items))))
-        for plain, made in zip(items, found):
+def each(items, metadata, other):
+    {keys} = items[0]
+    found = list(starmap(twin, repeat((), len(items))))
+    for number, plain, made in zip(range(len(items)), items, found):
+        try:
 {each}
-        return found
-    except Exception:
-        return None
+        except Exception:
+            found[number] = other(number, plain, metadata)
+    return tuple(found)
 """
 
 
+class Unlike(Exception):
+    """What was read is not plainly what the function is for."""
+
+
 class _Prices(dict[float, Decimal]):
-    """Prices repeat, and this finds one in a third of the time that ``exact`` takes; zero has two, which are equal."""
+    """Prices repeat, and this finds one in a third of the time that ``exact`` takes.
+
+    Equal keys have to be written alike, so that it holds no integer, and neither 0.0 nor -0.0.
+    """
 
     def __missing__(self, price: float) -> Decimal:
         if len(self) >= _MOST_PRICES:
@@ -108,10 +114,16 @@ _PRICES: Final = _Prices()
 
 
 class Compiled(NamedTuple):
-    """What reads documents with a certain set of fields: one, or a list of them; ``None`` where one is not plain."""
+    """What reads documents with a certain set of fields.
+
+    Attributes:
+        one: takes a document and the metadata of the answer; ``None`` where it is not plainly right.
+        each: takes a list, the first of which has these fields; of what is not plainly right it makes what its last
+            argument does, which also gets its place.
+    """
 
     one: Callable[[Any, Any], Any]
-    each: Callable[[list[Any], Any], tuple[Any, ...] | None]
+    each: Callable[[list[Any], Any, Callable[[int, Any, Any], Any]], tuple[Any, ...]]
 
 
 def fields_of(cls: type[Any]) -> list[Field]:
@@ -135,6 +147,7 @@ def compiled(cls: type[Any], names: tuple[str, ...], hook_of: Callable[[Any], Ho
     if source is None:
         return None
     scope: dict[str, Any] = {"cls": cls, "exact": exact, "prices": _PRICES, "moment": datetime.fromisoformat}
+    scope |= {"Unlike": Unlike}
     scope |= {"twin": _twin(cls), "starmap": starmap, "repeat": repeat}  # type: ignore[arg-type] # a class is hashable
     scope |= {f"key_{number}": name for number, name in enumerate(names)}
     for field in fields_of(cls):
@@ -149,7 +162,7 @@ def source_of(cls: type[Any], names: tuple[str, ...]) -> str | None:
     """Return the source of ``one`` and ``each``, or ``None`` as ``compiled`` does."""
     keys = {name: f"key_{number}" for number, name in enumerate(names)}
     unknown = dict(keys)
-    lines = [f"if len(plain) != {len(names)}: {_GIVE_UP}"]  # all of them are read, so that there is nothing else
+    lines = [f"if len(plain) != {len(names)}: raise Unlike"]  # all of them are read, so that there is nothing else
     for field in fields_of(cls):
         known = [name for name in (field.name, field.metadata.get("read_from")) if name in keys]
         if known:
@@ -172,7 +185,7 @@ def _steps(field: Field, key: str, *, contested: bool) -> list[str]:
     base, nullable = _split(field.type)
     steps = _STEPS.get(base, (f"value = hook_{field.name}(value, type_{field.name})",))
     if contested and base is not object:
-        steps = (f"if value is None: {_GIVE_UP}", *steps)
+        steps = ("if value is None: raise Unlike", *steps)
     elif steps and (nullable or field.default is not attrs.NOTHING):
         steps = ("if value is not None:", *(f"    {step}" for step in steps))
     return [f"value = plain[{key}]", *steps, f"made.{field.name} = value"]

@@ -758,6 +758,12 @@ def test_a_hostile_service_cannot_have_functions_made_without_end() -> None:
     assert len(reader._compiled) == 64
 
 
+def test_a_hostile_service_cannot_have_a_function_made_without_end() -> None:
+    reader, new = _ModelReader(Branch), {f"new_{number}": 1 for number in range(100)}
+    assert reader.read({**WHOLE, **new}, NO_METADATA).extra == new
+    assert reader._compiled == {}
+
+
 def test_as_many_fields_are_not_the_same_fields() -> None:
     reader = _ModelReader(Branch)
     reader.read({**WHOLE, "new": 1}, NO_METADATA)
@@ -782,9 +788,7 @@ def test_what_is_read_in_full_leaves_what_comes_next_to_its_function() -> None:
 def test_the_source_that_is_shown_is_the_one_that_runs() -> None:
     source = source_of(Snapshot, ("id", "project_id", "created_at", "new"))
     assert source is not None
-    steps = source[
-        source.index("            if len(") : source.index("        return found")
-    ]  # of each; one's come before
+    steps = source[source.rindex("            if len(") : source.rindex("        except")]  # of each, which come last
     shown = textwrap.dedent((_codegen.__doc__ or "").partition("::\n\n")[2])
     assert shown == source.replace(steps, "            (the same steps)\n")
 
