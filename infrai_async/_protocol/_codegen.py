@@ -181,12 +181,11 @@ def source_of(cls: type[Any], names: tuple[str, ...]) -> str | None:
 
 
 def _steps(field: Field, key: str, *, contested: bool) -> list[str]:
-    """Return the steps that read a field; where there are two names for it, the first must have something to say."""
+    """Return the steps that read a field; where it came under two names, a null leaves it to the other one."""
     base, nullable = _split(field.type)
     steps = _STEPS.get(base, (f"value = hook_{field.name}(value, type_{field.name})",))
-    if contested and base is not object:
-        steps = ("if value is None: raise Unlike", *steps)
-    elif steps and (nullable or field.default is not attrs.NOTHING):
+    may_be_null = (nullable or field.default is not attrs.NOTHING) and not contested
+    if steps and may_be_null:
         steps = ("if value is not None:", *(f"    {step}" for step in steps))
     return [f"value = plain[{key}]", *steps, f"made.{field.name} = value"]
 

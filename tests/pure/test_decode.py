@@ -529,6 +529,24 @@ def test_money_is_read_from_the_shortest_decimal_form(written: bytes, expected: 
     assert made.balance_usd == Decimal(expected)
 
 
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False) | st.integers() | st.sampled_from([1, 1.0, True])))
+def test_a_price_is_the_decimal_that_was_written_whatever_was_before(prices: list[float]) -> None:
+    for price in filter(None, prices):
+        if not isinstance(price, bool):
+            assert repr(metadata({"cost_usd": price}).cost_usd) == repr(Decimal(repr(exact_number(price))))
+
+
+def exact_number(price: float) -> float:
+    """What JSON makes of a number: beyond 64 bits, a float."""
+    return price if isinstance(price, float) or -(2**63) <= price < 2**64 else float(price)
+
+
+def test_prices_that_never_repeat_are_not_kept_for_ever() -> None:
+    for number in range(3_000):
+        assert metadata({"cost_usd": number + 0.5}).cost_usd == Decimal(number) + Decimal("0.5")
+    assert len(_codegen._PRICES) <= 1_000
+
+
 def test_a_thousand_small_costs_add_up_exactly() -> None:
     assert sum((metadata({"cost_usd": 0.1}).cost_usd or 0) for _ in range(1000)) == 100
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -16,12 +17,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infrai_async import _json
+from infrai_async import _decode, _json
 from infrai_async._answer import Answer, cost_of, exact, open_envelope, request_id, vendor_of
 from infrai_async._decode import PAGE, VALUE
 from infrai_async.capabilities import CAPABILITIES, Capability
 from infrai_async.errors import DecodeError
-from infrai_async.models import FlagValues, Metadata, Model, Page
+from infrai_async.models import Ack, FlagValues, Metadata, Model, Page
 
 Loads: TypeAlias = Callable[[bytes], object]
 Path: TypeAlias = tuple[str | int, ...]
@@ -90,6 +91,7 @@ def outcomes(row: Capability[Any], body: bytes, loads: Loads) -> tuple[Any, Any]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_json, "loads", loads)
         quick = reader.quick(row, body)
+        compile_nothing(patch)
         try:
             envelope = open_envelope(Answer(200, {}, body))
             full = reader.full(row, envelope) if envelope.error is None else None
@@ -103,6 +105,13 @@ def outcomes(row: Capability[Any], body: bytes, loads: Loads) -> tuple[Any, Any]
             request_id(envelope),
         )
     return quick, full
+
+
+def compile_nothing(patch: pytest.MonkeyPatch) -> None:
+    """Have every model read in full, which what is compiled for it must not differ from."""
+    patch.setattr(_decode, "_MOST_FIELDS", 0)
+    patch.setattr(_decode, "_READERS", _decode._Readers())
+    patch.setattr(_decode, "_METADATA", _decode._READERS[Metadata])
 
 
 def described(value: object) -> object:
@@ -162,6 +171,12 @@ def test_an_empty_page_is_read_quickly(row: Capability[Any], data: object) -> No
     assert None not in check(row, encoded(answer(row) | {"data": data}))
 
 
+@pytest.mark.parametrize("row", [row for row in ROWS if issubclass(row.returns, Ack)], ids=lambda row: row.id)
+@pytest.mark.parametrize("data", [None, {}, {"ok": False}], ids=repr)
+def test_a_bare_acknowledgement_is_read_quickly(row: Capability[Any], data: object) -> None:
+    assert None not in check(row, encoded(answer(row) | {"data": data}))
+
+
 @pytest.mark.parametrize("row", [row for row in ROWS if row.paged], ids=lambda row: row.id)
 def test_items_of_many_shapes_are_read_quickly(row: Capability[Any]) -> None:
     full, promised = document(row.returns), document(row.returns, promised=True)
@@ -195,13 +210,16 @@ def places(plain: object, before: Path = ()) -> list[Path]:
     return [place for key, value in inside for place in [(*before, key), *places(value, (*before, key))]]
 
 
+def around(plain: Any, place: Path) -> Any:
+    """The object or list that holds the value at a place."""
+    return functools.reduce(lambda holder, step: holder[step], place[:-1], plain)
+
+
 def spoil(draw: st.DrawFn, plain: dict[str, Any]) -> None:
     """Make one thing in a document other than it should be."""
     found = places(plain)
-    *way, key = draw(st.sampled_from(draw(st.sampled_from([[p for p in found if len(p) == 1] or found, found]))))
-    holder: Any = plain
-    for step in way:
-        holder = holder[step]
+    place = draw(st.sampled_from(draw(st.sampled_from([[p for p in found if len(p) == 1] or found, found]))))
+    holder, key = around(plain, place), place[-1]
     match draw(st.sampled_from(["odd", "odd", "drop", "nest", "rename", "both", "new"])), holder:
         case "odd", _:
             holder[key] = copy.deepcopy(draw(ODD))
@@ -250,6 +268,22 @@ def bodies(draw: st.DrawFn, row: Capability[Any]) -> bytes:
     text = json.dumps(plain, separators=(",", ":"))
     body = re.sub(r'"<(.+?)>"', lambda found: json.loads(f'"{found[1]}"'), text).encode()
     return spoil_bytes(draw, body) if draw(st.integers(0, 4)) == 0 else body
+
+
+@pytest.mark.parametrize("both", [False, True], ids=["one name", "both names"])
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
+def test_a_wrong_value_is_read_as_in_full_wherever_it_stands(row: Capability[Any], both: bool) -> None:
+    kinds = [None, True, 1, 2.0, 2.5, "", "text", "2026-01-02T03:04:05", [], {}]
+    for place in places(answer(row)):
+        if (both and place[-1] not in OTHER_NAMES) or ("items" in place and len(place) > 2 and 1 not in place):
+            continue
+        for kind in kinds:
+            plain = answer(row)
+            holder = around(plain, place)
+            if both:
+                holder[OTHER_NAMES[place[-1]]] = holder[place[-1]]
+            holder[place[-1]] = kind
+            check(row, encoded(plain))
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
