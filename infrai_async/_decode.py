@@ -1,26 +1,26 @@
 """From plain JSON to models, strictly: nothing is quietly turned into another type.
 
-cattrs is the registry. For each model, and for each set of fields that its answers come with, a function is compiled
-once that reads just those in one pass (about a third of the time of a generated cattrs hook, and strict). Whatever is
-not plainly right (a wrong type, a field under two names) goes to ``_explain``, the reading in full, which either copes
-or says where the answer is wrong.
+cattrs is the registry. What is plainly right is read by a function that was compiled for the model and the fields
+that came (``_protocol._codegen``). Whatever is not (a wrong type, a time without a zone) goes to ``_explain``, the
+reading in full, which either copes or says where the answer is wrong.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from types import NoneType, UnionType
-from typing import Any, Final, TypeAlias, TypeVar, Union, get_args, get_origin
+from typing import Any, Final, TypeVar, Union, get_args, get_origin
 
 import attrs
 from cattrs import Converter
 
 from infrai_async import _json
 from infrai_async._answer import Envelope, exact, kind_of
+from infrai_async._protocol._codegen import Compiled, Field, compiled, fields_of
+from infrai_async._protocol.reader import Reader
 from infrai_async.capabilities import Capability
 from infrai_async.errors import DecodeError
 from infrai_async.models import (
@@ -37,9 +37,9 @@ from infrai_async.models import (
 _json.loads(b"null")  # loads the codec: whoever imports this ahead of a call wants that too
 
 R = TypeVar("R")
-Structure: TypeAlias = Callable[[Any, Metadata | None], Any]
 
-_MOST_SHAPES: Final = 64  # of one class: who sends more is read in full
+_MOST_SHAPES: Final = 64  # of one class, and
+_MOST_FIELDS: Final = 100  # of one document: who sends more is read in full
 _FLAG_ENTRY: Final = frozenset({"key", "value", "default_value", "enabled", "reason", "variant", "version"})
 
 
@@ -67,13 +67,10 @@ def decode(row: Capability[R], envelope: Envelope) -> R:
     Raises:
         DecodeError: the answer is not what the contract promises; it names the place.
     """
-    root = envelope.root
     try:
-        form = _FORMS.get(row.returns)
-        data = envelope.data if form is None else form(envelope)
-        return _STRUCTURERS[row.returns](data, _metadata(envelope))  # type: ignore[no-any-return]
+        return _value(row, envelope.data, envelope.metadata, envelope.enveloped)
     except _Mismatch as mismatch:
-        raise _decode_error(mismatch, root) from None
+        raise _decode_error(mismatch, envelope.root) from None
 
 
 def decode_page(row: Capability[R], envelope: Envelope) -> Page[R]:
@@ -82,32 +79,55 @@ def decode_page(row: Capability[R], envelope: Envelope) -> Page[R]:
     Raises:
         DecodeError: as for ``decode``.
     """
-    data, root = envelope.data, envelope.root
     try:
-        metadata = _metadata(envelope)
-        if not isinstance(data, dict):
-            raise _Mismatch("an object with items", data)
-        items, next_cursor = data.get("items"), data.get("next_cursor")
-        if not isinstance(items, list):
-            raise _Mismatch("a list", items).under(".items")
-        if not isinstance(next_cursor, str | None):
-            raise _Mismatch("a string", next_cursor).under(".next_cursor")
-        return Page(items=_each(row.returns, items, metadata), next_cursor=next_cursor or None, metadata=metadata)
+        return _page(row, envelope.data, envelope.metadata)
     except _Mismatch as mismatch:
-        raise _decode_error(mismatch, root) from None
+        raise _decode_error(mismatch, envelope.root) from None
 
 
-def _each(cls: type[R], items: list[Any], metadata: Metadata) -> tuple[R, ...]:
-    structure = _STRUCTURERS[cls]
+def quick(row: Capability[R], body: bytes) -> R | None:
+    """Return what ``decode`` would of an answer of status 200; ``None`` for what is no plain envelope, or wrong."""
     try:
-        return tuple([structure(item, metadata) for item in items])
-    except _Mismatch:
-        for index, item in enumerate(items):
-            try:
-                structure(item, metadata)
-            except _Mismatch as mismatch:
-                raise mismatch.under(f".items[{index}]") from None
-        raise
+        document: Any = _json.loads(body)
+        if document["ok"] is True:
+            return _value(row, document["data"], document.get("metadata"), True)
+    except Exception:  # noqa: BLE001 - whatever it is, the full way meets it again and words it
+        return None
+    return None
+
+
+def quick_page(row: Capability[R], body: bytes) -> Page[R] | None:
+    """As ``quick``, for what ``decode_page`` returns."""
+    try:
+        document: Any = _json.loads(body)
+        if document["ok"] is True:
+            return _page(row, document["data"], document.get("metadata"))
+    except Exception:  # noqa: BLE001 - as above
+        return None
+    return None
+
+
+VALUE: Final[Reader[Any]] = Reader(decode, quick)
+PAGE: Final[Reader[Any]] = Reader(decode_page, quick_page)
+
+
+def _value(row: Capability[R], data: object, metadata: object, enveloped: bool) -> R:
+    reader = _READERS[row.returns]
+    if reader.form is not None:
+        data = reader.form(data, enveloped)
+    return reader.read(data, _metadata(metadata))  # type: ignore[no-any-return]
+
+
+def _page(row: Capability[R], data: object, metadata: object) -> Page[R]:
+    said = _metadata(metadata)
+    if not isinstance(data, dict):
+        raise _Mismatch("an object with items", data)
+    items, next_cursor = data.get("items"), data.get("next_cursor")
+    if not isinstance(items, list):
+        raise _Mismatch("a list", items).under(".items")
+    if not isinstance(next_cursor, str | None):
+        raise _Mismatch("a string", next_cursor).under(".next_cursor")
+    return Page(items=_READERS[row.returns].read_each(items, said), next_cursor=next_cursor or None, metadata=said)
 
 
 def _decode_error(mismatch: _Mismatch, root: str) -> DecodeError:
@@ -117,33 +137,26 @@ def _decode_error(mismatch: _Mismatch, root: str) -> DecodeError:
     return DecodeError(f"{path}: expected {mismatch.wanted}, got {mismatch.found}", path=path)
 
 
-def _metadata(envelope: Envelope) -> Metadata:
-    raw = envelope.metadata
+def _metadata(raw: object) -> Metadata:
     if not raw and (raw is None or raw == {}):
         return NO_METADATA
     try:
-        return _STRUCTURERS[Metadata](raw, None)  # type: ignore[no-any-return]
+        return _METADATA.read(raw, None)  # type: ignore[no-any-return]
     except _Mismatch as mismatch:
-        raise DecodeError(
-            f"$.metadata{mismatch.path}: expected {mismatch.wanted}, got {mismatch.found}",
-            path="$.metadata" + mismatch.path,
-        ) from None
+        raise _decode_error(mismatch, "$.metadata") from None
 
 
-def _acknowledged(envelope: Envelope) -> object:
-    data = envelope.data
-    if data is None and envelope.enveloped:
+def _acknowledged(data: object, enveloped: bool) -> object:
+    if data is None and enveloped:
         return {"ok": True}
     return {"ok": True, **data} if isinstance(data, dict) else data
 
 
-def _bare_value(envelope: Envelope) -> object:
-    data = envelope.data
+def _bare_value(data: object, _: bool) -> object:
     return {"value": data} if isinstance(data, str | int | float) else data
 
 
-def _values_by_key(envelope: Envelope) -> object:
-    data = envelope.data
+def _values_by_key(data: object, _: bool) -> object:
     if not isinstance(data, dict):
         return data
     inner = data["flags"] if data.keys() == {"flags"} and isinstance(data["flags"], dict) else data
@@ -156,13 +169,13 @@ def _flag_entry(value: object) -> object:
     return value
 
 
-_FORMS: Final[Mapping[type[Any], Callable[[Envelope], object]]] = {
+_FORMS: Final[Mapping[type[Any], Callable[[object, bool], object]]] = {
     Ack: _acknowledged,
     PurgeResult: _acknowledged,
     FlagValue: _bare_value,
     FlagValues: _values_by_key,
 }
-"""What brings the forms that an answer may take (D9, D10, D21) into the one that the model documents."""
+"""What brings the forms that data may take (D9, D10, D21), in an envelope or bare, into the one that is documented."""
 
 
 # --- strict primitives -------------------------------------------------------------------------------------------
@@ -252,7 +265,7 @@ def _is_model(cls: Any) -> bool:
 
 
 def _model(cls: type[Any]) -> Callable[[Any, Any], Any]:
-    return lambda value, _: _STRUCTURERS[cls](value, NO_METADATA)
+    return lambda value, _: _READERS[cls].read(value, NO_METADATA)
 
 
 def _has_origin(*origins: object) -> Callable[[Any], bool]:
@@ -283,120 +296,76 @@ _PRIMITIVES: Final[Mapping[type, Callable[[Any, Any], Any]]] = {
 _CONVERTER: Final = _registry()
 
 
-# --- a compiled function for each class and set of fields ----------------------------------------------------------
+# --- the readers of models -----------------------------------------------------------------------------------------
 
 
-class _Structurers(dict[type[Any], Structure]):
-    """For each class ``f(plain, metadata) -> cls``, raising ``_Mismatch``: the one for the fields that came last."""
+class _ModelReader:
+    """Reads the documents of one model: by the function for the fields that came last, by another's, or in full.
 
-    def __missing__(self, cls: type[Any]) -> Structure:
-        self[cls] = made = _Shapes(cls, self).read
+    Attributes:
+        form: what brings other forms of data into the one that is documented, where there are any.
+    """
+
+    def __init__(self, cls: type[Any]) -> None:
+        self.form = _FORMS.get(cls)
+        self._cls = cls
+        self._fields = fields_of(cls)
+        self._last: Callable[[Any, Any], Any] = _not_yet
+        self._compiled: dict[tuple[str, ...], Compiled | None] = {}
+
+    def read(self, plain: Any, metadata: Metadata | None) -> Any:
+        """Return the model that ``plain`` is.
+
+        Raises:
+            _Mismatch: it is none.
+        """
+        made = self._last(plain, metadata)
+        if made is None:
+            functions = self._for_fields_of(plain)
+            if functions is not None and functions.one is not self._last:
+                self._last = functions.one
+                made = functions.one(plain, metadata)
+        return _explain(self._cls, self._fields, plain, metadata) if made is None else made
+
+    def read_each(self, items: list[Any], metadata: Metadata) -> tuple[Any, ...]:
+        """Return the models of a page, which mostly come with the same fields."""
+        functions = self._for_fields_of(items[0]) if items else None
+        if functions is not None:
+            return functions.each(items, metadata, self._read_item)
+        return tuple([self._read_item(number, item, metadata) for number, item in enumerate(items)])
+
+    def _read_item(self, number: int, item: Any, metadata: Metadata) -> Any:
+        return _at(f".items[{number}]", self.read, item, metadata)
+
+    def _for_fields_of(self, plain: Any) -> Compiled | None:
+        if plain.__class__ is not dict or not 0 < len(plain) <= _MOST_FIELDS:
+            return None
+        names = tuple(plain)
+        if names not in self._compiled:
+            if len(self._compiled) >= _MOST_SHAPES:
+                return None
+            self._compiled[names] = compiled(self._cls, names, _CONVERTER.get_structure_hook)
+        return self._compiled[names]
+
+
+def _not_yet(plain: Any, metadata: Metadata | None) -> None:
+    """Stand in for the function for the fields that came last, before any did."""
+
+
+class _Readers(dict[type[Any], _ModelReader]):
+    """The reader of each model, made when it is first asked for."""
+
+    def __missing__(self, cls: type[Any]) -> _ModelReader:
+        self[cls] = made = _ModelReader(cls)
         return made
 
 
-_STRUCTURERS: Final = _Structurers()
+_READERS: Final = _Readers()
+_METADATA: Final = _READERS[Metadata]
 
 
-class _Shapes:
-    """The functions of one class, by the names of the fields that they read."""
-
-    def __init__(self, cls: type[Any], latest: _Structurers) -> None:
-        attrs.resolve_types(cls)
-        self._cls = cls
-        self._latest = latest
-        self._fields = [field for field in attrs.fields(cls) if field.name not in ("extra", "metadata")]
-        self._has_metadata = issubclass(cls, Model)
-        self._explain = functools.partial(_explain, cls, self._fields, self._has_metadata)
-        self._made: dict[tuple[str, ...], Structure] = {}
-        self._twin = None if "Mapping" in {base.__name__ for base in cls.__mro__} else _twin(cls)
-
-    def read(self, plain: Any, metadata: Metadata | None) -> Any:
-        """Read by the function for these fields, which is tried first from now on."""
-        if plain.__class__ is not dict or self._twin is None:
-            return self._explain(plain, metadata)
-        names = tuple(plain)
-        structure = self._made.get(names)
-        if structure is None:
-            if len(self._made) >= _MOST_SHAPES:
-                return self._explain(plain, metadata)
-            structure = self._made[names] = self._compile(names)
-        if structure is not self._explain:
-            self._latest[self._cls] = structure
-        return structure(plain, metadata)
-
-    def _compile(self, names: tuple[str, ...]) -> Structure:
-        scope: dict[str, Any] = {"cls": self._cls, "twin": self._twin, "read": self.read, "explain": self._explain}
-        scope |= {"exact": exact, "moment": datetime.fromisoformat}
-        loads, checks, stores = [], [], []
-        sources = set()
-        for field in self._fields:
-            name, (base, nullable), required = field.name, _split(field.type), field.default is attrs.NOTHING
-            known = [source for source in (name, field.metadata.get("read_from")) if source in names]
-            if len(known) == 2 or (required and not known):  # it depends on the values, or one is missing
-                return self._explain
-            if not known:
-                stores.append(f"made.{name} = None")
-                continue
-            sources.add(known[0])
-            loads.append(f"{name} = plain[{known[0]!r}]")
-            null = f"{name} is None or " if nullable or not required else ""
-            stored = _CONVERTED.get(base, "{0}").format(name)
-            if base in _INLINE:
-                checks.append(f"({null}{_INLINE[base].format(name)})")
-            elif base not in (datetime, object):
-                scope[f"hook_{name}"], scope[f"type_{name}"] = _CONVERTER.get_structure_hook(base), base
-                stored = f"hook_{name}({name}, type_{name})"
-            if base is datetime:  # of anything but a text, and of no time, it makes an exception
-                stored = f"when = {stored}"
-            if null and stored != name:
-                stores.append(f"if {name} is None: made.{name} = None")
-                stores.append(f"else: made.{name} = {stored}")
-            else:
-                stores.append(f"made.{name} = {stored}")
-            if base is datetime:
-                given = f"{name} is not None and " if null else ""
-                stores.append(f"if {given}when.tzinfo is None: return explain(plain, metadata)")
-        # All of these are read, so that where there are as many there is nothing else; but for those that nobody knows.
-        these, extra = f"len(plain) == {len(names)}", "{}"
-        if unknown := [name for name in names if name not in sources]:
-            scope |= {"names": set(names), "unknown": unknown}
-            these, extra = "plain.keys() == names", "{name: plain[name] for name in unknown}"
-        lines = [
-            "def structure(plain, metadata):",
-            f"    if not (plain.__class__ is dict and {these}): return read(plain, metadata)",
-            "    try:",
-            *(f"        {load}" for load in loads or ["pass"]),
-            "    except KeyError:",
-            "        return read(plain, metadata)",
-            f"    if not ({' and '.join(checks) or True}): return explain(plain, metadata)",
-            "    made = twin()",
-            "    try:",
-            *(f"        {store}" for store in stores),
-            "    except Exception:",
-            "        return explain(plain, metadata)",
-            f"    made.extra = {extra}",
-            *(["    made.metadata = metadata"] if self._has_metadata else []),
-            "    made.__class__ = cls",
-            "    return made",
-        ]
-        exec("\n".join(lines), scope)  # noqa: S102 - our own fields, no input
-        return scope["structure"]  # type: ignore[no-any-return]
-
-
-def _twin(cls: type[Any]) -> type[Any]:
-    """Return a bare class of the same layout, to be filled with plain stores before it becomes ``cls``.
-
-    A frozen class pays ``object.__setattr__`` for each field. The twin must not inherit any of attrs' ``__init__``,
-    ``__setattr__`` and ``__delattr__``: with a single one left every store, or the making, goes through Python.
-    """
-    plainly = {name: getattr(object, name) for name in ("__init__", "__setattr__", "__delattr__")}
-    return type(cls.__name__, cls.__bases__, {"__slots__": cls.__slots__, **plainly})
-
-
-def _explain(
-    cls: type[Any], fields: list[attrs.Attribute[Any]], has_metadata: bool, plain: Any, metadata: Metadata | None
-) -> Any:
-    """Read ``plain`` in full: the definition of what the compiled function does quickly."""
+def _explain(cls: type[Any], fields: list[Field], plain: Any, metadata: Metadata | None) -> Any:
+    """Read ``plain`` in full: the definition of what the compiled functions do quickly."""
     if plain.__class__ is not dict:
         raise _Mismatch("an object", plain)
     values: dict[str, Any] = {}
@@ -412,29 +381,11 @@ def _explain(
             rest.pop(name, None)
         elif field.default is attrs.NOTHING:
             raise _Missing(_wanted(field), None).under(f".{name}")
-    if has_metadata:
+    if issubclass(cls, Model):
         values["metadata"] = metadata
     return cls(extra=rest, **values)
 
 
-def _wanted(field: attrs.Attribute[Any]) -> str:
+def _wanted(field: Field) -> str:
     other = field.metadata.get("read_from")
     return f"{field.name} or {other}" if other else "a field that every documented answer has"
-
-
-_INLINE: Final = {
-    str: "{0}.__class__ is str",
-    bool: "{0}.__class__ is bool",
-    int: "{0}.__class__ is int",
-    float: "{0}.__class__ is float or {0}.__class__ is int",
-    Decimal: "{0}.__class__ is float or {0}.__class__ is int",
-}
-_CONVERTED: Final = {Decimal: "exact({0})", datetime: "moment({0})"}
-
-
-def _split(annotation: Any) -> tuple[Any, bool]:
-    """Return the type inside ``X | None``, and whether there was one."""
-    if get_origin(annotation) in (Union, UnionType):
-        (inner,) = (arg for arg in get_args(annotation) if arg is not NoneType)
-        return inner, True
-    return annotation, False

@@ -8,8 +8,8 @@ the row holds both, the seed's first.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property, partial
-from typing import Final, Generic, Literal, NamedTuple, TypeAlias, TypeVar
+from functools import partial
+from typing import Final, Generic, Literal, TypeAlias, TypeVar
 
 import attrs
 
@@ -107,29 +107,11 @@ class Param:
         return None
 
 
-class Plain(NamedTuple):
-    """A parameter of a plain route: its value mostly has the ``type``, and ``goes`` to its place in path or query.
-
-    That is what it stands for in the template, or the name and ``=`` that come before it.
-    """
-
-    name: str
-    type: type[str | int]
-    in_path: bool
-    goes: str
-    may_lack: bool
-
-
-def _plain(route: Route) -> tuple[Plain, ...] | None:
-    found = []
-    for param in route.params:
-        whole = param.kind == "integer" and param.bounds is None
-        if param.where == "body" or param.also or not (param.free or whole):
-            return None
-        in_path = param.where == "path"
-        goes = f"{{{param.name}}}" if in_path else f"{param.wire}="
-        found.append(Plain(param.name, str if param.free else int, in_path, goes, param.may_lack))
-    return tuple(found)
+def _is_plain(route: Route) -> bool:
+    return all(
+        param.where != "body" and not param.also and (param.free or (param.kind == "integer" and param.bounds is None))
+        for param in route.params
+    )
 
 
 @attrs.frozen(eq=False)
@@ -137,16 +119,16 @@ class Route:
     """One way to reach a capability: a path template and the parameters that go with it.
 
     Attributes:
-        plain: what is computed once of a route that carries nothing but free texts and whole numbers, in path and
-            query, as most that only read do; else ``None``.
+        plain: whether it carries nothing but free texts and whole numbers, in path and query, as most do that only
+            read.
     """
 
     path: str
     params: tuple[Param, ...] = ()
-    plain: tuple[Plain, ...] | None = attrs.field(init=False, default=attrs.Factory(_plain, takes_self=True))
+    plain: bool = attrs.field(init=False, default=attrs.Factory(_is_plain, takes_self=True))
 
 
-@attrs.frozen(kw_only=True, eq=False, slots=False)
+@attrs.frozen(kw_only=True, eq=False)
 class Capability(Generic[R_co]):
     """A row of the table.
 
@@ -158,6 +140,9 @@ class Capability(Generic[R_co]):
         deduplicates: whether the documentation lets its body carry an ``idempotency_key``.
         public: whether it goes out without the API key (D18).
         bare: whether its answer comes without an envelope (CONTRACT.md 1.2).
+        mutates: whether it changes something, and so carries an idempotency key (D4).
+        resendable: whether it may be sent again after a failure that leaves open whether it was done (D19).
+        params: every parameter of any generation, by its public name.
     """
 
     id: str = attrs.field(kw_only=False)
@@ -168,21 +153,18 @@ class Capability(Generic[R_co]):
     deduplicates: bool = False
     public: bool = False
     bare: bool = False
+    mutates: bool = attrs.field(init=False, default=attrs.Factory(lambda self: self.method != "GET", takes_self=True))
+    resendable: bool = attrs.field(
+        init=False,
+        default=attrs.Factory(lambda self: self.method in ("GET", "DELETE") or self.deduplicates, takes_self=True),
+    )
+    params: Mapping[str, Param] = attrs.field(
+        init=False, default=attrs.Factory(lambda self: _params_by_name(self.routes), takes_self=True)
+    )
 
-    @cached_property
-    def mutates(self) -> bool:
-        """Whether it changes something, and so carries an idempotency key (D4)."""
-        return self.method != "GET"
 
-    @cached_property
-    def resendable(self) -> bool:
-        """Whether it may be sent again after a failure that leaves open whether it was done (D19)."""
-        return self.method in ("GET", "DELETE") or self.deduplicates
-
-    @cached_property
-    def params(self) -> Mapping[str, Param]:
-        """Every parameter of any generation, by its public name."""
-        return {param.name: param for route in reversed(self.routes) for param in route.params}
+def _params_by_name(routes: tuple[Route, ...]) -> Mapping[str, Param]:
+    return {param.name: param for route in reversed(routes) for param in route.params}
 
 
 def _row(

@@ -202,6 +202,12 @@ def test_a_parameter_has_the_documented_type(row: str, name: str) -> None:
     assert kind == "string" if choices(written) else written in KINDS[kind]
 
 
+@pytest.mark.parametrize("row", ROWS)
+def test_a_row_and_what_it_is_made_of_are_read_by_every_call_and_so_have_slots(row: str) -> None:
+    made_of = [CAPABILITIES[row], *CAPABILITIES[row].routes, *CAPABILITIES[row].params.values()]
+    assert not any(hasattr(part, "__dict__") for part in made_of)
+
+
 def test_a_percentage_alone_has_bounds() -> None:
     bounded = {(row, name): CAPABILITIES[row].params[name].bounds for row, name in PARAMS}
     assert {at: bounds for at, bounds in bounded.items() if bounds} == {("flags.rollout", "percentage"): (0, 100)}

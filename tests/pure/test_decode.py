@@ -7,6 +7,7 @@ import copy
 import inspect
 import json
 import pickle
+import textwrap
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
@@ -18,10 +19,23 @@ from hypothesis import strategies as st
 
 from infrai_async import models
 from infrai_async._answer import Answer, Envelope, open_envelope
-from infrai_async._decode import _explain, _Mismatch, _Structurers, decode, decode_page
+from infrai_async._decode import _explain, _Mismatch, _ModelReader, decode, decode_page
+from infrai_async._protocol import _codegen
+from infrai_async._protocol._codegen import fields_of, source_of
 from infrai_async.capabilities import CAPABILITIES, Capability
 from infrai_async.errors import DecodeError
-from infrai_async.models import NO_METADATA, Ack, Branch, FlagState, FlagValues, Metadata, Model, Project, PurgeResult
+from infrai_async.models import (
+    NO_METADATA,
+    Ack,
+    Branch,
+    FlagState,
+    FlagValues,
+    Metadata,
+    Model,
+    Project,
+    PurgeResult,
+    Snapshot,
+)
 
 T1, T2 = "2026-01-02T03:04:05Z", "2026-03-04T05:06:07.000800Z"
 INFO = {
@@ -515,6 +529,24 @@ def test_money_is_read_from_the_shortest_decimal_form(written: bytes, expected: 
     assert made.balance_usd == Decimal(expected)
 
 
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False) | st.integers() | st.sampled_from([1, 1.0, True])))
+def test_a_price_is_the_decimal_that_was_written_whatever_was_before(prices: list[float]) -> None:
+    for price in filter(None, prices):
+        if not isinstance(price, bool):
+            assert repr(metadata({"cost_usd": price}).cost_usd) == repr(Decimal(repr(exact_number(price))))
+
+
+def exact_number(price: float) -> float:
+    """What JSON makes of a number: beyond 64 bits, a float."""
+    return price if isinstance(price, float) or -(2**63) <= price < 2**64 else float(price)
+
+
+def test_prices_that_never_repeat_are_not_kept_for_ever() -> None:
+    for number in range(3_000):
+        assert metadata({"cost_usd": number + 0.5}).cost_usd == Decimal(number) + Decimal("0.5")
+    assert len(_codegen._PRICES) <= 1_000
+
+
 def test_a_thousand_small_costs_add_up_exactly() -> None:
     assert sum((metadata({"cost_usd": 0.1}).cost_usd or 0) for _ in range(1000)) == 100
 
@@ -718,14 +750,13 @@ def outcome(reader: Any, document: dict[str, Any]) -> object:
 @pytest.mark.parametrize("cls", MODELS, ids=lambda cls: cls.__name__)
 @given(data=st.data())
 def test_the_quick_reading_is_the_full_one_whatever_came_before(cls: type[Any], data: st.DataObject) -> None:
-    document, quick = data.draw(documents(cls)), _Structurers()
+    document, reader = data.draw(documents(cls)), _ModelReader(cls)
     for before in data.draw(st.lists(documents(cls), max_size=2)):
         with contextlib.suppress(_Mismatch):
-            quick[cls](before, None)
-    fields = [field for field in attrs.fields(cls) if field.name not in ("extra", "metadata")]
-    has_metadata = cls is not Metadata
-    assert outcome(lambda plain: quick[cls](plain, Metadata(vendor="v")), document) == outcome(
-        lambda plain: _explain(cls, fields, has_metadata, plain, Metadata(vendor="v")), document
+            reader.read(before, None)
+    metadata = Metadata(vendor="v")
+    assert outcome(lambda plain: reader.read(plain, metadata), document) == outcome(
+        lambda plain: _explain(cls, fields_of(cls), plain, metadata), document
     )
 
 
@@ -738,26 +769,53 @@ WHOLE = {"id": "b", "branch_name": "n", "project_id": "p", "connection_uri": "po
 
 
 def test_a_hostile_service_cannot_have_functions_made_without_end() -> None:
-    structurers = _Structurers()
+    reader = _ModelReader(Branch)
     for number in range(200):
-        made = structurers[Branch]({**WHOLE, f"new_{number}": 1}, NO_METADATA)
+        made = reader.read({**WHOLE, f"new_{number}": 1}, NO_METADATA)
         assert made.extra == {f"new_{number}": 1}
-    assert len(structurers[Branch].__globals__["read"].__self__._made) == 64
+    assert len(reader._compiled) == 64
+
+
+def test_a_hostile_service_cannot_have_a_function_made_without_end() -> None:
+    reader, new = _ModelReader(Branch), {f"new_{number}": 1 for number in range(100)}
+    assert reader.read({**WHOLE, **new}, NO_METADATA).extra == new
+    assert reader._compiled == {}
 
 
 def test_as_many_fields_are_not_the_same_fields() -> None:
-    structurers = _Structurers()
-    structurers[Branch]({**WHOLE, "new": 1}, NO_METADATA)
-    made = structurers[Branch]({**WHOLE, "from_branch": "main"}, NO_METADATA)
+    reader = _ModelReader(Branch)
+    reader.read({**WHOLE, "new": 1}, NO_METADATA)
+    made = reader.read({**WHOLE, "from_branch": "main"}, NO_METADATA)
     assert (made.from_branch, made.extra) == ("main", {})
-    structurers[Branch]({**WHOLE, "created_at": "2026-01-02T03:04:05Z"}, NO_METADATA)
-    assert structurers[Branch]({**WHOLE, "from_branch": "main"}, NO_METADATA).from_branch == "main"
+    reader.read({**WHOLE, "created_at": "2026-01-02T03:04:05Z"}, NO_METADATA)
+    assert reader.read({**WHOLE, "from_branch": "main"}, NO_METADATA).from_branch == "main"
 
 
 def test_what_is_read_in_full_leaves_what_comes_next_to_its_function() -> None:
-    structurers = _Structurers()
-    structurers[Branch](WHOLE, NO_METADATA)
-    quick = structurers[Branch]
+    reader = _ModelReader(Branch)
+    reader.read(WHOLE, NO_METADATA)
+    quick = reader._last
     with pytest.raises(_Mismatch):
-        structurers[Branch]({"id": "b"}, NO_METADATA)
-    assert structurers[Branch] is quick
+        reader.read({"id": "b"}, NO_METADATA)
+    assert reader._last is quick
+
+
+# --- what is compiled ------------------------------------------------------------------------------------------------
+
+
+def test_the_source_that_is_shown_is_the_one_that_runs() -> None:
+    source = source_of(Snapshot, ("id", "project_id", "created_at", "new"))
+    assert source is not None
+    steps = source[source.rindex("            if len(") : source.rindex("        except")]  # of each, which come last
+    shown = textwrap.dedent((_codegen.__doc__ or "").partition("::\n\n")[2])
+    assert shown == source.replace(steps, "            (the same steps)\n")
+
+
+@pytest.mark.parametrize("cls", MODELS, ids=lambda cls: cls.__name__)
+def test_nothing_of_a_document_gets_into_the_source(cls: type[Any]) -> None:
+    new = "'); raise SystemExit  #"
+    names = (*DOCUMENTS[cls.__name__], new)
+    source = source_of(cls, names)
+    assert new not in (source or "")
+    made = _ModelReader(cls).read(DOCUMENTS[cls.__name__] | {new: 1}, NO_METADATA)
+    assert made.extra == {new: 1}

@@ -15,8 +15,18 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from infrai_async._request import UNSET, Request, build, canonical_body, check_key, check_names, seconds
-from infrai_async.capabilities import CAPABILITIES, Capability
+from infrai_async._request import (
+    UNSET,
+    Request,
+    _source_of_target,
+    build,
+    canonical_body,
+    check_key,
+    check_names,
+    plain_target,
+    seconds,
+)
+from infrai_async.capabilities import CAPABILITIES, Capability, Param, Route
 from infrai_async.errors import InvalidArgument
 from infrai_async.models import FlagRule, RolloutConfig, Variant
 
@@ -896,22 +906,52 @@ def test_an_argument_that_this_generation_does_not_send_is_checked_all_the_same(
 
 # --- the quick way to a plain target ---
 
-LOOSE = (
-    st.none() | st.text(max_size=4) | st.sampled_from(["a-b_c.~9", ".", "..", "", UNSET, True, 10**30, 2.5, "é", [], 7])
+SOURCE = """\
+def target(arguments):
+    query = ''
+    value_0 = arguments.get('capability')
+    if not (value_0.__class__ is str and (value_0.isascii() and value_0.isidentifier() or segment(value_0))):
+        return None
+    value_1 = arguments.get('limit')
+    if not (value_1 is None or value_1.__class__ is int and value_1.bit_length() <= 64):
+        return None
+    if value_1 is not None:
+        query += '&limit=' + str(value_1)
+    return '/v1/usage/' + value_0 + (query and '?' + query[1:])
+"""
+USAGE = Route(
+    "/v1/usage/{capability}",
+    (Param("capability", where="path", required=True), Param("limit", "integer", where="query")),
 )
+LOOSE = (
+    st.none()
+    | st.text(max_size=4)
+    | st.text("aZ_09.~-", max_size=4)
+    | st.integers(-(2**65), 2**65)
+    | st.sampled_from([".", "..", ".a", "a.b", "", "é", "²", "\ud800", "a\n", UNSET, True, 10**30, 2.5, [], b"a"])
+    | st.sampled_from([Key.CHECKOUT, Size.SMALL])
+)
+READS = [row for row in CAPABILITIES.values() if not row.mutates]
+PLAIN = [(row, generation) for row in READS for generation, route in enumerate(row.routes) if route.plain]
 
 
-@pytest.mark.parametrize("row", [row for row in CAPABILITIES.values() if not row.mutates], ids=lambda row: row.id)
+@pytest.mark.parametrize("row", READS, ids=lambda row: row.id)
 @given(data=st.data())
 def test_a_plain_target_is_the_one_that_is_built_in_full(row: Capability[Any], data: st.DataObject) -> None:
     for route in row.routes:
-        arguments = {name: data.draw(LOOSE) for name in row.params}
-        in_full = attrs.evolve(route)
-        object.__setattr__(in_full, "plain", None)
-        assert attempt(row, route, arguments) == attempt(row, in_full, arguments)
+        arguments = {name: data.draw(LOOSE) for name in row.params if data.draw(st.booleans())}
+        expected = in_full(row, route, arguments)
+        assert plain_target(route, arguments) in (None, getattr(expected, "target", None))
+        assert attempt(row, route, arguments) == expected
 
 
-def attempt(row: Capability[Any], route: Any, arguments: dict[str, object]) -> object:
+def in_full(row: Capability[Any], route: Route, arguments: dict[str, object]) -> object:
+    route = attrs.evolve(route)
+    object.__setattr__(route, "plain", False)
+    return attempt(row, route, arguments)
+
+
+def attempt(row: Capability[Any], route: Route, arguments: dict[str, object]) -> object:
     try:
         return build(row, route, arguments)
     except InvalidArgument as error:
@@ -919,5 +959,40 @@ def attempt(row: Capability[Any], route: Any, arguments: dict[str, object]) -> o
 
 
 def test_most_of_what_only_reads_has_a_plain_route() -> None:
-    plain = {row.id for row in CAPABILITIES.values() if row.routes[0].plain is not None and not row.mutates}
-    assert {"db.project.get", "db.project.list", "db.branch.list", "storage.bucket.list", "flags.get"} <= plain
+    full_only = {"flags.is_enabled", "flags.get_value", "flags.get_all", "flags.list"}  # for a context, or a truth
+    assert {row.id for row in READS} - {row.id for row, _ in PLAIN} == full_only
+
+
+@pytest.mark.parametrize("text", ["prj_1", "0190c6a8-5b1e-7c3a-9d52", "checkout.v2", "~", "_"])
+@pytest.mark.parametrize(("row", "generation"), PLAIN, ids=lambda value: getattr(value, "id", value))
+def test_an_unreserved_text_goes_the_quick_way(row: Capability[Any], generation: int, text: str) -> None:
+    route = row.routes[generation]
+    arguments: dict[str, object] = {param.name: text if param.free else 2**64 - 1 for param in route.params}
+    assert plain_target(route, arguments) == build(row, route, arguments).target
+    required: dict[str, object] = {param.name: text for param in route.params if param.required}
+    absent = dict.fromkeys(row.params) | required
+    assert plain_target(route, required) == plain_target(route, absent) == build(row, route, required).target
+
+
+@pytest.mark.parametrize(
+    "value", ["", ".", "..", ".a", "a b", "a/b", "é", "a\n", 5, None, UNSET, Key.CHECKOUT], ids=ascii
+)
+def test_whatever_else_a_path_may_hold_goes_the_long_way(value: object) -> None:
+    assert plain_target(USAGE, {"capability": value}) is None
+
+
+@pytest.mark.parametrize("value", [2**64, -(2**64), True, 5.0, "5", UNSET, Size.SMALL])
+def test_whatever_else_a_number_may_be_goes_the_long_way(value: object) -> None:
+    assert plain_target(USAGE, {"capability": "a", "limit": value}) is None
+
+
+def test_the_source_of_a_target_is_this() -> None:
+    assert _source_of_target(USAGE) == SOURCE
+
+
+def test_nothing_that_a_row_says_is_run() -> None:
+    hostile = "x' + str(1/0) + '"
+    params = (Param("id", where="path", required=True), Param(hostile, where="query", wire=hostile))
+    assert plain_target(Route(f"/v1/{hostile}/{{id}}", params), {"id": "a", hostile: "b"}) == (
+        f"/v1/{hostile}/a?{hostile}=b"
+    )
