@@ -132,7 +132,7 @@ def _goals(plain: float | None = None, speed: float | None = None, times: float 
 
 
 class Contender:
-    """A contender's process."""
+    """A contender's process, ``under`` another program where one is to watch it."""
 
     def __init__(
         self,
@@ -143,13 +143,14 @@ class Contender:
         in_flight: int = 1,
         authority: Path | None = None,
         module: str = _ASYNCHRONOUS,
+        under: Sequence[str] = (),
     ) -> None:
         self.name = name
         options = [f"--in-flight={in_flight}"]
         if name == PLAIN:
             options.append("--without-orjson")
         trusted = {} if authority is None else dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"), str(authority))
-        command = [sys.executable, "-m", module, _WHO[name].key, work, url, *options]
+        command = [*under, sys.executable, "-m", module, _WHO[name].key, work, url, *options]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | trusted
         )
