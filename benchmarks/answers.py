@@ -8,7 +8,8 @@ from itertools import cycle, repeat
 from typing import Any, Final
 
 API_KEY: Final = "ifr_benchmark_0123456789abcdef"
-PROJECT_ID: Final = "prj_000007"  # the one in the answer, whichever is asked for
+_NUMBER: Final = 7
+PROJECT_ID: Final = f"prj_{_NUMBER:06}"  # the one in the answer, whichever is asked for
 IDS: Final = 10_000  # different ones: no cache of addresses holds as many
 PER_PAGE: Final = 100
 PAGES: Final = 10  # of the long listing, and of each project's branches
@@ -28,9 +29,11 @@ def page_path(cursor: str | None = None) -> str:
 def ids(work: str = "get") -> Iterator[str]:
     """Return the project that each call asks for: another one each time, unless the work is to ask for the same.
 
-    Threads may share it.
+    The first is the one that is answered with. Threads may share it.
     """
-    return repeat(PROJECT_ID) if work == "same" else cycle([f"prj_{number:06}" for number in range(IDS)])
+    if work == "same":
+        return repeat(PROJECT_ID)
+    return cycle([f"prj_{number:06}" for number in range(_NUMBER, _NUMBER + IDS)])
 
 
 def urls(url: str, work: str) -> Iterator[str]:
@@ -61,7 +64,7 @@ def _pages(items: list[dict[str, Any]]) -> dict[str, bytes]:
 
 def one() -> bytes:
     """Return the body that ``db.project.get`` is answered with."""
-    return project(7)
+    return project(_NUMBER)
 
 
 def project(number: int, name: str | None = None) -> bytes:

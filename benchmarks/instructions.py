@@ -41,10 +41,10 @@ def _run(name: str, work: str, url: str, in_flight: int, calls: int) -> Counter[
             made = contender.told(calls)["calls"]
         if made != calls:
             raise RuntimeError(f"{name} made {made} of {calls} calls before its turn was over")
-        return _by_function(counted.read_text())
+        return by_function(counted.read_text())
 
 
-def _by_function(text: str) -> Counter[str]:
+def by_function(text: str) -> Counter[str]:
     """Return what a file of cachegrind's says: a line for each function, under it what its lines took."""
     counted: Counter[str] = Counter()
     function = ""
