@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 from urllib import error, request
 
 from benchmarks import answers
-from benchmarks.contenders import KEY, LONGEST, Spent, check, obey, parsed
+from benchmarks.contenders import KEY, Spent, check, obey, parsed
 
 Call: TypeAlias = Callable[[], Any]
 Close: TypeAlias = Callable[[], None]
@@ -148,7 +148,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         check(arguments.contender, arguments.work, call())
 
     def turn(wanted: int) -> Spent:
-        numbers, until = iter(range(wanted)), time.monotonic() + LONGEST
+        numbers, until = iter(range(wanted)), time.monotonic() + arguments.longest
         cpu, wall = time.process_time(), time.perf_counter()
         made = sum(threads.map(lambda call: _work(call, numbers, until), calls))
         return {"calls": made, "cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}

@@ -21,6 +21,7 @@ from typing import Final, TypeAlias
 import attrs
 
 from benchmarks import answers
+from benchmarks.contenders import LONGEST
 from benchmarks.report import Clock, Result, compared
 from benchmarks.server import Server
 
@@ -153,10 +154,11 @@ class Contender:
         in_flight: int = 1,
         authority: Path | None = None,
         module: str = _ASYNCHRONOUS,
+        longest: float = LONGEST,
         under: Sequence[str] = (),
     ) -> None:
         self.name = name
-        options = [f"--in-flight={in_flight}"]
+        options = [f"--in-flight={in_flight}", f"--longest={longest}"]
         if name == PLAIN:
             options.append("--without-orjson")
         trusted = {} if authority is None else dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"), str(authority))

@@ -12,6 +12,7 @@ import json
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 from benchmarks import answers
@@ -21,7 +22,7 @@ Close: TypeAlias = Callable[[], Awaitable[None]]
 Made: TypeAlias = tuple[Call, Close]
 Spent: TypeAlias = dict[str, float]
 
-LONGEST: Final = 5.0  # seconds for one turn, however many calls are left
+LONGEST: Final = 5.0  # seconds for one turn, unless told otherwise, however many calls are left
 KEY: Final = {"Authorization": f"Bearer {answers.API_KEY}"}
 
 
@@ -163,9 +164,9 @@ EXPECTED: Final[dict[str, Any]] = {
 }
 
 
-async def _turn(call: Call, calls: int, in_flight: int) -> Spent:
+async def _turn(call: Call, calls: int, in_flight: int, *, longest: float) -> Spent:
     left = calls
-    until = time.monotonic() + LONGEST
+    until = time.monotonic() + longest
 
     async def work() -> None:
         nonlocal left
@@ -202,6 +203,7 @@ def parsed(description: str | None, contenders: Iterable[str], works: Iterable[s
     parser.add_argument("work", choices=tuple(works))
     parser.add_argument("url")
     parser.add_argument("--in-flight", type=int, default=1)
+    parser.add_argument("--longest", type=float, default=LONGEST, metavar="SECONDS")
     parser.add_argument("--without-orjson", action="store_true")
     arguments = parser.parse_args()
     if arguments.without_orjson:
@@ -234,4 +236,4 @@ def obey(turn: Callable[[int], Spent]) -> None:
 
 if __name__ == "__main__":
     told = parsed(__doc__, CONTENDERS)
-    serve(told, told.work, _turn)
+    serve(told, told.work, partial(_turn, longest=told.longest))
