@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from itertools import cycle, repeat
 from typing import Any, Final
 
 API_KEY: Final = "ifr_benchmark_0123456789abcdef"
-PROJECT_ID: Final = "prj_000007"
+_NUMBER: Final = 7
+PROJECT_ID: Final = f"prj_{_NUMBER:06}"  # the one in the answer, whichever is asked for
+IDS: Final = 10_000  # different ones: no cache of addresses holds as many
 PER_PAGE: Final = 100
 PAGES: Final = 10  # of the long listing, and of each project's branches
 PER_PAGES: Final = (10, 100)  # branches to a page
 ANY_PROJECT: Final = "prj_000000"  # stands in the answers for whichever project is asked for
 
-ONE: Final = f"/v1/db/project/get/{PROJECT_ID}"
+GET: Final = "/v1/db/project/get/"
 LIST: Final = "/v1/db/project/list"
 BRANCHES: Final = "/v1/db/branch/list"
 
@@ -22,7 +26,21 @@ def page_path(cursor: str | None = None) -> str:
     return f"{LIST}?{f'cursor={cursor}&' if cursor else ''}limit={PER_PAGE}"
 
 
-PATHS: Final = {"get": ONE, "page": page_path()}  # what a call asks for, by the work that it is
+def ids(work: str = "get") -> Iterator[str]:
+    """Return the project that each call asks for: another one each time, unless the work is to ask for the same.
+
+    The first is the one that is answered with. Threads may share it.
+    """
+    if work == "same":
+        return repeat(PROJECT_ID)
+    return cycle([f"prj_{number:06}" for number in range(_NUMBER, _NUMBER + IDS)])
+
+
+def urls(url: str, work: str) -> Iterator[str]:
+    """Return what each call asks for, put together when it is called for, as by hand."""
+    if work == "page":
+        return repeat(url + page_path())
+    return (f"{url}{GET}{project}" for project in ids(work))
 
 
 def by_cursor() -> dict[str, bytes]:
@@ -46,7 +64,7 @@ def _pages(items: list[dict[str, Any]]) -> dict[str, bytes]:
 
 def one() -> bytes:
     """Return the body that ``db.project.get`` is answered with."""
-    return project(7)
+    return project(_NUMBER)
 
 
 def project(number: int, name: str | None = None) -> bytes:

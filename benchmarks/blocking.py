@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 from urllib import error, request
 
 from benchmarks import answers
-from benchmarks.contenders import KEY, LONGEST, Spent, check, obey, parsed
+from benchmarks.contenders import KEY, Spent, check, obey, parsed
 
 Call: TypeAlias = Callable[[], Any]
 Close: TypeAlias = Callable[[], None]
@@ -24,12 +24,13 @@ def by_requests(url: str, _: str) -> Made:
     import requests
 
     sessions: list[requests.Session] = []
+    ids = answers.ids()
 
     def new() -> Call:
         session = requests.Session()
         sessions.append(session)
         session.headers.update(KEY)
-        return lambda: session.get(url + answers.ONE).json()["data"]
+        return lambda: session.get(f"{url}{answers.GET}{next(ids)}").json()["data"]
 
     def close() -> None:
         for session in sessions:
@@ -42,8 +43,8 @@ def by_httpx(url: str, _: str) -> Made:
     """Return the same with httpx, whose client all threads share."""
     import httpx
 
-    client = httpx.Client(headers=KEY)
-    return lambda: lambda: client.get(url + answers.ONE).json()["data"], client.close
+    client, ids = httpx.Client(headers=KEY), answers.ids()
+    return lambda: lambda: client.get(f"{url}{answers.GET}{next(ids)}").json()["data"], client.close
 
 
 def by_openai(url: str, _: str) -> Made:
@@ -52,14 +53,14 @@ def by_openai(url: str, _: str) -> Made:
 
     from benchmarks.generated import Answer
 
-    client = openai.OpenAI(api_key=answers.API_KEY, base_url=url)
-    return lambda: lambda: client.get(answers.ONE, cast_to=Answer).data, client.close
+    client, ids = openai.OpenAI(api_key=answers.API_KEY, base_url=url), answers.ids()
+    return lambda: lambda: client.get(f"{answers.GET}{next(ids)}", cast_to=Answer).data, client.close
 
 
 def by_helper(url: str, _: str) -> Made:
     """Return the same with the seed documents' helper."""
-    infrai = seeds_helper(url)
-    return lambda: lambda: infrai("GET", answers.ONE)["data"], lambda: None
+    infrai, ids = seeds_helper(url), answers.ids()
+    return lambda: lambda: infrai("GET", f"{answers.GET}{next(ids)}")["data"], lambda: None
 
 
 def seeds_helper(url: str) -> Callable[..., Any]:
@@ -89,10 +90,10 @@ def sdk(url: str, work: str) -> Made:
 
     if work != "get" and hasattr(os, "sched_setaffinity"):  # else waking another processor costs more than the items
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    client = Infrai(answers.API_KEY, base_url=url)
+    client, ids = Infrai(answers.API_KEY, base_url=url), answers.ids()
 
     def get() -> Project:
-        return client.db.project.get(answers.PROJECT_ID)
+        return client.db.project.get(next(ids))
 
     position, ready = None, dict[str | None, Page[Project]]()
     for page in client.db.project.list(limit=answers.PER_PAGE).pages() if work != "get" else ():
@@ -147,7 +148,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         check(arguments.contender, arguments.work, call())
 
     def turn(wanted: int) -> Spent:
-        numbers, until = iter(range(wanted)), time.monotonic() + LONGEST
+        numbers, until = iter(range(wanted)), time.monotonic() + arguments.longest
         cpu, wall = time.process_time(), time.perf_counter()
         made = sum(threads.map(lambda call: _work(call, numbers, until), calls))
         return {"calls": made, "cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}

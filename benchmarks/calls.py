@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from importlib.util import find_spec
@@ -21,6 +21,7 @@ from typing import Final, TypeAlias
 import attrs
 
 from benchmarks import answers
+from benchmarks.contenders import LONGEST
 from benchmarks.report import Clock, Result, compared
 from benchmarks.server import Server
 
@@ -42,6 +43,8 @@ BLOCKING_OPENAI: Final = "openai.OpenAI"
 HELPER: Final = "the seeds' helper"
 BY_HAND: Final = "aiohttp by hand"
 OURS: Final = (PLAIN, SPEED)
+_AWAITED: Final = (NAIVE, ORJSON, TUNED, HTTPX, OPENAI, *OURS)
+_BLOCKED: Final = (REQUESTS, BLOCKING_HTTPX, BLOCKING_OPENAI, HELPER, *OURS)
 
 
 @attrs.frozen
@@ -104,22 +107,30 @@ _BLOCKING_CASES: Final = (  # threads, calls in a turn, TLS, and the share of re
 
 def cases() -> list[Case]:
     """Return the cases in their order."""
-    who = (NAIVE, ORJSON, TUNED, HTTPX, OPENAI, PLAIN, SPEED)
-    found = []
-    for tls in (False, True):
-        over = ", TLS" if tls else ""
-        goals = _goals(0.95, 0.90) if tls else _goals(0.85, 0.80, 10)
-        for many in _CONCURRENCIES:
-            wanted = _goals() if many == _WITHOUT_GOAL else goals
-            found.append(Case(f"get, {many} in flight{over}", "get", many, max(640, 5 * many), who, wanted, tls))
-        goals = _goals(1.30, 1.10) if tls else _goals(1.20, 1.00, 15)
-        found.append(Case(f"page of 100{over}", "page", 1, 160, who, goals, tls))
-    who = (REQUESTS, BLOCKING_HTTPX, BLOCKING_OPENAI, HELPER, PLAIN, SPEED)
+    same = Case("get, the same id, 16 in flight", "same", 16, 640, _AWAITED, {NAIVE: {}})
+    return [*_awaited_cases(tls=False), same, *_awaited_cases(tls=True), *_blocking_cases()]
+
+
+def _awaited_cases(*, tls: bool) -> Iterator[Case]:
+    over = ", TLS" if tls else ""
+    for many in _CONCURRENCIES:
+        calls = max(640, 5 * many)
+        yield Case(f"get, {many} in flight{over}", "get", many, calls, _AWAITED, _call_goals(many, tls=tls), tls)
+    goals = _goals(1.25, 1.10) if tls else _goals(1.25, 1.05, 15)
+    yield Case(f"page of 100{over}", "page", 1, 160, _AWAITED, goals, tls)
+
+
+def _blocking_cases() -> Iterator[Case]:
     for threads, calls, tls, to_requests, to_httpx in _BLOCKING_CASES:
         name = f"blocking get, {threads} thread{'s' if threads > 1 else ''}{', TLS' if tls else ''}"
         goals = {REQUESTS: dict.fromkeys(OURS, to_requests), BLOCKING_HTTPX: dict.fromkeys(OURS, to_httpx)}
-        found.append(Case(name, "get", threads, calls, who, goals, tls, blocking=True))
-    return found
+        yield Case(name, "get", threads, calls, _BLOCKED, goals, tls, blocking=True)
+
+
+def _call_goals(in_flight: int, *, tls: bool) -> Goals:
+    if in_flight == _WITHOUT_GOAL:
+        return _goals()
+    return _goals(0.90, 0.85) if tls else _goals(0.75, 0.70, 9 if in_flight == 1 else 10)
 
 
 def _goals(plain: float | None = None, speed: float | None = None, times: float | None = None) -> Goals:
@@ -132,7 +143,7 @@ def _goals(plain: float | None = None, speed: float | None = None, times: float 
 
 
 class Contender:
-    """A contender's process."""
+    """A contender's process, ``under`` another program where one is to watch it."""
 
     def __init__(
         self,
@@ -143,13 +154,15 @@ class Contender:
         in_flight: int = 1,
         authority: Path | None = None,
         module: str = _ASYNCHRONOUS,
+        longest: float = LONGEST,
+        under: Sequence[str] = (),
     ) -> None:
         self.name = name
-        options = [f"--in-flight={in_flight}"]
+        options = [f"--in-flight={in_flight}", f"--longest={longest}"]
         if name == PLAIN:
             options.append("--without-orjson")
         trusted = {} if authority is None else dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"), str(authority))
-        command = [sys.executable, "-m", module, _WHO[name].key, work, url, *options]
+        command = [*under, sys.executable, "-m", module, _WHO[name].key, work, url, *options]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | trusted
         )

@@ -12,6 +12,7 @@ import json
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 from benchmarks import answers
@@ -21,7 +22,7 @@ Close: TypeAlias = Callable[[], Awaitable[None]]
 Made: TypeAlias = tuple[Call, Close]
 Spent: TypeAlias = dict[str, float]
 
-LONGEST: Final = 5.0  # seconds for one turn, however many calls are left
+LONGEST: Final = 5.0  # seconds for one turn, unless told otherwise, however many calls are left
 KEY: Final = {"Authorization": f"Bearer {answers.API_KEY}"}
 
 
@@ -30,10 +31,10 @@ KEY: Final = {"Authorization": f"Bearer {answers.API_KEY}"}
 
 async def naive(url: str, work: str, in_flight: int) -> Made:
     """Return what people write by hand: a default session, and ``json`` under ``async with``."""
-    session, whole = _aiohttp(in_flight), url + answers.PATHS[work]
+    session, urls = _aiohttp(in_flight), answers.urls(url, work)
 
     async def call() -> Any:
-        async with session.get(whole) as response:
+        async with session.get(next(urls)) as response:
             return (await response.json())["data"]
 
     return call, session.close
@@ -43,10 +44,10 @@ async def by_orjson(url: str, work: str, in_flight: int) -> Made:
     """Return the same by those who mind what it costs: bytes, which orjson parses."""
     import orjson
 
-    session, whole = _aiohttp(in_flight), url + answers.PATHS[work]
+    session, urls = _aiohttp(in_flight), answers.urls(url, work)
 
     async def call() -> Any:
-        async with session.get(whole) as response:
+        async with session.get(next(urls)) as response:
             return orjson.loads(await response.read())["data"]
 
     return call, session.close
@@ -66,10 +67,14 @@ async def tuned(url: str, work: str, in_flight: int) -> Made:
 
     connector = aiohttp.TCPConnector(limit=0, socket_factory=lambda address: Socket(*address[:3]))
     session = aiohttp.ClientSession(connector=connector, headers=KEY, cookie_jar=aiohttp.DummyCookieJar())
-    unlimited, whole = aiohttp.ClientTimeout(total=None), URL(url + answers.PATHS[work], encoded=True)
+    unlimited, base, ids = aiohttp.ClientTimeout(total=None), URL(url), answers.ids(work)
+    page = URL(url + answers.page_path(), encoded=True)
+
+    def target() -> URL:
+        return page if work == "page" else base.with_path(f"{answers.GET}{next(ids)}", encoded=True)
 
     async def call() -> Any:
-        response = await session.request("GET", whole, allow_redirects=False, timeout=unlimited)
+        response = await session.request("GET", target(), allow_redirects=False, timeout=unlimited)
         content = response.content
         return orjson.loads(content.read_nowait() if content.is_eof() else await response.read())["data"]
 
@@ -87,10 +92,10 @@ async def by_httpx(url: str, work: str, in_flight: int) -> Made:
     import httpx
 
     client = httpx.AsyncClient(headers=KEY, limits=httpx.Limits(max_connections=max(in_flight, 100)))
-    whole = url + answers.PATHS[work]
+    urls = answers.urls(url, work)
 
     async def call() -> Any:
-        return (await client.get(whole)).json()["data"]
+        return (await client.get(next(urls))).json()["data"]
 
     return call, client.aclose
 
@@ -102,16 +107,16 @@ async def by_openai(url: str, work: str, in_flight: int) -> Made:
 
     from benchmarks.generated import Answer, Page, Project
 
-    client = openai.AsyncOpenAI(api_key=answers.API_KEY, base_url=url)
+    client, ids = openai.AsyncOpenAI(api_key=answers.API_KEY, base_url=url), answers.ids(work)
 
     async def get() -> Project:
-        return (await client.get(answers.ONE, cast_to=Answer)).data
+        return (await client.get(f"{answers.GET}{next(ids)}", cast_to=Answer)).data
 
     async def page() -> list[Project]:
         wanted = make_request_options(query={"limit": answers.PER_PAGE})
         return (await client.get_api_list(answers.LIST, model=Project, page=Page, options=wanted)).data.items
 
-    return {"get": get, "page": page}[work], client.close
+    return page if work == "page" else get, client.close
 
 
 async def sdk(url: str, work: str, in_flight: int) -> Made:
@@ -119,9 +124,10 @@ async def sdk(url: str, work: str, in_flight: int) -> Made:
     from infrai_async import AsyncInfrai, Page, Project
 
     client = AsyncInfrai(answers.API_KEY, base_url=url, max_concurrency=max(in_flight, 64))
+    ids = answers.ids(work)
 
     async def get() -> Project:
-        return await client.db.project.get(answers.PROJECT_ID)
+        return await client.db.project.get(next(ids))
 
     async def page() -> Page[Project]:
         return await client.db.project.list(limit=answers.PER_PAGE).page()
@@ -138,7 +144,7 @@ async def sdk(url: str, work: str, in_flight: int) -> Made:
             count += 1
         return count
 
-    return {"get": get, "page": page, "pages": pages, "items": items}[work], client.aclose
+    return {"get": get, "same": get, "page": page, "pages": pages, "items": items}[work], client.aclose
 
 
 CONTENDERS: Final = {
@@ -151,15 +157,16 @@ CONTENDERS: Final = {
 }
 EXPECTED: Final[dict[str, Any]] = {
     "get": answers.PROJECT_ID,
+    "same": answers.PROJECT_ID,
     "page": answers.PER_PAGE,
     "pages": answers.PER_PAGE * answers.PAGES,
     "items": answers.PER_PAGE * answers.PAGES,
 }
 
 
-async def _turn(call: Call, calls: int, in_flight: int) -> Spent:
+async def _turn(call: Call, calls: int, in_flight: int, *, longest: float) -> Spent:
     left = calls
-    until = time.monotonic() + LONGEST
+    until = time.monotonic() + longest
 
     async def work() -> None:
         nonlocal left
@@ -196,6 +203,7 @@ def parsed(description: str | None, contenders: Iterable[str], works: Iterable[s
     parser.add_argument("work", choices=tuple(works))
     parser.add_argument("url")
     parser.add_argument("--in-flight", type=int, default=1)
+    parser.add_argument("--longest", type=float, default=LONGEST, metavar="SECONDS")
     parser.add_argument("--without-orjson", action="store_true")
     arguments = parser.parse_args()
     if arguments.without_orjson:
@@ -228,4 +236,4 @@ def obey(turn: Callable[[int], Spent]) -> None:
 
 if __name__ == "__main__":
     told = parsed(__doc__, CONTENDERS)
-    serve(told, told.work, _turn)
+    serve(told, told.work, partial(_turn, longest=told.longest))

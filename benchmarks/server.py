@@ -79,7 +79,7 @@ http {{
         listen {host}:{http};
         {tls}
         root {directory};
-        location = {one} {{ rewrite ^ /one break; }}
+        location ^~ {get} {{ rewrite ^ /one break; }}
         location = {list} {{ rewrite ^ /page-$arg_cursor break; }}
         location / {{ return 404; }}
     }}
@@ -97,7 +97,7 @@ def _nginx(program: str, directory: Path, certificate: Certificate | None) -> It
     if certificate is not None:
         tls = f"listen {HOST}:{https} ssl; ssl_certificate {certificate.server}; "
         tls += f"ssl_certificate_key {certificate.server};"
-    text = _NGINX.format(directory=directory, host=HOST, http=http, tls=tls, one=answers.ONE, list=answers.LIST)
+    text = _NGINX.format(directory=directory, host=HOST, http=http, tls=tls, get=answers.GET, list=answers.LIST)
     settings = directory / "nginx.conf"
     settings.write_text(text)
     command = [program, "-p", str(directory), "-e", str(directory / "error.log"), "-c", str(settings)]
@@ -159,7 +159,7 @@ def _server(kind: str, http: int, https: int | None) -> Server:
 
 
 def _answers() -> dict[bytes, bytes]:
-    bodies = {answers.ONE: answers.one()}
+    bodies = {answers.GET: answers.one()}
     for cursor, body in answers.by_cursor().items():
         bodies[answers.page_path(cursor)] = body
     return {target.encode(): message(b"200 OK", body) for target, body in bodies.items()}
@@ -173,6 +173,9 @@ def message(status: bytes, body: bytes, fields: bytes = b"") -> bytes:
         fields,
         body,
     )
+
+
+_GET: Final = answers.GET.encode()
 
 
 class _Connection(asyncio.Protocol):
@@ -192,6 +195,8 @@ class _Connection(asyncio.Protocol):
         *heads, self._rest = (self._rest + data).split(b"\r\n\r\n")
         for head in heads:
             target = head.split(b" ", 2)[1]
+            if target.startswith(_GET):
+                target = _GET
             if self._transport is not None:
                 self._transport.write(self._by_target.get(target, self._missing))
 

@@ -18,13 +18,16 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.request import urlopen
 
 import attrs
 
 from benchmarks import answers
 from benchmarks.server import HOST, ended, message
+
+if TYPE_CHECKING:
+    from infrai_async import AsyncInfrai
 
 LATENCY: Final = 0.005  # seconds from a request to its answer
 _FIGURES: Final = b"/figures"
@@ -41,6 +44,12 @@ class Service:
         """Ask what it has counted, and the seconds of CPU time it has used."""
         with urlopen(self.url + _FIGURES.decode(), timeout=30) as response:
             return json.load(response)  # type: ignore[no-any-return]
+
+    def client(self, **options: Any) -> AsyncInfrai:
+        """Return a client of it."""
+        from infrai_async import AsyncInfrai
+
+        return AsyncInfrai(answers.API_KEY, base_url=self.url, **options)
 
 
 @contextlib.contextmanager
@@ -101,6 +110,7 @@ class Listing:
             b"%d" % per_page: {cursor.encode(): _ok(body) for cursor, body in answers.branches(per_page).items()}
             for per_page in answers.PER_PAGES
         }
+        self._given = 0
 
     def answer(self, asked: Asked) -> Reply:
         path, _, query = asked.target.partition(b"?")
@@ -108,11 +118,12 @@ class Listing:
         cursor = given.get(b"cursor", b"")
         if path == answers.LIST.encode():
             return self._projects[cursor]
+        self._given += int(given[b"limit"])
         page = self._branches[given[b"limit"]][cursor]
         return Reply(page.message.replace(answers.ANY_PROJECT.encode(), given[b"project_id"]))
 
     def figures(self) -> dict[str, Any]:
-        return {}
+        return {"branches": self._given}
 
 
 class Silent:
@@ -251,7 +262,7 @@ MANNERS: Final = {"listing": Listing, "silent": Silent, "outage": Outage, "bucke
 # --- HTTP ---
 
 
-class _Connection(asyncio.Protocol):
+class Connection(asyncio.Protocol):
     """Reads requests, one after another, and answers each a moment later."""
 
     def __init__(self, manner: Manner, latency: float) -> None:
@@ -299,7 +310,7 @@ class _Connection(asyncio.Protocol):
 
 async def _serve(manner: Manner, latency: float) -> None:
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: _Connection(manner, latency), HOST, 0, backlog=1024)
+    server = await loop.create_server(lambda: Connection(manner, latency), HOST, 0, backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)
     await loop.run_in_executor(None, sys.stdin.buffer.read)  # until whoever started us closes it, or is gone
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _LONGEST: Final = 180.0  # seconds for one probe
 
+PAUSE: Final = "storm: a call each 20 ms into a pause of 2 s"
 BUCKET: Final = "storm: 200 calls/s allowed, 1,000 at once"
 ALLOWED: Final = 200.0
 
@@ -37,9 +38,7 @@ Told: TypeAlias = dict[str, Any]
 
 async def staggered(service: Service, *, calls: int = 75, every: float = 0.02) -> Told:
     """Make a call each ``every`` seconds while the service refuses, and see how many run into it."""
-    from infrai_async import AsyncInfrai
-
-    async with AsyncInfrai(answers.API_KEY, base_url=service.url) as client:
+    async with service.client() as client:
 
         async def get(number: int) -> bool:
             await asyncio.sleep(number * every)
@@ -53,9 +52,7 @@ async def staggered(service: Service, *, calls: int = 75, every: float = 0.02) -
 
 async def bucket(service: Service, *, calls: int = 1000, after: float = 1.0) -> Told:
     """Make all calls at once; ``late`` is the share refused of what came ``after`` so many seconds."""
-    from infrai_async import AsyncInfrai
-
-    async with AsyncInfrai(answers.API_KEY, base_url=service.url) as client:
+    async with service.client() as client:
         told = await _together(_gets(client, number) for number in range(calls))
     log = [(round(moment, 4), status) for moment, status, _ in service.figures()["log"]]
     late = [status for moment, status in log if moment >= after]
@@ -65,9 +62,8 @@ async def bucket(service: Service, *, calls: int = 1000, after: float = 1.0) -> 
 
 async def chaos(service: Service, *, calls: int = 10_000, in_flight: int = 256) -> Told:
     """Read and create in turn while answers break, and compare what the callers got with what the service did."""
-    from infrai_async import AsyncInfrai
-
-    async with AsyncInfrai(answers.API_KEY, base_url=service.url, max_concurrency=in_flight) as client:
+    # Without a time limit, which on a slow machine the last of so many calls would meet.
+    async with service.client(max_concurrency=in_flight, timeout=None) as client:
 
         async def create(number: int) -> bool:
             name = f"shop-{number}"
@@ -80,9 +76,9 @@ async def chaos(service: Service, *, calls: int = 10_000, in_flight: int = 256) 
 
 async def memory(service: Service, *, projects: int = 1000, pause: float = 0.02) -> Told:
     """List a thousand branches of each project for a consumer that pauses after every thousand; Linux only."""
-    from infrai_async import AsyncInfrai, fan_out
+    from infrai_async import fan_out
 
-    async with AsyncInfrai(answers.API_KEY, base_url=service.url) as client:
+    async with service.client() as client:
         await client.db.project.list(limit=answers.PER_PAGE).page()  # everything is loaded by then
         start, began, items = resident(), time.monotonic(), 0
         parents = client.db.project.list(limit=answers.PER_PAGE, max_items=projects)
@@ -124,7 +120,7 @@ _RIGHT: Final = ("calls that ended wrong", itemgetter("wrong"), 0)
 _SECONDS: Final = ("seconds", itemgetter("seconds"), None)
 
 STORMS: Final = {
-    "storm: a call each 20 ms into a pause of 2 s": Storm(
+    PAUSE: Storm(
         staggered,
         "outage",
         {"seconds": 1.9, "retry_after": 2.0},

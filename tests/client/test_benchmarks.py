@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
 import pytest
 
-from benchmarks import calls, memory
+from benchmarks import answers, blocking, calls, contenders, instructions, memory, profile, service
 from benchmarks.report import Result, compared, document, page, table
 from benchmarks.server import make_certificate, running
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from benchmarks.server import Server
+
+Asked: TypeAlias = tuple[str, Callable[[], list[str]]]  # where, and what tells which addresses were asked for
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,13 +33,64 @@ def server(tmp_path: Path) -> Iterator[Server]:
         yield server
 
 
-@pytest.mark.parametrize("name", ["get, 16 in flight", "page of 100, TLS", "blocking get, 1 thread, TLS"])
+@pytest.mark.parametrize(
+    "name",
+    ["get, 16 in flight", "get, the same id, 16 in flight", "page of 100, TLS", "blocking get, 1 thread, TLS"],
+)
 def test_every_contender_does_the_work(name: str, server: Server, tmp_path: Path) -> None:
-    [case] = [case for case in calls.cases() if case.name == name]
+    [case] = [attrs.evolve(case, calls=32) for case in calls.cases() if case.name == name]
     results = calls.measure(case, server, tmp_path / "authority.pem", rounds=1, turns=1)
     measured = {result.contender for result in results if result.case == name}
     assert measured == set(calls.present(*case.contenders))
     assert all(result.cpu[0] > 0 for result in results)
+
+
+@pytest.fixture
+def asked() -> Iterator[Asked]:
+    with service.running("outage", seconds=0, retry_after=0) as it:
+        yield it.url, lambda: [target for _, _, target in it.figures()["log"]]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("work", "different"), [("get", 5), ("same", 1)])
+@pytest.mark.parametrize("name", contenders.CONTENDERS)
+async def test_each_call_asks_for_another_id(name: str, work: str, different: int, asked: Asked) -> None:
+    url, addresses = asked
+    call, close = await contenders.CONTENDERS[name](url, work, 1)
+    for _ in range(5):
+        await call()
+    await close()
+    assert len(addresses()) == 5
+    assert len(set(addresses())) == different
+
+
+@pytest.mark.parametrize("name", blocking.CONTENDERS)
+def test_no_two_threads_ask_for_the_same_id(name: str, asked: Asked) -> None:
+    url, addresses = asked
+    new, close = blocking.CONTENDERS[name](url, "get")
+    for call in (new(), new()):
+        call()
+        call()
+    close()
+    assert len(set(addresses())) == 4
+
+
+def test_no_cache_holds_as_many_addresses_as_there_are_ids() -> None:
+    assert len(set(islice(answers.ids(), 10_000))) == 10_000
+
+
+def test_instructions_are_added_up_by_function() -> None:
+    counted = "events: Ir\nfl=a.c\nfn=parse\n12 100\n13 5\nfl=b.h\nfn=free\n0 7\nfl=b.h\nfn=parse\n9 1\nsummary: 113\n"
+    assert instructions.by_function(counted) == {"parse": 106, "free": 7}
+
+
+def test_without_valgrind_nothing_is_counted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr("sys.argv", ["profile", "--instructions"])
+    with pytest.raises(SystemExit) as ended:
+        profile.main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "Counting instructions needs valgrind, which is not on the PATH.\n"
 
 
 @pytest.mark.skipif(not memory.MEASURABLE, reason="needs Linux")
