@@ -1,14 +1,18 @@
 """The asyncio-first Python SDK for Infrai.
 
-    capabilities -> _request -> _flow -> _pool -> _answer -> _decode -> models
+    capabilities -> _request -> _pool -> _decode -> models
 
-One table says what there is (``capabilities``); pure modules build requests, read answers and decide on retries
-(``_request``, ``_answer``, ``_decode``, ``_retry``, ``_flow``), and keep what surrounds a call (``_scopes``); one
-module does the I/O of a call (``_pool``, which knows each by its ``_ticket`` and counts them in ``_figures``), and
-``_reporter`` tells a listener of it in ``_events``; the resources are typed one-line methods over it; ``_fan_out`` and
-``_inventory`` list many things at once; ``sync`` is the same for threads that wait; ``ext`` plugs into other packages.
-``local`` shares the table and nothing else. Where comments and docstrings name a rule (``D4``, ``CONTRACT.md 1.3``), it
-stands in ``docs/CONTRACT.md``.
+One table says what there is (``capabilities``). ``_core`` puts a call together, which is then one object
+(``_flow.Call``), and ``_pool.run`` makes it: the request is built (``_request``), admitted (``_transport.throttle``),
+sent over the running loop's session (``_transport.sessions``), and the answer read (``_decode``). Only what does not
+plainly succeed goes further: ``_flow`` decides by ``_answer`` and ``_retry`` whether it takes another route, waits, is
+sent again or fails, and does no I/O itself. While a call runs, its loop watches it as a ``_transport.call_state``.
+
+Around that, ``_scopes`` keeps what surrounds a call, ``_reporter`` tells a listener of it in ``_events``, ``_figures``
+counts. The resources are typed one-line methods over ``_core``; ``_fan_out`` and ``_inventory`` list many things at
+once; ``sync`` is the same for threads that wait; ``ext`` plugs into other packages. ``local`` shares the table and
+nothing else. Where comments and docstrings name a rule (``D4``, ``CONTRACT.md 1.3``), it stands in
+``docs/CONTRACT.md``.
 
 Names load when they are first used: importing the package alone loads next to nothing.
 """

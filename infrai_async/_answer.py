@@ -18,6 +18,7 @@ from infrai_async.errors import (
     TransportError,
     api_error_class,
 )
+from infrai_async.models import Metadata
 
 LARGEST_ANSWER: Final = 64 * 2**20  # bytes; a page is some kB, so more is a fault or an attack
 _ENVELOPE: Final = frozenset({"data", "error", "metadata"})
@@ -123,11 +124,16 @@ def exact(number: float) -> Decimal:
     return Decimal(repr(number))
 
 
-def cost_of(envelope: Envelope) -> float | None:
-    """Return what the call cost in USD, as the envelope spells it, where it says so; ``exact`` makes money of it."""
+def said_of_the_call(envelope: Envelope) -> Metadata:
+    """Return what an answer of any kind says of its call, as far as it can be read: cost, vendor and request id."""
+    return Metadata(request_id=request_id(envelope), cost_usd=cost_of(envelope), vendor=vendor_of(envelope))
+
+
+def cost_of(envelope: Envelope) -> Decimal | None:
+    """Return what the call cost in USD, where the envelope says so."""
     metadata = envelope.metadata
     cost = metadata.get("cost_usd") if isinstance(metadata, dict) else None
-    return cost if cost.__class__ is float or cost.__class__ is int else None
+    return exact(cost) if cost.__class__ is float or cost.__class__ is int else None
 
 
 def request_id(envelope: Envelope) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 import os
 import platform
 import re
@@ -21,11 +22,12 @@ from infrai_async._config import Secret
 from infrai_async._config import base_url as resolve_base_url
 from infrai_async._core import Core, Options
 from infrai_async._figures import Stats
-from infrai_async._pool import KeySource, Pool, PoolSettings
+from infrai_async._pool import Pool, PoolSettings
 from infrai_async._request import UNSET, Unset, check_names, seconds
 from infrai_async._retry import RetryPolicy
 from infrai_async._scopes import Scoped
-from infrai_async._ticket import HeaderSet
+from infrai_async._transport.headers import HeaderSet
+from infrai_async._transport.keys import KeySource
 from infrai_async._version import __version__
 from infrai_async.capabilities import CAPABILITIES
 from infrai_async.errors import ConfigurationError, InvalidArgument
@@ -270,8 +272,8 @@ def _is_proxy(proxy: object) -> bool:
     return isinstance(url, URL) and url.scheme in ("http", "https") and bool(url.host)
 
 
-def _time_limit(timeout: float | timedelta | None) -> float | None:
-    return None if timeout is None else seconds("timeout", timeout)
+def _time_limit(timeout: float | timedelta | None) -> float:
+    return math.inf if timeout is None else seconds("timeout", timeout)
 
 
 def grace_seconds(grace: float | timedelta) -> float:

@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import time
 from collections.abc import Coroutine, Mapping
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
 
-from infrai_async import _flow
 from infrai_async._cursor import Cursor, check_count, check_max_items
+from infrai_async._flow import Call
 from infrai_async._pool import Pool
 from infrai_async._request import build, check_key
 from infrai_async._retry import RetryPolicy
 from infrai_async._scopes import blocks, current_operation, surrounding
-from infrai_async._ticket import HeaderSet, Ticket
+from infrai_async._transport.headers import HeaderSet
 from infrai_async.capabilities import Capability
 from infrai_async.models import Model, Page
 
+if TYPE_CHECKING:
+    from infrai_async._protocol.reader import Reader
+
 T = TypeVar("T", bound=Model)
-_NEVER: Final = float("inf")
 
 
 @attrs.frozen
 class Options:
-    """What one view of a client decides for its calls; ``timeout`` in seconds, ``None`` for no limit."""
+    """What one view of a client decides for its calls; ``timeout`` in seconds, infinite for no limit."""
 
-    timeout: float | None
+    timeout: float
     retry: RetryPolicy
     headers: HeaderSet
 
@@ -52,27 +53,26 @@ class Core:
     ) -> Coroutine[Any, Any, T]:
         """Call a capability that answers one model.
 
-        No coroutine of its own, which would be run through at every wait.
+        A plain method, because each time a call waits one more coroutine would cost something.
         """
         pool, options = self.pool, self.options
-        deadline = _NEVER if options.timeout is None else time.monotonic() + options.timeout
-        claim = scopes = None
+        begun = time.monotonic()
+        deadline = begun + options.timeout
+        chosen = idempotency_key is not None
+        key, scopes, claim = idempotency_key, None, None
         if blocks.get() and (scopes := surrounding(pool)) is not None:
             deadline = min(deadline, scopes.until)
-            claim = scopes.claim(row, arguments) if idempotency_key is None else None
-        key = None
-        if row.mutates or idempotency_key is not None:
-            key = _key_for(row, idempotency_key) if claim is None else claim.key
-        ticket = Ticket(row, arguments, options.retry, pool.learned, deadline, key)
-        ticket.headers, ticket.scopes = options.headers, scopes
-        ticket.key_in_body = idempotency_key is not None
-        flow = _flow.run(ticket, _decoder(paged))
+            claim = None if chosen else scopes.claim(row, arguments)
+        if claim is not None:
+            key = claim.key
+        elif chosen or row.mutates:
+            key = _key_for(row, key)
+        call = Call(row, arguments, _READERS[paged], options.retry, begun, deadline, key, chosen, scopes)
         if pool.listener is None:
-            running = pool.run(ticket, flow)
+            running = pool.run(call, options.headers)
         else:
-            ticket.reporter = reporter = pool.listener.follow(row.id, current_operation(pool))
-            ticket.observe = reporter.answered
-            running = pool.run_reported(ticket, flow, reporter)
+            reporter = pool.listener.follow(row.id, current_operation(pool))
+            running = reporter.watch(pool.run(call, options.headers, reporter))
         return running if claim is None else claim.follow(running)
 
     def page(self, row: Capability[T], arguments: Mapping[str, object]) -> Coroutine[Any, Any, Page[T]]:
@@ -101,11 +101,17 @@ class Core:
         )
 
 
-@functools.cache
-def _decoder(paged: bool) -> _flow.Decoder[Any]:
-    from infrai_async._decode import decode, decode_page  # and cattrs: who only builds a client does without
+class _Readers(dict[bool, "Reader[Any]"]):
+    """What reads the answers of calls, by whether they are pages."""
 
-    return decode_page if paged else decode
+    def __missing__(self, paged: bool) -> Reader[Any]:
+        from infrai_async._decode import PAGE, VALUE  # and cattrs, which building a client does not need
+
+        self.update({True: PAGE, False: VALUE})
+        return self[paged]
+
+
+_READERS: Final = _Readers()
 
 
 class Resource:

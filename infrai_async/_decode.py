@@ -115,7 +115,9 @@ def _value(row: Capability[R], data: object, metadata: object, enveloped: bool) 
     reader = _READERS[row.returns]
     if reader.form is not None:
         data = reader.form(data, enveloped)
-    return reader.read(data, _metadata(metadata))  # type: ignore[no-any-return]
+    said = _METADATA.last(metadata, None) or _metadata(metadata)
+    made = reader.last(data, said)  # mostly that is all
+    return reader.read(data, said) if made is None else made  # type: ignore[no-any-return]
 
 
 def _page(row: Capability[R], data: object, metadata: object) -> Page[R]:
@@ -304,13 +306,14 @@ class _ModelReader:
 
     Attributes:
         form: what brings other forms of data into the one that is documented, where there are any.
+        last: reads a document with the fields that came last; ``None`` where it is not plainly right.
     """
 
     def __init__(self, cls: type[Any]) -> None:
         self.form = _FORMS.get(cls)
         self._cls = cls
         self._fields = fields_of(cls)
-        self._last: Callable[[Any, Any], Any] = _not_yet
+        self.last: Callable[[Any, Any], Any] = _not_yet
         self._compiled: dict[tuple[str, ...], Compiled | None] = {}
 
     def read(self, plain: Any, metadata: Metadata | None) -> Any:
@@ -319,11 +322,11 @@ class _ModelReader:
         Raises:
             _Mismatch: it is none.
         """
-        made = self._last(plain, metadata)
+        made = self.last(plain, metadata)
         if made is None:
             functions = self._for_fields_of(plain)
-            if functions is not None and functions.one is not self._last:
-                self._last = functions.one
+            if functions is not None and functions.one is not self.last:
+                self.last = functions.one
                 made = functions.one(plain, metadata)
         return _explain(self._cls, self._fields, plain, metadata) if made is None else made
 

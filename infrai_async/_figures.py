@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from decimal import Decimal
 from typing import Final
 
 import attrs
 
-from infrai_async._answer import exact
 from infrai_async._scopes import add_exactly, multiply_exactly
 
-_MANY: Final = 1_000  # different prices
+_MANY: Final = 1_000  # prices, which are then added up
+_NOTHING: Final = Decimal(0)
 
 
 @attrs.frozen(kw_only=True)
@@ -49,6 +50,17 @@ class Stats:
 class Figures:
     """What one loop's part of a pool has counted. Nobody else counts in it, so that a call needs no lock for it."""
 
+    __slots__ = (
+        "_spent",
+        "attempts",
+        "calls",
+        "connections_opened",
+        "connections_reused",
+        "failed",
+        "retries",
+        "succeeded",
+    )
+
     def __init__(self) -> None:
         self.calls = 0
         self.succeeded = 0
@@ -57,21 +69,21 @@ class Figures:
         self.retries = 0
         self.connections_opened = 0
         self.connections_reused = 0
-        # Prices repeat, and counting them is cheaper than an exact sum for each call. One attribute, because it is
-        # read from other threads.
-        self._spent: tuple[Decimal, dict[float, int]] = (Decimal(0), {})
+        # An exact sum for each call would cost more than keeping its price. One attribute, because it is read from
+        # other threads.
+        self._spent: tuple[Decimal, list[Decimal]] = (_NOTHING, [])
 
-    def spend(self, price: float) -> None:
+    def spend(self, price: Decimal) -> None:
         """Note a price in USD."""
         prices = self._spent[1]
-        prices[price] = prices.get(price, 0) + 1
-        if len(prices) > _MANY:
-            self._spent = (self._sum(), {})
+        prices.append(price)
+        if len(prices) >= _MANY:
+            self._spent = (self._sum(), [])
 
     def _sum(self) -> Decimal:
         spent, prices = self._spent
-        for price, times in tuple(prices.items()):
-            spent = add_exactly(spent, multiply_exactly(exact(price), Decimal(times)))
+        for price, times in Counter(tuple(prices)).items():
+            spent = add_exactly(spent, multiply_exactly(price, Decimal(times)))
         return spent
 
     def add(self, other: Figures) -> None:
@@ -83,7 +95,7 @@ class Figures:
         self.retries += other.retries
         self.connections_opened += other.connections_opened
         self.connections_reused += other.connections_reused
-        self._spent = (add_exactly(self._sum(), other._sum()), {})
+        self._spent = (add_exactly(self._sum(), other._sum()), [])
 
     def stats(self, *, in_flight: int, waiting: int, throttled_seconds: float) -> Stats:
         """Return them as they are now, with those that are kept elsewhere."""

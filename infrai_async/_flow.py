@@ -1,7 +1,22 @@
-"""One call from beginning to end, as a generator without I/O: the order of things, in one screen.
+"""What follows from the attempts of a call, as a generator without I/O.
 
-It yields what it wants done and is sent what came of it; the pool does it. So every rule here is tested by sending
-answers, without a loop or a socket, by a clock of the test's own.
+The pool makes the first attempt, and makes a flow only where that did not plainly succeed. The flow is then sent what
+came of each attempt, and yields what is to be done next; so every rule here is tested by sending answers, without a
+loop or a socket, by a clock of the test's own.
+
+What ends a call from outside depends on what the call is doing:
+
+=======================  ==================  ==================  ==========================================
+the call                 its time runs out   the client closes   the service's pause is to outlast its time
+=======================  ==================  ==================  ==========================================
+waits, never sent        TimeoutError        ClientClosedError   RateLimitError
+pauses before a retry    what failed before  what failed before  what failed before
+waits to be sent again   TimeoutError        what failed before  what was answered before, or RateLimitError
+is under way             TimeoutError        TransportError      it goes on
+=======================  ==================  ==================  ==========================================
+
+Under way, its outcome is ``maybe_applied`` once bytes may have left; it is not sent again. Cancelled by anybody else, a
+call raises ``CancelledError``.
 """
 
 from __future__ import annotations
@@ -10,12 +25,12 @@ import random
 import time
 from collections.abc import Callable, Generator, Mapping
 from datetime import UTC, datetime
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 import attrs
 
-from infrai_async._answer import Answer, Broken, Envelope, cost_of, exact, open_envelope, refusal, request_id, vendor_of
-from infrai_async._request import Request, build
+from infrai_async._answer import Answer, Broken, open_envelope, refusal, said_of_the_call
+from infrai_async._request import Request, build, target_of
 from infrai_async._retry import RetryPolicy, Verdict, judge_broken, judge_refusal, retry_after_seconds
 from infrai_async._scopes import Scopes
 from infrai_async.capabilities import Capability
@@ -33,14 +48,18 @@ from infrai_async.errors import (
     TimeoutError,
     TransportError,
 )
-from infrai_async.models import Ack
+from infrai_async.models import NO_METADATA, Ack, Metadata
+
+if TYPE_CHECKING:
+    from infrai_async._protocol.reader import Reader
 
 T = TypeVar("T")
+E = TypeVar("E", bound=InfraiError)
 
 
 @attrs.frozen
 class Pause:
-    """Wait before the next attempt; the pool answers false when its retry quota is used up."""
+    """Wait before the next attempt; the pool answers false when its retry quota is used up, or the client closed."""
 
     seconds: float
     capability: str
@@ -75,20 +94,24 @@ class Expired:
 
 @attrs.frozen
 class Closed:
-    """The client was closed before the call got a place."""
+    """The client was closed before the call was sent."""
 
 
 @attrs.define
-class Learned:
-    """What a client has found out about the service it talks to."""
+class RouteMemory:
+    """Which generation of routes the service was found to know, for the client's lifetime (D2)."""
 
     generation: int = 0
+
+    def remember(self, generation: int) -> None:
+        """Note which generation of routes answered."""
+        self.generation = generation
 
 
 Step: TypeAlias = Request | Pause | Hold | Renew
 Result: TypeAlias = Answer | Broken | Refused | Expired | Closed | bool | None
 Flow: TypeAlias = Generator[Step, Result, T]
-Decoder: TypeAlias = Callable[[Capability[Any], Envelope], T]
+NoteAnswer: TypeAlias = Callable[[Metadata], None]
 
 
 @attrs.frozen
@@ -100,195 +123,265 @@ class Failure:
     unrouted: bool = False
 
 
-class Call:
-    """One call: what it was asked, and what it knows of itself while it runs.
-
-    What few calls come to know is declared on the class, so that a call which goes well does not pay for it.
+@attrs.define(eq=False)  # never changed once made; frozen, it would take four times as long to make
+class Call(Generic[T]):
+    """What is asked: a capability with its arguments, and what surrounds the caller.
 
     Attributes:
-        deadline: when its time is up, by ``clock``.
-        chance: gives numbers from 0 up to 1, as ``random.random`` does.
-        prices: what the answers said they cost, as it stands there.
-        observe: takes each answer that could be read, where somebody listens.
+        reader: makes of an answer what the call returns.
+        begun: when it was asked for, by ``time.monotonic``.
+        deadline: when its time is up, by the same clock.
         key_in_body: whether the caller chose the idempotency key (D4).
+        scopes: the blocks that it is made in.
     """
 
-    clock: Callable[[], float] = staticmethod(time.monotonic)
-    chance: Callable[[], float] = staticmethod(random.random)
+    capability: Capability[Any]
+    arguments: Mapping[str, object]
+    reader: Reader[T]
+    policy: RetryPolicy
+    begun: float
+    deadline: float
+    idempotency_key: str | None = None
+    key_in_body: bool = False
     scopes: Scopes | None = None
-    observe: Callable[[Envelope], None] | None = None
-    key_in_body = False
-    moved = False
-    renewed = False
-    ambiguous = False
-    failures = 0
-    prices: tuple[float, ...] = ()
-    tries: tuple[tuple[Answer | Broken, str, str | None], ...] = ()
+
+    def request(self, generation: int) -> Request:
+        """Build the request for a generation of routes.
+
+        Raises:
+            InvalidArgument: an argument is missing or wrong.
+        """
+        capability, arguments = self.capability, self.arguments
+        route = capability.routes[-1] if generation else capability.routes[0]
+        if not capability.mutates and (target := target_of[route](arguments)) is not None:
+            return Request(capability.method, target, None, None, False, route)
+        return build(capability, route, arguments, self.idempotency_key, key_in_body=self.key_in_body)
+
+    def failed(self, error: E, outcome: Outcome, attempts: tuple[Attempt, ...]) -> E:
+        """Complete an error with what is known of the call."""
+        error.capability = self.capability.id
+        error.idempotency_key = self.idempotency_key if self.capability.mutates else None
+        error.outcome = outcome
+        error.attempts = attempts
+        return error
+
+
+class _FlowState(Generic[T]):
+    """What a flow knows of its call: which request is to be sent, and what came of those that were."""
+
+    __slots__ = (
+        "_chance",
+        "_clock",
+        "_failures",
+        "_moved",
+        "_routes",
+        "ambiguous",
+        "attempts",
+        "call",
+        "renewed",
+        "request",
+    )
 
     def __init__(
         self,
-        row: Capability[Any],
-        arguments: Mapping[str, object],
-        policy: RetryPolicy,
-        learned: Learned,
-        deadline: float,
-        idempotency_key: str | None = None,
+        call: Call[T],
+        request: Request,
+        routes: RouteMemory,
+        clock: Callable[[], float],
+        chance: Callable[[], float],
     ) -> None:
-        self.row = row
-        self.arguments = arguments
-        self.policy = policy
-        self.learned = learned
-        self.deadline = deadline
-        self.idempotency_key = idempotency_key
-        self.generation = learned.generation
+        self.call = call
+        self.request = request
+        self.ambiguous = False
+        self.renewed = False
+        self.attempts: tuple[Attempt, ...] = ()
+        self._routes = routes
+        self._clock = clock
+        self._chance = chance
+        self._failures = 0
+        self._moved = False
+
+    @property
+    def reason(self) -> str:
+        """Why the last attempt failed, in a few words."""
+        return self.attempts[-1].error or ""
+
+    def send_again(self, *, counts: bool) -> None:
+        """Have the same request sent again; it ``counts`` as a retry unless only the API key was out of date."""
+        self.request = attrs.evolve(self.request, again=counts)
+
+    def note_renewal(self) -> None:
+        """Note that the API key was asked for again, which happens once."""
+        self.renewed = True
 
     def left(self) -> float:
-        """Return the seconds that its time has left."""
-        return self.deadline - self.clock()
-
-    def request(self) -> Request:
-        """Build the request for the generation of routes that is being tried."""
-        row = self.row
-        route = row.routes[self.generation % len(row.routes)]
-        return build(row, route, self.arguments, self.idempotency_key, key_in_body=self.key_in_body)
+        """Return the seconds that the call's time has left."""
+        return self.call.deadline - self._clock()
 
     def move(self, failure: Failure) -> bool:
         """Go over to the other generation's route, once, when the service does not know this one (D2)."""
-        if not failure.unrouted or self.moved or len(self.row.routes) == 1:
+        if not failure.unrouted or self._moved or len(self.call.capability.routes) == 1:
             return False
-        self.generation, self.moved = 1 - self.generation, True
+        self.request, self._moved = self.call.request(1 - self._generation()), True
         return True
 
     def note_route(self, *, unrouted: bool) -> None:
         """Remember for the client's lifetime which generation of routes answered."""
-        if self.moved and not unrouted:
-            self.learned.generation = self.generation
+        if self._moved and not unrouted:
+            self._routes.remember(self._generation())
 
-    def note_try(self, result: Answer | Broken, error: str, request: str | None = None) -> None:
+    def _generation(self) -> int:
+        return self.call.capability.routes.index(self.request.route)
+
+    def note_attempt(self, result: Answer | Broken, error: str, request_id: str | None = None) -> None:
         """Keep what came of an attempt that failed, for the error's ``attempts``."""
-        self.tries = (*self.tries, (result, error, request))
+        attempt = Attempt(
+            started_at=datetime.fromtimestamp(result.started_at, UTC),
+            seconds=result.seconds,
+            status=result.status if isinstance(result, Answer) else None,
+            error=error,
+            waited=result.waited,
+            request_id=request_id,
+        )
+        self.attempts = (*self.attempts, attempt)
 
-    def fail(self, error: InfraiError, outcome: Outcome) -> InfraiError:
-        """Complete an error with what the call knows."""
-        error.capability = self.row.id
-        error.idempotency_key = self.idempotency_key if self.row.mutates else None
-        error.outcome = "maybe_applied" if self.ambiguous and self.row.mutates else outcome
-        error.attempts = tuple(_attempt(*entry) for entry in self.tries)
-        return error
+    def failed(self, error: E, outcome: Outcome) -> E:
+        """Complete an error with what is known of the call and its attempts."""
+        unclear = self.ambiguous and self.call.capability.mutates
+        return self.call.failed(error, "maybe_applied" if unclear else outcome, self.attempts)
 
     def settle(self, failure: Failure) -> bool:
         """Take note of a failure; true when it is the success of an earlier attempt (D17)."""
-        gone = self.row.method == "DELETE" and getattr(failure.error, "status", None) == 404 and self.ambiguous
+        method = self.call.capability.method
+        gone = method == "DELETE" and getattr(failure.error, "status", None) == 404 and self.ambiguous
         self.ambiguous = self.ambiguous or failure.verdict.ambiguous
         not_sent = isinstance(failure.error, TransportError)
         clear: Outcome = "not_sent" if not_sent else "rejected"
-        self.fail(failure.error, "maybe_applied" if failure.verdict.ambiguous else clear)
+        self.failed(failure.error, "maybe_applied" if failure.verdict.ambiguous else clear)
         return gone
 
     def pause(self, failure: Failure) -> float | None:
         """Return how long to pause before the next attempt, ``None`` when there is to be none."""
-        verdict = failure.verdict
-        if not verdict.again or self.policy.max_attempts == 1:
+        verdict, policy = failure.verdict, self.call.policy
+        if not verdict.again or policy.max_attempts == 1:
             return None
         if verdict.hold is not None:  # the gate makes it wait; such an answer uses up no attempt
             return 0.0 if verdict.hold <= self.left() else None
-        self.failures += 1
-        if self.failures >= self.policy.max_attempts:
+        self._failures += 1
+        if self._failures >= policy.max_attempts:
             return None
-        pause = max(verdict.after, self.policy.pause(self.failures, self.chance()))
+        pause = max(verdict.after, policy.pause(self._failures, self._chance()))
         return pause if pause <= self.left() else None
 
 
-def run(call: Call, decode: Decoder[T]) -> Flow[T]:
-    """Send until there is an answer to give back, or a reason to stop."""
-    request = call.request()
+def run(
+    call: Call[T],
+    request: Request,
+    note_answer: NoteAnswer,
+    routes: RouteMemory,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    chance: Callable[[], float] = random.random,
+) -> Flow[T]:
+    """Send until there is an answer to give back, or a reason to stop.
+
+    Args:
+        call: what is asked.
+        request: its first request, which whoever drives the flow may have sent already.
+        note_answer: told what each answer that could be read says of the call.
+        routes: what the client has found out about the service's routes.
+        clock: tells the time that the call's deadline is a point of.
+        chance: gives numbers from 0 up to 1.
+    """
+    state = _FlowState(call, request, routes, clock, chance)
     error: InfraiError | None = None
     while True:
         try:
-            result = yield request
+            result = yield state.request
         except ConfigurationError as unusable:
-            raise call.fail(unusable, "not_sent") from unusable.__cause__
+            raise state.failed(unusable, "not_sent") from unusable.__cause__
         except (BudgetExceeded, TimeoutError) as forbidden:
             if error is not None:
-                raise error  # noqa: B904 - what failed before; that it is not tried again stands in its context
-            call.fail(forbidden, "not_sent")
+                # What failed before; that it is not tried again stands in its context.
+                raise state.failed(error, error.outcome)  # noqa: B904
+            state.failed(forbidden, "not_sent")
             raise
-        if isinstance(result, Answer):
-            outcome = _read(call, result, decode)
-            if not isinstance(outcome, Failure):
-                return outcome
-        elif isinstance(result, Broken):
-            call.note_try(result, str(result.error))
-            outcome = Failure(result.error, judge_broken(call.row, result.error, sent=result.sent))
-        else:
-            assert isinstance(result, Refused | Expired | Closed)  # noqa: S101 - nothing else answers a request
-            raise _unsent(call, result, error)
-        if call.move(outcome):
-            request = call.request()
+        outcome = _outcome(state, result, error, note_answer)
+        if not isinstance(outcome, Failure):
+            return outcome
+        if state.move(outcome):
             continue
         error = outcome.error
-        if call.settle(outcome):
+        if state.settle(outcome):
             return Ack(ok=True)  # type: ignore[return-value] # what a DELETE answers
-        if outcome.verdict.hold is not None:
-            yield Hold(outcome.verdict.hold)
-        if (yield from _renewed(call, error)):
-            request = attrs.evolve(request, again=False)
+        hold = outcome.verdict.hold
+        if hold is not None:
+            yield Hold(hold)
+        if (yield from _renewed(state, error)):
+            state.send_again(counts=False)
             continue
-        pause = call.pause(outcome)
+        pause = state.pause(outcome)
         if pause is None:
             raise error
-        if isinstance(error, RateLimitError) and outcome.verdict.hold is None:
+        if isinstance(error, RateLimitError) and hold is None:
             yield Hold(pause)  # it did not say for how long: nobody had better ask again before this call does
-        held = outcome.verdict.hold is not None  # then the gate makes it wait, and it draws on no quota
-        if not held and (yield Pause(pause, call.row.id, call.tries[-1][1])) is not True:
+        # Where the gate makes it wait, it draws on no quota.
+        if hold is None and (yield Pause(pause, call.capability.id, state.reason)) is not True:
             raise error
-        request = attrs.evolve(request, again=True)
+        state.send_again(counts=True)
 
 
-def _renewed(call: Call, error: InfraiError) -> Generator[Step, Result, bool]:
+def _outcome(state: _FlowState[T], result: Result, before: InfraiError | None, note_answer: NoteAnswer) -> T | Failure:
+    """Return what the call returns, or the failure that an attempt was; raise where nothing was sent."""
+    if isinstance(result, Answer):
+        return _read(state, result, note_answer)
+    if isinstance(result, Broken):
+        state.note_attempt(result, str(result.error))
+        return Failure(result.error, judge_broken(state.call.capability, result.error, sent=result.sent))
+    assert isinstance(result, Refused | Expired | Closed)  # noqa: S101 - nothing else answers a request
+    raise _unsent(state, result, before)
+
+
+def _renewed(state: _FlowState[Any], error: InfraiError) -> Generator[Step, Result, bool]:
     """After a 401 ask once for another key, which also serves the calls to come; send again where that is allowed."""
-    if not isinstance(error, AuthenticationError) or call.renewed or call.row.public:
+    if not isinstance(error, AuthenticationError) or state.renewed or state.call.capability.public:
         return False
-    call.renewed = True
+    state.note_renewal()
     try:
         another = yield Renew()
     except ConfigurationError as failed:
         error.__cause__ = failed
         return False
-    return another is True and call.policy.max_attempts > 1
+    return another is True and state.call.policy.max_attempts > 1
 
 
-def _read(call: Call, answer: Answer, decode: Decoder[T]) -> T | Failure:
-    envelope: Envelope | None = None
+def _read(state: _FlowState[T], answer: Answer, note_answer: NoteAnswer) -> T | Failure:
+    said, capability = NO_METADATA, state.call.capability
     try:
         envelope = open_envelope(answer)
-        if (cost := cost_of(envelope)) is not None:
-            call.prices += (cost,)
-            if call.scopes is not None:
-                call.scopes.charge(exact(cost), call.row.id, vendor_of(envelope))
-        if call.observe is not None:
-            call.observe(envelope)
+        said = said_of_the_call(envelope)
+        note_answer(said)
         if envelope.error is None:
-            value = decode(call.row, envelope)
-            call.note_route(unrouted=False)
+            value = state.call.reader.full(capability, envelope)
+            state.note_route(unrouted=False)
             return value
     except DecodeError as error:
         error.status = answer.status
-        call.note_try(answer, str(error), request_id(envelope) if envelope else None)
+        state.note_attempt(answer, str(error), said.request_id)
         return Failure(error, Verdict(ambiguous=True, again=False))
     after = retry_after_seconds(answer.headers, datetime.now(UTC))
     refused = refusal(answer, envelope, after)
-    call.note_try(answer, refused.code or f"HTTP {answer.status}", refused.request_id)
+    state.note_attempt(answer, refused.code or f"HTTP {answer.status}", refused.request_id)
     unrouted = answer.status in (404, 405) and (not envelope.enveloped or refused.code == "NOT_FOUND")
-    call.note_route(unrouted=unrouted)
-    return Failure(refused, judge_refusal(call.row, refused, after), unrouted)
+    state.note_route(unrouted=unrouted)
+    return Failure(refused, judge_refusal(capability, refused, after), unrouted)
 
 
-def _unsent(call: Call, result: Refused | Expired | Closed, error: InfraiError | None) -> InfraiError:
-    if isinstance(result, Closed) and error is not None:
-        return error
-    if isinstance(result, Refused) and isinstance(error, APIError):
-        return error
+def _unsent(state: _FlowState[Any], result: Refused | Expired | Closed, error: InfraiError | None) -> InfraiError:
+    if error is not None and (
+        isinstance(result, Closed) or (isinstance(result, Refused) and isinstance(error, APIError))
+    ):
+        return state.failed(error, error.outcome)
     failed: InfraiError
     if isinstance(result, Expired):
         failed = TimeoutError(f"the call's time ran out while it waited {result.waited}")
@@ -298,15 +391,4 @@ def _unsent(call: Call, result: Refused | Expired | Closed, error: InfraiError |
         message = f"the service asked for a pause that ends in {result.seconds:.3g} s, after this call's time is up"
         failed = RateLimitError(message, status=429, code="RATE_LIMITED", retryable=True, retry_after=result.seconds)
     failed.__cause__ = error
-    return call.fail(failed, error.outcome if error else "not_sent")
-
-
-def _attempt(result: Answer | Broken, error: str, request: str | None) -> Attempt:
-    return Attempt(
-        started_at=datetime.fromtimestamp(result.started_at, UTC),
-        seconds=result.seconds,
-        status=result.status if isinstance(result, Answer) else None,
-        error=error,
-        waited=result.waited,
-        request_id=request,
-    )
+    return state.failed(failed, error.outcome if error else "not_sent")

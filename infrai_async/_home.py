@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
 import weakref
-from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from asyncio import current_task
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from http.cookies import SimpleCookie
 from ssl import SSLContext
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 from yarl import URL
 
-from infrai_async._connect import ReportedRequest, make_connector
+from infrai_async._connect import CONNECT_SECONDS, TracedRequest, make_connector
 from infrai_async._figures import Figures
-from infrai_async._throttle import Gate, Pace
-from infrai_async._ticket import Ticket
+from infrai_async._transport.call_state import CallState, Reason
+
+if TYPE_CHECKING:
+    from infrai_async._flow import Call
+    from infrai_async._reporter import Reporter
 
 _LAST_WORDS: Final = 1.0  # seconds for cancelled calls to end
 _MOMENT: Final = 0.05  # seconds
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)  # the call's own timer does the rest
 _NEVER: Final = float("inf")
 
 
@@ -30,62 +36,51 @@ class Home:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        gate: Gate,
-        pace: Pace,
         borrowed: aiohttp.ClientSession | None,
         proxy: str | URL | None,
         context: SSLContext | None,
     ) -> None:
         self.loop = loop
-        self.calls: set[Ticket] = set()
+        self.calls: set[CallState] = set()
         self.figures = Figures()
         self.key_lock = asyncio.Lock()
         self.borrowed = borrowed is not None
-        self.session = borrowed or _new_session(proxy, context)
-        self._gate = gate
-        self._pace = pace
-        self._starters: deque[asyncio.Future[None]] = deque()
+        self.http = borrowed or _new_session(proxy, context)
+        self.request = sender_of(self.http, borrowed=self.borrowed)
         self._timer: asyncio.TimerHandle | None = None
         self._next_deadline = _NEVER
         self._closing: asyncio.Task[None] | None = None
         self._close_by = _NEVER
         self._stir: asyncio.Future[None] | None = None
         self.over = False  # its own session is closed
-        self._keeper = None if self.borrowed else _keep(self.session, weakref.ref(self))
+        self._keeper = None if self.borrowed else _keep(self.http, weakref.ref(self))
         if self._keeper is not None:
             # Its first step makes the loop know it, so that ``shutdown_asyncgens`` (``asyncio.run`` calls it) closes
             # the session of a client that nobody closed. A client that is dropped while its loop runs is closed by
             # the finalizer, which also keeps the session from being collected together with it, and complaining.
             step(self._keeper.__anext__())
-            weakref.finalize(self, _let_go, loop, self.session, self._keeper).atexit = False
+            weakref.finalize(self, _let_go, loop, self.http, self._keeper).atexit = False
 
     # --- deadlines: one timer serves all calls ---
 
-    def enter(self, ticket: Ticket) -> None:
+    def enter(self, call: Call[Any], reporter: Reporter | None) -> CallState:
         """Watch over a call, which the current task runs."""
-        task = asyncio.current_task(self.loop)
-        assert task is not None  # noqa: S101 - a call is awaited
-        ticket.task, ticket.cancelling = task, task.cancelling()
-        ticket.begun = time.monotonic()
-        self.calls.add(ticket)
-        self.figures.calls += 1
-        if ticket.deadline < self._next_deadline:
-            self._arm(ticket.deadline)
-
-    def leave(self, ticket: Ticket, *, done: bool) -> None:
-        """Let a call go, and count what it came to."""
-        self.calls.discard(ticket)
+        task: asyncio.Task[Any] = current_task(self.loop)  # type: ignore[assignment] # a call is awaited
         figures = self.figures
-        if done:
-            figures.succeeded += 1
+        figures.calls += 1
+        state = CallState(call, figures, task, reporter)
+        self.calls.add(state)
+        if call.deadline < self._next_deadline:
+            self._arm(call.deadline)
+        return state
+
+    def leave(self, state: CallState, succeeded: bool) -> None:
+        """Let a call go, and count what it came to."""
+        self.calls.discard(state)
+        if succeeded:
+            self.figures.succeeded += 1
         else:
-            figures.failed += 1
-        figures.attempts += ticket.attempts
-        figures.retries += ticket.retries
-        figures.connections_opened += ticket.opened
-        figures.connections_reused += ticket.reused
-        for price in ticket.prices:
-            figures.spend(price)
+            self.figures.failed += 1
         if self._closing is not None and not self.calls:
             self._wake_closing()
 
@@ -93,54 +88,17 @@ class Home:
         if self._timer is not None:
             self._timer.cancel()
         self._next_deadline = deadline
-        self._timer = self._later(deadline - time.monotonic(), self._expire)
-
-    def _later(self, delay: float, act: Callable[[], None]) -> asyncio.TimerHandle:
-        # A timer must not keep the session of a dropped client.
-        return self.loop.call_later(max(0.0, delay), _if_alive, weakref.WeakMethod(act))
+        self._timer = call_later(self.loop, deadline - time.monotonic(), self._expire)
 
     def _expire(self) -> None:
         now = time.monotonic()
         self._timer, self._next_deadline = None, _NEVER
-        for ticket in self.calls:
-            if ticket.deadline <= now:
-                ticket.end("expired")
-        later = min((ticket.deadline for ticket in self.calls if ticket.deadline > now), default=_NEVER)
+        for state in self.calls:
+            if state.call.deadline <= now:
+                state.end(Reason.EXPIRED)
+        later = min((state.call.deadline for state in self.calls if state.call.deadline > now), default=_NEVER)
         if later < _NEVER:
             self._arm(later)
-
-    def refuse_late(self, closer: Ticket) -> None:
-        """End the calls that wait, but for the one that closed the gate, if their time is up before it opens."""
-        for ticket in self.calls:
-            if not ticket.sending and ticket.deadline < self._gate.opens_at and ticket is not closer:
-                ticket.opens_at = self._gate.opens_at
-                ticket.end("refused")
-
-    # --- gate and pace: one timer lets the waiters start in the order in which they came ---
-
-    async def wait_to_start(self, *, again: bool) -> None:
-        """Wait for the gate and for one's turn; ``again`` takes whose turn the gate has cut off to the front."""
-        waiter = self.loop.create_future()
-        if again:
-            self._starters.appendleft(waiter)
-        else:
-            self._starters.append(waiter)
-        if len(self._starters) == 1:
-            self._let_start()
-        await waiter
-
-    def _let_start(self) -> None:
-        starters = self._starters
-        while starters:
-            now = time.monotonic()
-            delay = max(self._gate.opens_at, self._pace.next_start) - now
-            if delay > 0:
-                self._later(delay, self._let_start)
-                return
-            waiter = starters.popleft()
-            if not waiter.done():
-                self._pace.start(now, len(starters))
-                waiter.set_result(None)
 
     # --- closing ---
 
@@ -163,15 +121,15 @@ class Home:
         try:
             while self.calls and (left := self._close_by - time.monotonic()) > 0:
                 await self._wait(left)
-            for ticket in tuple(self.calls):
-                ticket.end("closed")
+            for state in tuple(self.calls):
+                state.end(Reason.CLOSED)
             if self.calls:
                 await self._wait(_LAST_WORDS)
         finally:
             if self._timer is not None:
                 self._timer.cancel()
             if self._keeper is not None:
-                await self.session.close()
+                await self.http.close()
                 with contextlib.suppress(RuntimeError):  # the loop itself may be ending it at this moment
                     await self._keeper.aclose()
 
@@ -183,10 +141,14 @@ class Home:
         if self._stir is not None and not self._stir.done():
             self._stir.set_result(None)
 
+    def end(self) -> None:
+        """Note that its own session is closed, so that calls need another."""
+        self.over = True
+
     def abandon(self) -> None:
         """Forget the session of a loop that was closed without ending its asynchronous generators."""
         if not self.borrowed:
-            step(self.session.close())
+            step(self.http.close())
 
 
 def _let_go(loop: asyncio.AbstractEventLoop, session: aiohttp.ClientSession, keeper: AsyncGenerator[None]) -> None:
@@ -204,6 +166,11 @@ def _finish(session: aiohttp.ClientSession, keeper: AsyncGenerator[None]) -> Non
         step(keeper.aclose())
 
 
+def call_later(loop: asyncio.AbstractEventLoop, delay: float, act: Callable[[], None]) -> asyncio.TimerHandle:
+    """Call a method later, unless its object is gone: a timer must not keep the session of a dropped client."""
+    return loop.call_later(max(0.0, delay), _if_alive, weakref.WeakMethod(act))
+
+
 def _if_alive(method: weakref.WeakMethod[Callable[[], None]]) -> None:
     alive = method()
     if alive is not None:
@@ -213,14 +180,33 @@ def _if_alive(method: weakref.WeakMethod[Callable[[], None]]) -> None:
 def _new_session(proxy: str | URL | None, context: SSLContext | None) -> aiohttp.ClientSession:
     session = aiohttp.ClientSession(
         connector=make_connector(context),
-        request_class=ReportedRequest,
-        cookie_jar=aiohttp.DummyCookieJar(),
+        request_class=TracedRequest,
+        cookie_jar=_NoCookies(),
         proxy=proxy,
+        timeout=_TIMEOUT,
     )
     # aiohttp would send GET, PUT and DELETE again on a reused connection that broke, unseen by the attempts that we
     # report and by the rules of what may be sent again. Its own test client switches that off the same way.
     session._retry_connection = False
     return session
+
+
+class _NoCookies(aiohttp.DummyCookieJar):
+    """Keeps no cookies, and makes no new object each time to say so."""
+
+    _none: Final[SimpleCookie] = SimpleCookie()
+
+    def filter_cookies(self, request_url: URL) -> SimpleCookie:
+        """Return the cookies for a request."""
+        return self._none
+
+
+def sender_of(session: aiohttp.ClientSession, *, borrowed: bool) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """Return what sends a request by our rules, whatever those of a borrowed session are."""
+    if borrowed:
+        return functools.partial(session.request, raise_for_status=False, timeout=_TIMEOUT)
+    # ``request`` wraps this coroutine for ``async with``, which costs more than it looks: 4 % of a request.
+    return getattr(session, "_request", session.request)
 
 
 def step(awaitable: Awaitable[object]) -> None:
@@ -234,5 +220,5 @@ async def _keep(session: aiohttp.ClientSession, weakly: weakref.ref[Home]) -> As
         yield
     finally:
         if (home := weakly()) is not None:
-            home.over = True
+            home.end()
         await session.close()

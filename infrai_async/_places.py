@@ -18,36 +18,64 @@ class _Waiter:
 
 
 class Places:
-    """``limit`` places, handed straight to whoever has waited longest; loops in several threads share them."""
+    """``limit`` places, handed straight to whoever has waited longest; loops in several threads share them.
+
+    Free places lie in a list, which may be taken from and put back to without a lock. Only who waits, and who hands
+    over to somebody that waits, has the lock. Nothing is missed between the two: who waits looks at the list again
+    after joining the queue, and who gives back looks at the queue after filling the list.
+    """
+
+    __slots__ = ("_closed", "_free", "_lock", "_needed", "_queue", "limit", "waiting")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.taken = 0
-        self.waiting = 0
-        self._queue: deque[_Waiter] = deque()
         self._closed = False
+        self.begin_afresh()
+
+    def begin_afresh(self) -> None:
+        """Have every place free and nobody waiting, as in a forked child."""
+        self.waiting = 0
+        self._free: list[None] = []
+        self._needed = 0  # places that were ever taken at once; the list holds those of them that are free
+        self._queue: deque[_Waiter] = deque()
         self._lock = threading.Lock()
 
-    def take_now(self) -> bool:
-        """Take a place if one is free and nobody is waiting for it."""
+    @property
+    def taken(self) -> int:
+        """How many are taken now."""
+        return self._needed - len(self._free)
+
+    def take_now(self) -> int:
+        """Take a place if one is free and nobody waits; return how many are taken then, 0 without one."""
+        if self._queue or self._closed:
+            return 0
+        try:
+            self._free.pop()
+        except IndexError:
+            if not self._need_another():
+                return 0
+        free = len(self._free)  # read first: what another thread does meanwhile can only make the count too high
+        return self._needed - free
+
+    def _need_another(self) -> bool:
         with self._lock:
-            if self.taken >= self.limit or self.waiting or self._closed:
+            if self._needed == self.limit:
                 return False
-            self.taken += 1
+            self._needed += 1
             return True
 
     async def take(self) -> bool:
         """Wait for a place; false when the pool closes first."""
+        if self.take_now():
+            return True
         loop = asyncio.get_running_loop()
         waiter = _Waiter(loop, loop.create_future())
         with self._lock:
             if self._closed:
                 return False
-            if self.taken < self.limit and not self.waiting:
-                self.taken += 1
-                return True
             self._queue.append(waiter)
             self.waiting += 1
+        self._hand_over()
         try:
             return await waiter.future
         except asyncio.CancelledError:
@@ -64,23 +92,32 @@ class Places:
 
     def release(self) -> None:
         """Give a place back: to the one who has waited longest, if any."""
-        while True:
-            with self._lock:
-                waiter = self._next() if self._queue else None
-                if waiter is None:
-                    self.taken -= 1
-                    return
-            if _tell(waiter, granted=True):
-                return
+        self._free.append(None)
+        if self._queue:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Give what is free to those who wait, in their order."""
+        while (waiter := self._next()) is not None:
+            if not _tell(waiter, granted=True):
+                self._free.append(None)
 
     def _next(self) -> _Waiter | None:
-        while self._queue:
-            waiter = self._queue.popleft()
-            if waiter.queued:
+        """Return who is to have a place that is free, which is taken by that; ``None`` without either."""
+        with self._lock:
+            while self._queue:
+                if not self._queue[0].queued:
+                    self._queue.popleft()  # gave up
+                    continue
+                try:
+                    self._free.pop()
+                except IndexError:  # whoever gives it back looks at the queue then
+                    return None
+                waiter = self._queue.popleft()
                 waiter.queued, waiter.granted = False, True
                 self.waiting -= 1
                 return waiter
-        return None
+            return None
 
     def close(self) -> None:
         """Send everybody away who waits or comes later."""

@@ -5,18 +5,19 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from decimal import Decimal
 from types import TracebackType
-from typing import Final, Self, TypeAlias
+from typing import Any, Final, Self, TypeAlias, TypeVar
 
 import attrs
 
-from infrai_async._answer import Envelope, cost_of, exact, request_id
 from infrai_async._events import AttemptSent, CallFinished, CallStarted, Event, Retrying, Throttled
 from infrai_async._scopes import add_exactly
 from infrai_async.errors import InfraiError
+from infrai_async.models import Metadata
 
+R = TypeVar("R")
 OnEvent: TypeAlias = Callable[[Event], object]
 
 _log: Final = logging.getLogger("infrai_async")
@@ -58,6 +59,11 @@ class Reporter:
     _cost: Decimal | None = attrs.field(init=False, default=None)
     _request_id: str | None = attrs.field(init=False, default=None)
 
+    async def watch(self, running: Coroutine[Any, Any, R]) -> R:
+        """Wait for the call, and say that it has ended, however it does."""
+        with self:
+            return await running
+
     def __enter__(self) -> Self:
         return self
 
@@ -71,11 +77,11 @@ class Reporter:
         self._attempt += 1
         self._tell(AttemptSent, method=method, origin=origin, path=target.partition("?")[0], waited=waited)
 
-    def answered(self, envelope: Envelope) -> None:
-        """Note what an answer says of itself."""
-        if (cost := cost_of(envelope)) is not None:
-            self._cost = add_exactly(self._cost or Decimal(0), exact(cost))
-        self._request_id = request_id(envelope) or self._request_id
+    def answered(self, said: Metadata) -> None:
+        """Note what an answer says of the call."""
+        if said.cost_usd is not None:
+            self._cost = add_exactly(self._cost or Decimal(0), said.cost_usd)
+        self._request_id = said.request_id or self._request_id
 
     def retrying(self, reason: str, seconds: float) -> None:
         """Say that the call pauses before it is sent again."""

@@ -55,7 +55,7 @@ class Request:
     """What goes out, but for the client's own part (origin, credentials, its headers).
 
     ``target`` is the encoded path with its query, and arrives byte for byte. ``again`` says that it repeats one that
-    failed.
+    failed, ``route`` which of the capability's routes it takes.
     """
 
     method: str
@@ -63,6 +63,7 @@ class Request:
     body: bytes | None = attrs.field(default=None, repr=False)
     idempotency_key: str | None = None
     again: bool = attrs.field(default=False, eq=False)
+    route: Route | None = attrs.field(default=None, eq=False, repr=False)
 
 
 def build(
@@ -85,8 +86,6 @@ def build(
     Raises:
         InvalidArgument: an argument is missing or wrong.
     """
-    if not row.mutates and (target := plain_target(route, arguments)) is not None:
-        return Request(row.method, target)
     path: dict[str, str] = {}
     query: list[str] = []
     body: dict[str, JSON] = {}
@@ -115,24 +114,24 @@ def build(
     if query:
         target += "?" + "&".join(query)
     encoded = canonical_body(body) if row.method in ("POST", "PUT", "PATCH") else None
-    return Request(row.method, target, encoded, idempotency_key if row.mutates else None)
+    return Request(row.method, target, encoded, idempotency_key if row.mutates else None, route=route)
 
 
-def plain_target(route: Route, arguments: Mapping[str, object]) -> str | None:
-    """Return the target of a request that only reads, if its arguments stand in it as they are; else ``None``.
+class _Targets(dict["Route", Callable[[Mapping[str, object]], "str | None"]]):
+    """What makes the targets of each route, compiled when it is first asked for."""
 
-    ``build`` finds out what it is then, or what is wrong.
-    """
-    if not route.plain:
-        return None
-    try:
-        target = _TARGETS[route]
-    except KeyError:
-        target = _TARGETS[route] = _compile_target(route)
-    return target(arguments)
+    def __missing__(self, route: Route) -> Callable[[Mapping[str, object]], str | None]:
+        self[route] = made = _compile_target(route) if route.plain else _no_target
+        return made
 
 
-_TARGETS: Final[dict[Route, Callable[[Mapping[str, object]], str | None]]] = {}  # of plain routes, once asked for
+target_of: Final = _Targets()
+"""``target_of[route](arguments)``: the target of a request that only reads, if its arguments stand in it as they are;
+else ``None``, and ``build`` finds out what it is, or what is wrong."""
+
+
+def _no_target(_: Mapping[str, object]) -> None:
+    """Stand in for what makes the targets of a route that is not plain."""
 
 
 def _compile_target(route: Route) -> Callable[[Mapping[str, object]], str | None]:

@@ -98,15 +98,17 @@ class RetryQuota:
     """Stops a storm of retries against a service that is down: each costs, each success earns a little back."""
 
     left: float = _CAPACITY
+    _succeeded: int = 0  # successes that have earned what they do
 
-    def take(self) -> bool:
-        """Pay for one retry; false when nothing is left."""
+    def take(self, succeeded: int) -> bool:
+        """Pay for one retry; false when nothing is left.
+
+        Args:
+            succeeded: how many calls went well so far.
+        """
+        self.left = min(_CAPACITY, self.left + succeeded - self._succeeded)
+        self._succeeded = succeeded
         if self.left < _PRICE_OF_RETRY:
             return False
         self.left -= _PRICE_OF_RETRY
         return True
-
-    def earn(self) -> None:
-        """Note a success."""
-        if self.left < _CAPACITY:
-            self.left += 1.0

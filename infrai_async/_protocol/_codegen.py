@@ -57,21 +57,22 @@ Field: TypeAlias = "attrs.Attribute[Any]"
 Hook: TypeAlias = Callable[[Any, Any], Any]
 
 _MOST_PRICES: Final = 1_000
-_STEPS: Final[Mapping[Any, tuple[str, ...]]] = {
-    str: ("if value.__class__ is not str: raise Unlike",),
-    bool: ("if value is not True and value is not False: raise Unlike",),
-    int: ("if value.__class__ is not int: raise Unlike",),
-    float: ("if value.__class__ is not float and value.__class__ is not int: raise Unlike",),
-    Decimal: (
-        "if value.__class__ is not float and value.__class__ is not int: raise Unlike",
-        "value = prices[value] if value.__class__ is float and value else exact(value)",
-    ),
+_UNLIKE: Final[Mapping[Any, str]] = {
+    str: "value.__class__ is not str",
+    bool: "value is not True and value is not False",
+    int: "value.__class__ is not int",
+    float: "value.__class__ is not float and value.__class__ is not int",
+    Decimal: "value.__class__ is not float and value.__class__ is not int",
+}
+"""When a value is not plainly of a type; a time shows that when it is made."""
+_CONVERSIONS: Final[Mapping[Any, tuple[str, ...]]] = {
+    Decimal: ("value = prices[value] if value.__class__ is float and value else exact(value)",),
     datetime: (
         "value = moment(value)",  # of anything but a text, and of no time, it makes an exception
         "if value.tzinfo is None: raise Unlike",
     ),
-    object: (),
 }
+_READ_INLINE: Final = frozenset({*_UNLIKE, *_CONVERSIONS, object})
 _BOTH: Final = """\
 def one(plain, metadata):
     made = twin()
@@ -152,7 +153,7 @@ def compiled(cls: type[Any], names: tuple[str, ...], hook_of: Callable[[Any], Ho
     scope |= {f"key_{number}": name for number, name in enumerate(names)}
     for field in fields_of(cls):
         base, _ = _split(field.type)
-        if base not in _STEPS:
+        if base not in _READ_INLINE:
             scope |= {f"hook_{field.name}": hook_of(base), f"type_{field.name}": base}
     exec(source, scope)  # noqa: S102 - it holds the names of our own fields, and nothing of a document
     return Compiled(scope["one"], scope["each"])
@@ -183,11 +184,16 @@ def source_of(cls: type[Any], names: tuple[str, ...]) -> str | None:
 def _steps(field: Field, key: str, *, contested: bool) -> list[str]:
     """Return the steps that read a field; where it came under two names, a null leaves it to the other one."""
     base, nullable = _split(field.type)
-    steps = _STEPS.get(base, (f"value = hook_{field.name}(value, type_{field.name})",))
-    may_be_null = (nullable or field.default is not attrs.NOTHING) and not contested
-    if steps and may_be_null:
-        steps = ("if value is not None:", *(f"    {step}" for step in steps))
-    return [f"value = plain[{key}]", *steps, f"made.{field.name} = value"]
+    may_be_null = (nullable or field.default is not attrs.NOTHING) and not contested and base is not object
+    steps = []
+    if base in _UNLIKE:
+        steps.append(f"if {_UNLIKE[base]}{' and value is not None' if may_be_null else ''}: raise Unlike")
+    conversion = _CONVERSIONS.get(base, ())
+    if base not in _READ_INLINE:
+        conversion = (f"value = hook_{field.name}(value, type_{field.name})",)
+    if conversion and may_be_null:
+        conversion = ("if value is not None:", *(f"    {step}" for step in conversion))
+    return [f"value = plain[{key}]", *steps, *conversion, f"made.{field.name} = value"]
 
 
 def _split(annotation: Any) -> tuple[Any, bool]:

@@ -512,7 +512,7 @@ async def test_calls_leave_the_gate_in_the_order_in_which_they_came(
         start(pace, now, waiting)
         turns.append(now)
         if closed_anew and len(turns) == 3:  # by another call's answer, before the one whose turn it is goes on
-            pool._gate.close(now + 0.2, now)
+            pool._admission._gate.close(now + 0.2, now)
 
     def note(event: Event) -> None:
         if isinstance(event, AttemptSent):

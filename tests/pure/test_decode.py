@@ -794,10 +794,10 @@ def test_as_many_fields_are_not_the_same_fields() -> None:
 def test_what_is_read_in_full_leaves_what_comes_next_to_its_function() -> None:
     reader = _ModelReader(Branch)
     reader.read(WHOLE, NO_METADATA)
-    quick = reader._last
+    quick = reader.last
     with pytest.raises(_Mismatch):
         reader.read({"id": "b"}, NO_METADATA)
-    assert reader._last is quick
+    assert reader.last is quick
 
 
 # --- what is compiled ------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from infrai_async import (
     Retrying,
     Throttled,
 )
-from infrai_async._answer import Envelope
+from infrai_async._answer import Envelope, said_of_the_call
 from infrai_async._reporter import Listener
 
 COMMON: dict[str, Any] = {"capability": "db.project.get", "operation": "deploy-42", "attempt": 1, "call": 7}
@@ -140,7 +140,8 @@ def reported(*costs: float | None) -> tuple[CallFinished, list[Event]]:
         reporter.started()
         for number, cost in enumerate(costs):
             reporter.sent("GET", "https://api.infrai.cc", "/v1/things?cursor=private", 0.0)
-            reporter.answered(Envelope(metadata={"cost_usd": cost, "request_id": f"r-{number}"}))
+            envelope = Envelope(metadata={"cost_usd": cost, "request_id": f"r-{number}"})
+            reporter.answered(said_of_the_call(envelope))
     (*_, last) = seen
     assert isinstance(last, CallFinished)
     return last, seen

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,28 @@ import attrs
 import pytest
 
 from infrai_async._answer import Answer, Broken
-from infrai_async._decode import decode, decode_page
-from infrai_async._flow import Call, Closed, Expired, Hold, Learned, Pause, Refused, Renew, Result, run
+from infrai_async._decode import VALUE, decode, decode_page
+from infrai_async._flow import (
+    Call,
+    Closed,
+    Expired,
+    Flow,
+    Hold,
+    Pause,
+    Refused,
+    Renew,
+    Result,
+    RouteMemory,
+    run,
+)
+from infrai_async._protocol.reader import Reader
 from infrai_async._request import Request
 from infrai_async._retry import RetryPolicy
 from infrai_async.capabilities import CAPABILITIES
 from infrai_async.errors import (
     Attempt,
     AuthenticationError,
+    BudgetExceeded,
     ClientClosedError,
     ConflictError,
     ConnectError,
@@ -52,7 +67,7 @@ KINDS = {
 }
 
 
-def plain(_: object, envelope: Any) -> object:
+def plain(_: object, envelope: Any) -> Any:
     return envelope.data
 
 
@@ -68,39 +83,57 @@ def answer(status: int = 200, data: object = None, *, after: object = None, **er
     return Answer(status, headers, json.dumps(document).encode(), started_at=1767323045.0, seconds=0.25, waited=0.5)
 
 
+@attrs.define
+class Asked:
+    """A call, and what its flow is given besides."""
+
+    call: Call[Any]
+    routes: RouteMemory
+    clock: Callable[[], float]
+    chance: Callable[[], float]
+    costs: list[Decimal | None] = attrs.field(factory=list)
+
+    def start(self, decoder: Any) -> Flow[Any]:
+        call = attrs.evolve(self.call, reader=Reader(decoder, lambda *_: None))
+        request = call.request(self.routes.generation)
+        note = lambda said: self.costs.append(said.cost_usd)  # noqa: E731
+        return run(call, request, note, self.routes, clock=self.clock, chance=self.chance)
+
+
 def call(
     row: str = "db.project.get",
     arguments: dict[str, object] | None = None,
     *,
     policy: RetryPolicy = RetryPolicy(max_attempts=3, initial=1.0),  # noqa: B008 - frozen
-    learned: Learned | None = None,
+    learned: RouteMemory | None = None,
     left: Sequence[float] = (1e9,),
     chance: float = 0.5,
     key_in_body: bool = False,
-) -> Call:
+) -> Asked:
     """A call whose time left is read from ``left``, the last of which holds on."""
     remaining = list(left)
     made = Call(
         CAPABILITIES[row],
         {"id": "p"} if arguments is None else arguments,
+        VALUE,
         policy,
-        learned if learned is not None else Learned(),
+        begun=0.0,
         deadline=0.0,
         idempotency_key=KEY,
+        key_in_body=key_in_body,
     )
-    made.clock = lambda: -(remaining.pop(0) if len(remaining) > 1 else remaining[0])
-    made.chance = lambda: chance
-    made.key_in_body = key_in_body
-    return made
+    clock = lambda: -(remaining.pop(0) if len(remaining) > 1 else remaining[0])  # noqa: E731
+    return Asked(made, learned if learned is not None else RouteMemory(), clock, lambda: chance)
 
 
-def drive(made: Call, *results: Result, decoder: Any = plain) -> tuple[list[object], Any]:
+def drive(made: Asked, *results: Result, decoder: Any = plain) -> tuple[list[object], Any]:
     """Send ``results`` one after another; return the steps and what came of it (``...``: it wants more).
 
     A step that has no answer of its own (``Hold``) is answered by ``None`` unasked.
     """
-    flow, steps, waiting = run(made, decoder), [], list(results)
+    steps, waiting = [], list(results)
     try:
+        flow = made.start(decoder)
         step = next(flow)
         while True:
             steps.append(step)
@@ -620,25 +653,25 @@ def test_fields_follow_the_generation() -> None:
     ids=["success", "a missing bucket", "400", "429", "402"],
 )
 def test_the_route_that_answered_is_remembered(second: Answer) -> None:
-    learned = Learned()
+    learned = RouteMemory()
     drive(storage(learned=learned, policy=RetryPolicy.none()), UNROUTED["nothing"], second)
-    assert learned == Learned(generation=1)
+    assert learned == RouteMemory(generation=1)
     assert sent(drive(storage(learned=learned))[0])[0].target == NEW
 
 
 @pytest.mark.parametrize("second", UNROUTED.values(), ids=UNROUTED)
 def test_when_neither_route_is_there_nothing_is_remembered(second: Answer) -> None:
-    learned = Learned()
+    learned = RouteMemory()
     steps, error = drive(storage(learned=learned), UNROUTED["nothing"], second)
     assert kinds(steps) == ["Send", "Send"]
-    assert learned == Learned(generation=0)
+    assert learned == RouteMemory(generation=0)
     assert [attempt.status for attempt in error.attempts] == [404, second.status]
 
 
 def test_a_break_on_the_other_route_is_not_remembered() -> None:
-    learned = Learned()
+    learned = RouteMemory()
     drive(storage(learned=learned, policy=RetryPolicy.none()), UNROUTED["nothing"], SENT)
-    assert learned == Learned(generation=0)
+    assert learned == RouteMemory(generation=0)
 
 
 def test_a_move_without_failure_of_the_other_route_uses_up_no_attempt() -> None:
@@ -655,14 +688,14 @@ def test_a_call_moves_once() -> None:
 
 
 def test_a_service_that_goes_back_to_its_old_routes_is_followed() -> None:
-    learned = Learned(generation=1)
+    learned = RouteMemory(generation=1)
     steps, _ = drive(storage(learned=learned), UNROUTED["nothing"], answer(data={}))
     assert [request.target for request in sent(steps)] == [NEW, OLD]
-    assert learned == Learned(generation=0)
+    assert learned == RouteMemory(generation=0)
 
 
 def test_what_was_learned_changes_nothing_for_rows_of_one_generation() -> None:
-    steps, _ = drive(call(learned=Learned(generation=1)))
+    steps, _ = drive(call(learned=RouteMemory(generation=1)))
     assert sent(steps)[0].target == "/v1/db/project/get/p"
 
 
@@ -704,6 +737,22 @@ def test_whatever_is_not_another_key_ends_the_call(result: Result) -> None:
     assert isinstance(error, AuthenticationError)
 
 
+@pytest.mark.parametrize("result", [Closed(), Refused(3.0), BudgetExceeded("spent")], ids=repr)
+def test_what_failed_before_a_route_was_moved_shows_both_attempts(result: Any) -> None:
+    made = call("storage.bucket.list", {})
+    steps = made.start(plain)
+    next(steps)
+    assert steps.send(answer(401, code="UNAUTHORIZED")) == Renew()
+    steps.send(True)
+    assert isinstance(steps.send(Answer(404, {}, b"")), Request)
+    with pytest.raises(AuthenticationError) as caught:
+        if isinstance(result, InfraiError):
+            steps.throw(result)
+        else:
+            steps.send(result)
+    assert [attempt.status for attempt in caught.value.attempts] == [401, 404]
+
+
 def test_only_what_repeats_a_failure_is_sent_again() -> None:
     steps, _ = drive(call(), answer(401, code="UNAUTHORIZED"), True, answer(500), True, answer(429, after=1))
     assert [step.again for step in sent(steps)] == [False, False, True, True]
@@ -713,4 +762,4 @@ def test_what_answers_say_they_cost_is_noted_whatever_becomes_of_them() -> None:
     costly = b'{"ok": true, "data": {"id": 5}, "metadata": {"cost_usd": 0.1}}'
     made = call()
     drive(made, Answer(503, {}, b'{"ok": false, "metadata": {"cost_usd": 2}}'), True, Answer(200, {}, costly))
-    assert made.prices == (2, 0.1)
+    assert made.costs == [Decimal(2), Decimal("0.1")]

@@ -18,6 +18,8 @@ PURE = [
     "capabilities",
     "models",
     "errors",
+    "_protocol._codegen",
+    "_protocol.reader",
     "_request",
     "_answer",
     "_decode",
@@ -151,6 +153,20 @@ def test_nothing_below_the_client_points_back_to_it() -> None:
 @pytest.mark.parametrize("name", [name for name in sorted(FILES) if not name.startswith(ABOVE)])
 def test_no_module_of_the_client_is_in_a_cycle(name: str) -> None:
     assert name not in reach(name)
+
+
+def depth_of_tries(node: ast.AST) -> int:
+    inner = max((depth_of_tries(child) for child in ast.iter_child_nodes(node)), default=0)
+    return inner + isinstance(node, ast.Try)
+
+
+def test_the_driver_of_calls_can_be_read_at_a_glance() -> None:
+    tree = ast.parse(FILES["infrai_async._pool"].read_text(encoding="utf-8"))
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    assert any(node.name == "run" for node in functions)
+    for node in functions:
+        assert (node.end_lineno or 0) - node.lineno < 40, node.name
+        assert depth_of_tries(node) <= 2, node.name
 
 
 def loaded_after(statement: str) -> set[str]:

@@ -23,8 +23,8 @@ from infrai_async._request import (
     canonical_body,
     check_key,
     check_names,
-    plain_target,
     seconds,
+    target_of,
 )
 from infrai_async.capabilities import CAPABILITIES, Capability, Param, Route
 from infrai_async.errors import InvalidArgument
@@ -941,7 +941,7 @@ def test_a_plain_target_is_the_one_that_is_built_in_full(row: Capability[Any], d
     for route in row.routes:
         arguments = {name: data.draw(LOOSE) for name in row.params if data.draw(st.booleans())}
         expected = in_full(row, route, arguments)
-        assert plain_target(route, arguments) in (None, getattr(expected, "target", None))
+        assert target_of[route](arguments) in (None, getattr(expected, "target", None))
         assert attempt(row, route, arguments) == expected
 
 
@@ -968,22 +968,22 @@ def test_most_of_what_only_reads_has_a_plain_route() -> None:
 def test_an_unreserved_text_goes_the_quick_way(row: Capability[Any], generation: int, text: str) -> None:
     route = row.routes[generation]
     arguments: dict[str, object] = {param.name: text if param.free else 2**64 - 1 for param in route.params}
-    assert plain_target(route, arguments) == build(row, route, arguments).target
+    assert target_of[route](arguments) == build(row, route, arguments).target
     required: dict[str, object] = {param.name: text for param in route.params if param.required}
     absent = dict.fromkeys(row.params) | required
-    assert plain_target(route, required) == plain_target(route, absent) == build(row, route, required).target
+    assert target_of[route](required) == target_of[route](absent) == build(row, route, required).target
 
 
 @pytest.mark.parametrize(
     "value", ["", ".", "..", ".a", "a b", "a/b", "é", "a\n", 5, None, UNSET, Key.CHECKOUT], ids=ascii
 )
 def test_whatever_else_a_path_may_hold_goes_the_long_way(value: object) -> None:
-    assert plain_target(USAGE, {"capability": value}) is None
+    assert target_of[USAGE]({"capability": value}) is None
 
 
 @pytest.mark.parametrize("value", [2**64, -(2**64), True, 5.0, "5", UNSET, Size.SMALL])
 def test_whatever_else_a_number_may_be_goes_the_long_way(value: object) -> None:
-    assert plain_target(USAGE, {"capability": "a", "limit": value}) is None
+    assert target_of[USAGE]({"capability": "a", "limit": value}) is None
 
 
 def test_the_source_of_a_target_is_this() -> None:
@@ -993,6 +993,6 @@ def test_the_source_of_a_target_is_this() -> None:
 def test_nothing_that_a_row_says_is_run() -> None:
     hostile = "x' + str(1/0) + '"
     params = (Param("id", where="path", required=True), Param(hostile, where="query", wire=hostile))
-    assert plain_target(Route(f"/v1/{hostile}/{{id}}", params), {"id": "a", hostile: "b"}) == (
+    assert target_of[Route(f"/v1/{hostile}/{{id}}", params)]({"id": "a", hostile: "b"}) == (
         f"/v1/{hostile}/a?{hostile}=b"
     )

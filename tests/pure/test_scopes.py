@@ -20,10 +20,13 @@ from typing import Any
 import pytest
 
 from infrai_async._answer import Answer, Broken
-from infrai_async._flow import Call, Learned, Pause, Result, run
+from infrai_async._figures import Figures
+from infrai_async._flow import Call, Pause, Result, RouteMemory, run
+from infrai_async._protocol.reader import Reader
 from infrai_async._request import Request, check_key
 from infrai_async._retry import RetryPolicy
 from infrai_async._scopes import Budget, Ordinals, Scoped, Scopes, current_operation, surrounding
+from infrai_async._transport.call_state import CallState
 from infrai_async.capabilities import CAPABILITIES
 from infrai_async.errors import (
     BudgetExceeded,
@@ -496,17 +499,20 @@ def test_threads_get_distinct_numbers() -> None:
 # --- the flow --------------------------------------------------------------------------------------------------------
 
 
+class Task:
+    """As much of a task as a call that nobody cancels needs."""
+
+    def cancelling(self) -> int:
+        return 0
+
+
 def flow(scopes: Scopes) -> Any:
-    call = Call(
-        CAPABILITIES[CREATE],
-        {"name": "shop"},
-        RetryPolicy(),
-        Learned(),
-        deadline=float("inf"),
-        idempotency_key="key",
-    )
-    call.scopes = scopes
-    return run(call, lambda row, envelope: envelope.data)
+    arguments = {"name": "shop"}
+    forever = float("inf")
+    reader: Reader[Any] = Reader(lambda row, envelope: envelope.data, lambda *_: None)
+    call = Call(CAPABILITIES[CREATE], arguments, reader, RetryPolicy(), 0.0, forever, "key", scopes=scopes)
+    state = CallState(call, Figures(), Task())  # type: ignore[arg-type]
+    return run(call, call.request(0), state.note_answer, RouteMemory())
 
 
 def answer(status: int = 200, **metadata: object) -> Answer:

@@ -19,12 +19,12 @@ from infrai_async._throttle import Gate, Pace, RetryQuota
 def spend(quota: RetryQuota, calls: int, faults: float) -> int:
     """Make so many attempts of which a share fails, each failure paying for a retry; count the refused ones."""
     chance = random.Random(1)
-    refused = 0
+    refused = succeeded = 0
     for _ in range(calls):
         if chance.random() < faults:
-            refused += not quota.take()
+            refused += not quota.take(succeeded)
         else:
-            quota.earn()
+            succeeded += 1
     return refused
 
 
@@ -35,15 +35,13 @@ def test_a_few_faults_never_exhaust_the_quota(faults: float) -> None:
 
 def test_faults_that_come_in_a_row_do_not_exhaust_it_either() -> None:
     quota = RetryQuota()
-    for _ in range(1000):
-        assert all(quota.take() for _ in range(30))
-        for _ in range(970):
-            quota.earn()
+    for turn in range(1000):
+        assert all(quota.take(970 * turn) for _ in range(30))
 
 
 def test_a_dead_service_exhausts_the_quota() -> None:
     quota = RetryQuota()
-    assert [quota.take() for _ in range(101)] == [True] * 100 + [False]
+    assert [quota.take(0) for _ in range(101)] == [True] * 100 + [False]
 
 
 @pytest.mark.parametrize("calls", [1_000, 100_000])
@@ -57,24 +55,20 @@ def test_a_service_that_half_works_is_not_stormed() -> None:
 
 def test_what_is_refused_costs_nothing() -> None:
     quota = RetryQuota(left=4.0)
-    assert not quota.take()
+    assert not quota.take(0)
     assert quota.left == 4.0
 
 
 def test_five_successes_earn_a_retry_back() -> None:
     quota = RetryQuota(left=0.0)
-    for _ in range(4):
-        quota.earn()
-    assert not quota.take()
-    quota.earn()
-    assert quota.take()
+    assert not quota.take(4)
+    assert quota.take(5)
 
 
 def test_successes_are_not_hoarded() -> None:
     quota = RetryQuota()
-    for _ in range(10_000):
-        quota.earn()
-    assert quota.left == 500.0
+    assert quota.take(10_000)
+    assert quota.left == 495.0
 
 
 def test_a_gate_is_open_at_first() -> None:

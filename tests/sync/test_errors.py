@@ -22,7 +22,7 @@ from infrai_async import (
     NotFoundError,
     RetryPolicy,
     TransportError,
-    _flow,
+    _pool,
 )
 
 PACKAGE = str(Path(infrai_async.__file__).parent)
@@ -118,7 +118,7 @@ def test_an_error_that_nobody_raised_on_purpose_shows_where_it_arose(monkeypatch
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(_flow, "open_envelope", broken)
+    monkeypatch.setattr(_pool, "_read_quickly", broken)
     with (
         Oracle(lambda _: answer(SMALL)) as oracle,
         Infrai("k", base_url=oracle.url) as client,

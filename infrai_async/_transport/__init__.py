@@ -1,0 +1,1 @@
+"""The only place that does I/O for a call."""

@@ -1,0 +1,153 @@
+"""What holds calls back: places in the pool, the service's pauses, and the rate that it was found to stand."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from infrai_async._flow import Closed, Refused
+from infrai_async._home import call_later
+from infrai_async._throttle import Gate, Pace
+from infrai_async._transport.call_state import Waiting
+
+if TYPE_CHECKING:
+    from infrai_async._home import Home
+    from infrai_async._places import Places
+    from infrai_async._transport.call_state import CallState
+    from infrai_async._transport.sessions import LoopSessions
+
+
+class AdmissionControl:
+    """Lets calls start: as they come, or one after another while the service pushes back.
+
+    Gate and rate are points in time, shared by every loop. Each loop lets its own calls start in the order in which
+    they came, by one timer.
+    """
+
+    def __init__(self, places: Places, sessions: LoopSessions) -> None:
+        self._places = places
+        self._sessions = sessions
+        self._gate = Gate()
+        self._pace = Pace()
+        self._lock = threading.Lock()
+        self._queues: dict[asyncio.AbstractEventLoop, deque[asyncio.Future[None]]] = {}
+
+    @property
+    def held_seconds(self) -> float:
+        """How long the service has kept calls waiting so far."""
+        return max(0.0, self._gate.held_seconds - max(0.0, self._gate.opens_at - time.monotonic()))
+
+    def admit_at_once(self) -> bool:
+        """Take a place if there is nothing to wait for."""
+        if self._pace.limited:
+            return False
+        taken = self._places.take_now()
+        if taken == 1:
+            self._begin()
+        return taken > 0
+
+    async def admit(self, state: CallState) -> Refused | Closed | None:
+        """Wait for a place and for one's turn; ``None`` with the place taken, else why there is none."""
+        if (refused := self._refused(state)) is not None:
+            return refused
+        state.waits(Waiting.PLACE)
+        if not await self._places.take():
+            return Closed()
+        try:
+            refused = await self._turn(state) if self._pace.limited else None
+        except BaseException:
+            self._places.release()
+            raise
+        if refused is not None:
+            self._places.release()
+        elif self._places.taken == 1:
+            self._begin()
+        return refused
+
+    def hold(self, throttled: CallState, seconds: float) -> None:
+        """Let no call start for so long, and end those that wait if their time is up before.
+
+        Args:
+            throttled: the call that the service has answered so; its flow decides whether it waits.
+            seconds: how long.
+        """
+        now = time.monotonic()
+        with self._lock:
+            self._gate.close(now + seconds, now)
+            self._pace.slow_down(now, now + seconds, self._sessions.succeeded(), throttled.sent_at)
+        here = asyncio.get_running_loop()
+        for session in self._sessions.all():
+            if session.loop is here:
+                self._refuse_late(session, throttled)
+            else:
+                with contextlib.suppress(RuntimeError):  # that loop is closed
+                    session.loop.call_soon_threadsafe(self._refuse_late, session, throttled)
+
+    def _begin(self) -> None:
+        """Note that a call starts while no other is under way."""
+        self._pace.begin(time.monotonic(), self._sessions.succeeded())
+
+    # --- whose deadline comes first ---
+
+    def _refused(self, state: CallState) -> Refused | None:
+        now, opens_at = time.monotonic(), self._gate.opens_at
+        return Refused(opens_at - now) if opens_at > now and opens_at > state.call.deadline else None
+
+    def _refuse_late(self, session: Home, throttled: CallState) -> None:
+        opens_at = self._gate.opens_at
+        for state in session.calls:
+            if not state.sending and state.call.deadline < opens_at and state is not throttled:
+                state.refuse(opens_at)
+
+    # --- whose turn it is ---
+
+    async def _turn(self, state: CallState) -> Refused | None:
+        state.waits(Waiting.GATE)
+        again = False
+        while not again or self._gate.opens_at > time.monotonic():  # it may be closed anew just then
+            if (refused := self._refused(state)) is not None:
+                return refused
+            await self._in_line(again=again)
+            again = True
+        return None
+
+    async def _in_line(self, *, again: bool) -> None:
+        """Wait in the loop's queue; ``again`` takes whose turn the gate has cut off to the front."""
+        loop = asyncio.get_running_loop()
+        waiter = loop.create_future()
+        queue = self._queues.get(loop)
+        if queue is None:
+            for gone in [known for known in tuple(self._queues) if known.is_closed()]:
+                self._queues.pop(gone, None)
+            queue = self._queues[loop] = deque()
+        if again:
+            queue.appendleft(waiter)
+        else:
+            queue.append(waiter)
+        if len(queue) == 1:
+            self._let_start()
+        await waiter
+
+    def _let_start(self) -> None:
+        loop = asyncio.get_running_loop()
+        queue = self._queues[loop]
+        while queue:
+            now = time.monotonic()
+            delay = max(self._gate.opens_at, self._pace.next_start) - now
+            if delay > 0:
+                call_later(loop, delay, self._let_start)
+                return
+            waiter = queue.popleft()
+            if not waiter.done():
+                with self._lock:
+                    self._pace.start(now, len(queue))
+                waiter.set_result(None)
+        del self._queues[loop]
+
+    def after_fork(self) -> None:
+        """Begin afresh in a forked child: who waited does so in the parent."""
+        self._queues, self._lock = {}, threading.Lock()
