@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
 import shutil
 import socket
 import ssl
@@ -17,7 +18,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -102,6 +103,7 @@ def _nginx(program: str, directory: Path, certificate: Certificate | None) -> It
     settings.write_text(text)
     command = [program, "-p", str(directory), "-e", str(directory / "error.log"), "-c", str(settings)]
     with ended(subprocess.Popen(command, stderr=subprocess.DEVNULL)) as process:
+        pin(process, 0)
         _await_port(process, http)
         yield _server("nginx", http, https if certificate else None)
 
@@ -130,11 +132,24 @@ def _asyncio(certificate: Certificate | None) -> Iterator[Server]:
     command = [sys.executable, "-m", "benchmarks.server", *([str(certificate.server)] if certificate else [])]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     with ended(process):
+        pin(process, 0)
         assert process.stdout is not None
         ports = json.loads(process.stdout.readline() or b"{}")
         if not ports:
             raise RuntimeError("the server did not start")
         yield _server("asyncio", ports["http"], ports["https"])
+
+
+def pin(process: subprocess.Popen[Any], which: int) -> None:
+    """Keep a process on one processor, where the system can and there are several.
+
+    A contender that shares the server's takes a quarter less CPU time than one beside it, and where each comes to lie
+    depends on the order of their starts.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        processors = sorted(os.sched_getaffinity(0))
+        if len(processors) > 1:
+            os.sched_setaffinity(process.pid, {processors[which]})
 
 
 @contextlib.contextmanager
