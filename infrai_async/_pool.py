@@ -32,7 +32,7 @@ from infrai_async._connect import (
     trace_of_attempt,
 )
 from infrai_async._figures import Stats
-from infrai_async._flow import Call, Closed, Flow, Hold, Pause, Refused, Renew, Result, RouteMemory
+from infrai_async._flow import Call, Closed, Flow, Hold, NoteAnswer, Pause, Refused, Renew, Result, RouteMemory
 from infrai_async._places import Places
 from infrai_async._request import Request
 from infrai_async._throttle import RetryQuota
@@ -127,7 +127,7 @@ class Pool:
                         state.end_attempt(response, body)
                         self._places.release()
                     response = body = None  # an error's traceback has this frame
-                flow = flow or self._begin_flow(state, request)
+                flow = flow or self._begin_flow(call, request, state.note_answer)
                 step = await self._follow(flow, session, state, result)
                 if isinstance(step, _Done):
                     succeeded = True
@@ -141,10 +141,10 @@ class Pool:
         try:
             session = self._sessions.open()
         except ConfigurationError as error:
-            _begun(_flow.run(call, request, _nobody, self._routes)).throw(error)
+            self._begin_flow(call, request, _nobody).throw(error)
             raise
         if session is None:
-            _begun(_flow.run(call, request, _nobody, self._routes)).send(Closed())
+            self._begin_flow(call, request, _nobody).send(Closed())
             raise AssertionError("a flow ends when the client is closed")
         return session
 
@@ -201,8 +201,11 @@ class Pool:
 
     # --- what its flow wants done ---
 
-    def _begin_flow(self, state: CallState, request: Request) -> Flow[Any]:
-        return _begun(_flow.run(state.call, request, state.note_answer, self._routes))
+    def _begin_flow(self, call: Call[T], request: Request, note_answer: NoteAnswer) -> Flow[T]:
+        """Return a flow that waits for what came of the call's first request."""
+        flow = _flow.run(call, request, note_answer, self._routes)
+        next(flow)
+        return flow
 
     async def _follow(
         self, flow: Flow[T], session: Home, state: CallState, result: Result | InfraiError
@@ -270,12 +273,6 @@ class Pool:
         self._places.begin_afresh()
         self._admission.after_fork()
         self._lock = threading.Lock()
-
-
-def _begun(flow: Flow[T]) -> Flow[T]:
-    """Return a flow that waits for what came of its first request."""
-    next(flow)
-    return flow
 
 
 def _nobody(*_: object) -> None:

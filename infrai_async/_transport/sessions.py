@@ -91,7 +91,7 @@ class LoopSessions:
     def succeeded(self) -> int:
         """Return how many calls went well so far."""
         count = self._figures.succeeded
-        for session in self._by_loop.copy().values():
+        for session in self.all():
             count += session.figures.succeeded
         return count
 
