@@ -85,7 +85,7 @@ def seeds_helper(url: str) -> Callable[..., Any]:
 def sdk(url: str, work: str) -> Made:
     """Return the blocking client with its defaults, which all threads share."""
     from infrai_async import Infrai, Page, Project
-    from infrai_async._cursor import Cursor as AsyncCursor
+    from infrai_async._listing.cursor import Cursor as AsyncCursor
     from infrai_async.sync import Cursor
 
     if work != "get" and hasattr(os, "sched_setaffinity"):  # else waking another processor costs more than the items

@@ -207,9 +207,9 @@ def parsed(description: str | None, contenders: Iterable[str], works: Iterable[s
     parser.add_argument("--without-orjson", action="store_true")
     arguments = parser.parse_args()
     if arguments.without_orjson:
-        from infrai_async import _json
+        from infrai_async._protocol import json
 
-        vars(_json)["loads"] = _json.loads_by_standard_library  # as if orjson were not installed
+        vars(json)["loads"] = json.loads_by_standard_library  # as if orjson were not installed
     return arguments
 
 

@@ -26,14 +26,14 @@ from infrai_async._version import __version__
 
 if TYPE_CHECKING:
     from infrai_async._client import AsyncInfrai
-    from infrai_async._cursor import Cursor, Pages
-    from infrai_async._events import AttemptSent, CallFinished, CallStarted, Event, Retrying, Throttled
-    from infrai_async._fan_out import FanOut, fan_out
-    from infrai_async._figures import Stats
-    from infrai_async._inventory import Inventory
-    from infrai_async._request import UNSET, Unset
-    from infrai_async._retry import RetryPolicy
-    from infrai_async._scopes import Budget, Deadline, Operation
+    from infrai_async._listing.cursor import Cursor, Pages
+    from infrai_async._listing.fan_out import FanOut, fan_out
+    from infrai_async._listing.inventory import Inventory
+    from infrai_async._observability.events import AttemptSent, CallFinished, CallStarted, Event, Retrying, Throttled
+    from infrai_async._protocol.request import UNSET, Unset
+    from infrai_async._protocol.retry import RetryPolicy
+    from infrai_async._protocol.scopes import Budget, Deadline, Operation
+    from infrai_async._transport.stats import Stats
     from infrai_async.capabilities import CAPABILITIES, Capability
     from infrai_async.errors import (
         APIError,
@@ -86,22 +86,78 @@ if TYPE_CHECKING:
     )
     from infrai_async.sync import Infrai
 
-# lightest first
-_HOMES = (
-    "errors",
-    "models",
-    "capabilities",
-    "_request",
-    "_retry",
-    "_cursor",
-    "_scopes",
-    "_figures",
-    "_client",
-    "_fan_out",
-    "_inventory",
-    "_events",
-    "sync",
-)
+_MODULE_OF = {
+    "CAPABILITIES": "capabilities",
+    "UNSET": "_protocol.request",
+    "APIError": "errors",
+    "Ack": "models",
+    "Activation": "models",
+    "AsyncInfrai": "_client",
+    "Attempt": "errors",
+    "AttemptSent": "_observability.events",
+    "AuthenticationError": "errors",
+    "BadRequestError": "errors",
+    "Balance": "models",
+    "Branch": "models",
+    "Bucket": "models",
+    "Budget": "_protocol.scopes",
+    "BudgetExceeded": "errors",
+    "CacheStats": "models",
+    "CallFinished": "_observability.events",
+    "CallStarted": "_observability.events",
+    "Capability": "capabilities",
+    "CapabilityInfo": "models",
+    "ClientClosedError": "errors",
+    "ConfigurationError": "errors",
+    "ConflictError": "errors",
+    "ConnectError": "errors",
+    "Cursor": "_listing.cursor",
+    "Deadline": "_protocol.scopes",
+    "DecodeError": "errors",
+    "DiscoveryIndex": "models",
+    "Distribution": "models",
+    "Event": "_observability.events",
+    "FanOut": "_listing.fan_out",
+    "Flag": "models",
+    "FlagRule": "models",
+    "FlagState": "models",
+    "FlagValue": "models",
+    "FlagValues": "models",
+    "Infrai": "sync",
+    "InfraiError": "errors",
+    "InsufficientCreditError": "errors",
+    "InvalidArgument": "errors",
+    "Inventory": "_listing.inventory",
+    "Metadata": "models",
+    "Model": "models",
+    "NotFoundError": "errors",
+    "Operation": "_protocol.scopes",
+    "Page": "models",
+    "Pages": "_listing.cursor",
+    "PaginationError": "errors",
+    "PermissionDeniedError": "errors",
+    "PresignedUrl": "models",
+    "Project": "models",
+    "ProjectInventory": "models",
+    "PurgeResult": "models",
+    "RateLimitError": "errors",
+    "RetryPolicy": "_protocol.retry",
+    "Retrying": "_observability.events",
+    "RolloutConfig": "models",
+    "ServerError": "errors",
+    "Snapshot": "models",
+    "Stats": "_transport.stats",
+    "Throttled": "_observability.events",
+    "TimeoutError": "errors",
+    "TopupRecord": "models",
+    "TransportError": "errors",
+    "Unset": "_protocol.request",
+    "Variant": "models",
+    "fan_out": "_listing.fan_out",
+}
+"""The module that defines each public name."""
+_MODULES = frozenset({"capabilities", "errors", "models", "sync"})
+"""The public modules, which are attributes before anybody imports them."""
 
 __all__ = [
     "CAPABILITIES",
@@ -176,14 +232,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name in _HOMES:
+    if name in _MODULE_OF:
+        globals()[name] = value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+        return value
+    if name in _MODULES:
         return import_module(f"{__name__}.{name}")
-    if name in __all__:
-        for home in _HOMES:
-            module = import_module(f"{__name__}.{home}")
-            if hasattr(module, name):
-                globals()[name] = value = getattr(module, name)
-                return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

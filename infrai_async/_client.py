@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Final, Self
 import aiohttp
 from yarl import URL
 
-from infrai_async._config import Secret
-from infrai_async._config import base_url as resolve_base_url
-from infrai_async._core import Core, Options
-from infrai_async._figures import Stats
-from infrai_async._pool import Pool, PoolSettings
-from infrai_async._request import UNSET, Unset, check_names, seconds
-from infrai_async._retry import RetryPolicy
-from infrai_async._scopes import Scoped
+from infrai_async._dispatch import Core, Options
+from infrai_async._protocol.config import Secret
+from infrai_async._protocol.config import base_url as resolve_base_url
+from infrai_async._protocol.request import UNSET, Unset, check_names, seconds
+from infrai_async._protocol.retry import RetryPolicy
+from infrai_async._protocol.scopes import Scoped
 from infrai_async._transport.headers import HeaderSet
 from infrai_async._transport.keys import KeySource
+from infrai_async._transport.pool import Pool, PoolSettings
+from infrai_async._transport.stats import Stats
 from infrai_async._version import __version__
 from infrai_async.capabilities import CAPABILITIES
 from infrai_async.errors import ConfigurationError, InvalidArgument
@@ -40,7 +40,7 @@ from infrai_async.resources._flags import Flags
 from infrai_async.resources._storage import Storage
 
 if TYPE_CHECKING:
-    from infrai_async._reporter import Listener, OnEvent
+    from infrai_async._observability.reporter import Listener, OnEvent
 
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
 _FRAMING: Final = frozenset({"connection", "content-length", "host", "transfer-encoding", "upgrade"})
@@ -296,7 +296,9 @@ def _listener(on_event: OnEvent | None) -> Listener | None:
         return None
     if not callable(on_event) or any(map(inspect.iscoroutinefunction, (on_event, type(on_event).__call__))):
         raise InvalidArgument("on_event must be a plain function of one event, not an asynchronous one")
-    from infrai_async._reporter import Listener  # only where somebody listens, for its classes take time to build
+    from infrai_async._observability.reporter import (
+        Listener,  # only where somebody listens, for its classes take time to build
+    )
 
     return Listener(on_event)
 

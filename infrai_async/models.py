@@ -80,7 +80,7 @@ class Metadata:
     extra: Mapping[str, JSON] = attrs.field(factory=dict, repr=False, hash=False)
 
     def _repr_html_(self) -> str:
-        from infrai_async._html import record  # here and below: for notebooks alone
+        from infrai_async._display.html import record  # here and below: for notebooks alone
 
         return record(self)
 
@@ -120,7 +120,7 @@ class Model:
         return plain
 
     def _repr_html_(self) -> str:
-        from infrai_async._html import record
+        from infrai_async._display.html import record
 
         return record(self, footer=_call(self.metadata))
 
@@ -140,7 +140,7 @@ class Page(Generic[T_co]):
         return len(self.items)
 
     def _repr_html_(self) -> str:
-        from infrai_async._html import table
+        from infrai_async._display.html import table
 
         footer = {"next_cursor": self.next_cursor, **_call(self.metadata)}
         return table(self.items, empty="an empty page", footer=footer)
@@ -221,7 +221,7 @@ class ProjectInventory:
         }
 
     def _repr_html_(self) -> str:
-        from infrai_async._html import record
+        from infrai_async._display.html import record
 
         has = {"branches": len(self.branches), "snapshots": len(self.snapshots)}
         return record(self.project, footer={**has, **_call(self.project.metadata)})
@@ -431,7 +431,7 @@ class FlagValues(Model, Mapping[str, JSON]):
         return dict(self.values_by_key)
 
     def _repr_html_(self) -> str:
-        from infrai_async._html import mapping
+        from infrai_async._display.html import mapping
 
         return mapping(self, empty="no flags", footer=_call(self.metadata))
 
@@ -489,7 +489,7 @@ class DiscoveryIndex(Model):
     generated_at: datetime | None = None
 
     def _repr_html_(self) -> str:
-        from infrai_async._html import table
+        from infrai_async._display.html import table
 
         footer = {"version": self.version, "generated_at": self.generated_at, **_call(self.metadata)}
         return table(self.capabilities, empty="no capabilities", footer=footer)

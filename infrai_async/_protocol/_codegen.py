@@ -51,7 +51,7 @@ from typing import Any, Final, NamedTuple, TypeAlias, Union, get_args, get_origi
 
 import attrs
 
-from infrai_async._answer import exact
+from infrai_async._protocol.response import exact
 
 Field: TypeAlias = "attrs.Attribute[Any]"
 Hook: TypeAlias = Callable[[Any, Any], Any]

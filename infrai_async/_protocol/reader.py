@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import attrs
 
 if TYPE_CHECKING:
-    from infrai_async._answer import Envelope
+    from infrai_async._protocol.response import Envelope
     from infrai_async.capabilities import Capability
 
 T_co = TypeVar("T_co", covariant=True)

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 
-from infrai_async._answer import Answer, Broken
-from infrai_async._config import Secret
-from infrai_async._connect import ConnectionTrace
-from infrai_async._figures import Figures
-from infrai_async._flow import Call, Closed, Expired, Refused
+from infrai_async._protocol.config import Secret
+from infrai_async._protocol.flow import Call, Closed, Expired, Refused
+from infrai_async._protocol.response import Answer, Broken
+from infrai_async._transport.connector import ConnectionTrace
 from infrai_async._transport.headers import HeaderTemplate
+from infrai_async._transport.stats import Figures
 from infrai_async.errors import TimeoutError, TransportError
 
 if TYPE_CHECKING:
-    from infrai_async._reporter import Reporter
+    from infrai_async._observability.reporter import Reporter
     from infrai_async.models import Metadata
 
 

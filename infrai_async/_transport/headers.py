@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 from aiohttp import hdrs
 from multidict import CIMultiDict, istr
 
-from infrai_async._config import Secret
+from infrai_async._protocol.config import Secret
 
 _SHORTEST_SECRET: Final = 8
 _IDEMPOTENCY_KEY: Final = istr("Idempotency-Key")

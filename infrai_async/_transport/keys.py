@@ -8,7 +8,7 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
-from infrai_async._config import Secret, check_api_key, credentials_file, find_api_key
+from infrai_async._protocol.config import Secret, check_api_key, credentials_file, find_api_key
 from infrai_async.errors import ConfigurationError
 
 KeySource: TypeAlias = str | Callable[[], str | Awaitable[str]] | None

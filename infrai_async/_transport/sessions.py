@@ -14,8 +14,8 @@ from typing import Final
 import aiohttp
 from yarl import URL
 
-from infrai_async._figures import Figures
-from infrai_async._home import Home
+from infrai_async._transport.loop_session import Home
+from infrai_async._transport.stats import Figures
 from infrai_async.errors import ConfigurationError
 
 _ELSEWHERE: Final = 2.0  # seconds beyond the grace for another loop to close its part

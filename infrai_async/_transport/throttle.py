@@ -9,15 +9,15 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from infrai_async._flow import Closed, Refused
-from infrai_async._home import call_later
-from infrai_async._throttle import Gate, Pace
+from infrai_async._protocol.flow import Closed, Refused
+from infrai_async._protocol.rate import Gate, Pace
 from infrai_async._transport.call_state import Waiting
+from infrai_async._transport.loop_session import call_later
 
 if TYPE_CHECKING:
-    from infrai_async._home import Home
-    from infrai_async._places import Places
     from infrai_async._transport.call_state import CallState
+    from infrai_async._transport.limiter import Places
+    from infrai_async._transport.loop_session import Home
     from infrai_async._transport.sessions import LoopSessions
 
 

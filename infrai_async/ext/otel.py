@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from infrai_async._events import AttemptSent, CallFinished, CallStarted, Event, Retrying, Throttled
+from infrai_async._observability.events import AttemptSent, CallFinished, CallStarted, Event, Retrying, Throttled
 from infrai_async._version import __version__
 
 try:

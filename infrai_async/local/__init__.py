@@ -26,7 +26,7 @@ from __future__ import annotations
 
 try:
     from infrai_async.local._gateway import LocalGateway
-    from infrai_async.local._lock import DirectoryInUse
+    from infrai_async.local._locks import DirectoryInUse
 except ModuleNotFoundError as _error:
     raise ModuleNotFoundError(
         f"the local gateway needs {_error.name}: pip install 'infrai-async[local]', or '.[local]' in a checkout",

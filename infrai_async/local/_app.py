@@ -18,12 +18,12 @@ from typing import Final, TypeAlias
 from aiohttp import HttpVersion11, web
 
 from infrai_async.capabilities import CAPABILITIES
-from infrai_async.local import _cdn, _db, _discovery, _flags, _storage, _wallet
-from infrai_async.local._auth import Keys
-from infrai_async.local._envelope import Metadata, encode, failure, headers_of, success
-from infrai_async.local._execute import Executor
-from infrai_async.local._hosts import HostGuard, is_edge
-from infrai_async.local._parse import (
+from infrai_async.local._errors import Refusal, invalid
+from infrai_async.local.faults.injector import Trouble, befall, deliver
+from infrai_async.local.http.call_log import ACCOUNT, CAPABILITY
+from infrai_async.local.http.envelope import Metadata, encode, failure, headers_of, success
+from infrai_async.local.http.host_guard import HostGuard, is_edge
+from infrai_async.local.http.params import (
     decompress,
     parse_body,
     parse_idempotency_key,
@@ -31,13 +31,13 @@ from infrai_async.local._parse import (
     parse_query,
     unknown_fields,
 )
-from infrai_async.local._recent import ACCOUNT, CAPABILITY
-from infrai_async.local._refusal import Refusal, invalid
-from infrai_async.local._routes import Match, Router
-from infrai_async.local._service import Call, Parts
-from infrai_async.local._trouble import Trouble, befall, deliver
+from infrai_async.local.http.router import Match, Router
+from infrai_async.local.services import account, cdn, db, discovery, flags, storage
+from infrai_async.local.services.auth import Keys
+from infrai_async.local.services.base import Call, Parts
+from infrai_async.local.services.executor import Executor
 
-SERVING: Final = (_cdn, _db, _discovery, _flags, _storage, _wallet)
+SERVING: Final = (cdn, db, discovery, flags, storage, account)
 """The modules whose import registers the services."""
 Door: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 _logger = logging.getLogger(__name__)

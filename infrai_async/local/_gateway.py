@@ -15,33 +15,33 @@ from typing import Final, Literal, Self
 
 from aiohttp import web
 
-from infrai_async.local import _page
 from infrai_async.local._app import Door, Gateway
-from infrai_async.local._auth import Keys
-from infrai_async.local._blobs import Blobs
-from infrai_async.local._checkout import Checkout
-from infrai_async.local._closing import to_the_end
-from infrai_async.local._controls import Controls
-from infrai_async.local._edge import Edge
-from infrai_async.local._envelope import NANO
-from infrai_async.local._execute import Executor
-from infrai_async.local._faults import Faults
-from infrai_async.local._homes import PREFIX, private, remove
-from infrai_async.local._hosts import HostGuard
-from infrai_async.local._janitor import Janitor
-from infrai_async.local._keeper import Keeper
-from infrai_async.local._keyring import FIRST_ACCOUNT, Keyring
-from infrai_async.local._lock import Lock
-from infrai_async.local._objects import Objects
-from infrai_async.local._postgres import Postgres, Shared
-from infrai_async.local._presence import Presence
-from infrai_async.local._s3 import S3
-from infrai_async.local._server import Server
-from infrai_async.local._service import Parts, iso
-from infrai_async.local._shared import SharedStore, settle_in
-from infrai_async.local._store import Store
-from infrai_async.local._trouble import Trouble
-from infrai_async.local._wallet import FULL, open_account
+from infrai_async.local._locks import Lock
+from infrai_async.local.edge.endpoint import Edge
+from infrai_async.local.faults.control_api import Controls
+from infrai_async.local.faults.faults import Faults
+from infrai_async.local.faults.injector import Trouble
+from infrai_async.local.http.envelope import NANO
+from infrai_async.local.http.host_guard import HostGuard
+from infrai_async.local.http.server import Server
+from infrai_async.local.lifecycle.heartbeat import Presence
+from infrai_async.local.lifecycle.janitor import Janitor
+from infrai_async.local.lifecycle.shielded import to_the_end
+from infrai_async.local.lifecycle.supervisor import Keeper
+from infrai_async.local.objects.blobs import Blobs
+from infrai_async.local.objects.s3 import S3
+from infrai_async.local.objects_endpoint import Objects
+from infrai_async.local.pages import dashboard
+from infrai_async.local.pages.checkout import Checkout
+from infrai_async.local.postgres.data_dirs import PREFIX, private, remove
+from infrai_async.local.postgres.databases import Postgres, Shared
+from infrai_async.local.services.account import FULL, open_account
+from infrai_async.local.services.auth import Keys
+from infrai_async.local.services.base import Parts, iso
+from infrai_async.local.services.executor import Executor
+from infrai_async.local.state.keyring import FIRST_ACCOUNT, Keyring
+from infrai_async.local.state.postgres_store import SharedStore, settle_in
+from infrai_async.local.state.store import Store
 
 _GRACE: Final = 5.0
 """Seconds that requests under way, and then drops of databases, get when the gateway closes."""
@@ -222,7 +222,7 @@ class LocalGateway:
         undo.push_async_callback(edge.aclose)
         edge.start()
         doors: dict[str, Door] = {
-            "": partial(_page.answer, parts),
+            "": partial(dashboard.answer, parts),
             "objects": objects,
             "edge": edge.answer,
             "checkout": Checkout(parts).answer,

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import cached_property
 
-from infrai_async._core import Resource
-from infrai_async._cursor import Cursor
+from infrai_async._dispatch import Resource
+from infrai_async._listing.cursor import Cursor
 from infrai_async.capabilities import (
     CACHE_PURGE,
     CACHE_STATS,

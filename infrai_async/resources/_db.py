@@ -8,11 +8,11 @@ from collections.abc import Coroutine
 from functools import cached_property
 from typing import Any, Literal, TypeVar
 
-from infrai_async._core import Resource
-from infrai_async._cursor import Cursor
-from infrai_async._fan_out import OnError
-from infrai_async._inventory import Inventory
-from infrai_async._progress import Progress
+from infrai_async._dispatch import Resource
+from infrai_async._display.progress import Progress
+from infrai_async._listing.cursor import Cursor
+from infrai_async._listing.fan_out import OnError
+from infrai_async._listing.inventory import Inventory
 from infrai_async.capabilities import (
     BRANCH_CREATE,
     BRANCH_DELETE,

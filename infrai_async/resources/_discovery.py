@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from infrai_async._core import Resource
+from infrai_async._dispatch import Resource
 from infrai_async.capabilities import DISCOVERY_GET, DISCOVERY_LIST
 from infrai_async.models import CapabilityInfo, DiscoveryIndex
 

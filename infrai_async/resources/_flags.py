@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from infrai_async._core import Resource
-from infrai_async._cursor import Cursor
-from infrai_async._request import UNSET, Unset
+from infrai_async._dispatch import Resource
+from infrai_async._listing.cursor import Cursor
+from infrai_async._protocol.request import UNSET, Unset
 from infrai_async.capabilities import (
     FLAG_DELETE,
     FLAG_GET,

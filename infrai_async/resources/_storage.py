@@ -6,8 +6,8 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Literal
 
-from infrai_async._core import Resource
-from infrai_async._cursor import Cursor
+from infrai_async._dispatch import Resource
+from infrai_async._listing.cursor import Cursor
 from infrai_async.capabilities import BUCKET_CREATE, BUCKET_LIST, OBJECT_DELETE, OBJECT_PRESIGN
 from infrai_async.models import Ack, Bucket, PresignedUrl
 

@@ -12,22 +12,22 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from yarl import URL
 
 from infrai_async._client import AsyncInfrai, grace_seconds
-from infrai_async._config import Secret
-from infrai_async._fan_out import OnError
-from infrai_async._figures import Stats
-from infrai_async._pool import Pool
-from infrai_async._progress import Progress
-from infrai_async._request import UNSET, Unset
-from infrai_async._retry import RetryPolicy
-from infrai_async._scopes import Scoped
+from infrai_async._display.progress import Progress
+from infrai_async._listing.fan_out import OnError
+from infrai_async._protocol.config import Secret
+from infrai_async._protocol.request import UNSET, Unset
+from infrai_async._protocol.retry import RetryPolicy
+from infrai_async._protocol.scopes import Scoped
 from infrai_async._transport.keys import KeySource
+from infrai_async._transport.pool import Pool
+from infrai_async._transport.stats import Stats
 from infrai_async.sync._facade import Facade, blocking
 from infrai_async.sync._many import FanOut, fan_out
 from infrai_async.sync._resources import Account, Cdn, Db, Discovery, Flags, Storage
 from infrai_async.sync._runner import Runner
 
 if TYPE_CHECKING:
-    from infrai_async._reporter import OnEvent
+    from infrai_async._observability.reporter import OnEvent
 
 P = TypeVar("P")
 C = TypeVar("C")

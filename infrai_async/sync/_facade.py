@@ -9,9 +9,9 @@ from functools import partial, update_wrapper
 from itertools import chain
 from typing import Any, Concatenate, Generic, ParamSpec, TypeAlias, TypeVar, cast, get_args, get_type_hints
 
-from infrai_async import _cursor
-from infrai_async._cursor import Items, check_max_items
-from infrai_async._progress import Progress, reporting
+from infrai_async._display.progress import Progress, reporting
+from infrai_async._listing import cursor
+from infrai_async._listing.cursor import Items, check_max_items
 from infrai_async.models import JSON, Model, Page
 from infrai_async.sync._runner import Runner
 
@@ -43,7 +43,7 @@ def blocking(
 
 
 def paged(
-    method: Callable[Concatenate[A, P], _cursor.Cursor[T]],
+    method: Callable[Concatenate[A, P], cursor.Cursor[T]],
 ) -> Callable[[Stub], Callable[Concatenate[Facade[A], P], Cursor[T]]]:
     """Declare the blocking equivalent of a listing: the same, but for the cursor, which is a blocking one."""
 
@@ -71,7 +71,7 @@ def declared(stub: Stub, call: Callable[P, R], method: Callable[..., object]) ->
     return call
 
 
-class Cursor(Facade[_cursor.Cursor[T]], Generic[T]):
+class Cursor(Facade[cursor.Cursor[T]], Generic[T]):
     """Every item of a listing, fetched page by page while it is read; each page is one way into the event loop.
 
     A cursor is read once, as a file is: ``for``, ``next``, ``pages()``, ``page()`` and ``collect()`` all go on from
@@ -109,7 +109,7 @@ class Cursor(Facade[_cursor.Cursor[T]], Generic[T]):
             self._runner.run(twin._load)
             yield twin._items
 
-    @blocking(_cursor.Cursor[T].page)
+    @blocking(cursor.Cursor[T].page)
     def page(self) -> None: ...
 
     def pages(self) -> Iterator[Page[T]]:

@@ -7,9 +7,10 @@ from itertools import chain
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeAlias, TypeVar
 
-from infrai_async import _fan_out, _inventory
-from infrai_async._fan_out import OnError
-from infrai_async._progress import Progress, Reporter
+from infrai_async._display.progress import Progress, Reporter
+from infrai_async._listing import fan_out as _fan_out
+from infrai_async._listing import inventory as _inventory
+from infrai_async._listing.fan_out import OnError
 from infrai_async.models import ProjectInventory
 from infrai_async.sync._facade import Cursor, Facade, Stub, declared, returning
 from infrai_async.sync._runner import Runner

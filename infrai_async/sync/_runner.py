@@ -27,8 +27,8 @@ import anyio
 import anyio._backends._asyncio
 from anyio.from_thread import BlockingPortal
 
-import infrai_async._decode  # noqa: F401 - as anyio above
-from infrai_async._home import step
+import infrai_async._protocol.decode  # noqa: F401 - as anyio above
+from infrai_async._transport.loop_session import step
 from infrai_async.errors import ClientClosedError, ConfigurationError, InfraiError, TransportError
 
 R = TypeVar("R")

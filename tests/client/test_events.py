@@ -435,6 +435,13 @@ def test_a_client_without_a_listener_does_not_even_load_what_tells_it() -> None:
         "asyncio.run(main())\n"
     )
     with Oracle(in_turn(GOOD)) as oracle:
-        command = [sys.executable, "-c", code, oracle.url, "infrai_async._reporter", "infrai_async._events"]
+        command = [
+            sys.executable,
+            "-c",
+            code,
+            oracle.url,
+            "infrai_async._observability.reporter",
+            "infrai_async._observability.events",
+        ]
         run = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (run.stdout, run.stderr) == ("p1 False False\n", "")

@@ -27,7 +27,7 @@ from infrai_async import (
     Project,
     ProjectInventory,
 )
-from infrai_async._checkpoint import Checkpoint
+from infrai_async._listing.checkpoint import Checkpoint
 
 pytestmark = pytest.mark.anyio
 
@@ -267,7 +267,7 @@ def begun_from(checkpoint: Checkpoint, cursor: str | None) -> Iterator[set[str]]
 async def test_whatever_the_file_was_when_it_was_killed_nothing_is_missed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stale: int, seed: int
 ) -> None:
-    monkeypatch.setattr("infrai_async._checkpoint._STALE", stale)
+    monkeypatch.setattr("infrai_async._listing.checkpoint._STALE", stale)
     chance = random.Random(seed)
     path, other = tmp_path / "checkpoint", tmp_path / "killed"
     checkpoint = Checkpoint(path)

@@ -34,7 +34,7 @@ from infrai_async import (
     TimeoutError,
     TransportError,
 )
-from infrai_async._throttle import Pace
+from infrai_async._protocol.rate import Pace
 
 pytestmark = pytest.mark.anyio
 QUICK = RetryPolicy(initial=0.001, maximum=0.002)
@@ -294,7 +294,7 @@ async def test_a_fixed_key_that_is_refused_is_an_error_at_once() -> None:
 
 
 async def test_an_answer_without_end_is_given_up_and_not_fetched_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("infrai_async._pool.LARGEST_ANSWER", 100_000)
+    monkeypatch.setattr("infrai_async._transport.pool.LARGEST_ANSWER", 100_000)
     with Oracle(in_turn(Reply(body=b" " * 300_000 + b"{}"), answer(SMALL))) as oracle:
         async with client_of(oracle) as client:
             with pytest.raises(DecodeError, match="larger than"):

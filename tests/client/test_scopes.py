@@ -27,7 +27,7 @@ from infrai_async import (
     TimeoutError,
     TransportError,
 )
-from infrai_async._scopes import current_operation
+from infrai_async._protocol.scopes import current_operation
 
 pytestmark = pytest.mark.anyio
 QUICK = RetryPolicy(initial=0.001, maximum=0.002)

@@ -13,15 +13,16 @@ import aiohttp
 import pytest
 from support.oracle import SMALL, Oracle, Reply, Seen, answer, in_turn, refuse
 
-from infrai_async import APIError, AsyncInfrai, InfraiError, NotFoundError, RetryPolicy, TransportError, _flow
-from infrai_async._connect import ConnectionTrace, TracedRequest
-from infrai_async._figures import Figures
-from infrai_async._flow import Call
-from infrai_async._home import sender_of
-from infrai_async._places import Places
-from infrai_async._request import Request
+from infrai_async import APIError, AsyncInfrai, InfraiError, NotFoundError, RetryPolicy, TransportError
+from infrai_async._protocol import flow
+from infrai_async._protocol.flow import Call
+from infrai_async._protocol.request import Request
 from infrai_async._transport.call_state import CallState
+from infrai_async._transport.connector import ConnectionTrace, TracedRequest
 from infrai_async._transport.headers import HeaderSet, HeaderTemplate
+from infrai_async._transport.limiter import Places
+from infrai_async._transport.loop_session import sender_of
+from infrai_async._transport.stats import Figures
 from infrai_async.capabilities import CAPABILITIES, Capability, Route
 
 pytestmark = pytest.mark.anyio
@@ -40,13 +41,13 @@ def as_sent(seen: Seen) -> Mapping[str, str]:
 def flows(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The capabilities of the calls for which a flow was made."""
     made: list[str] = []
-    run = _flow.run
+    run = flow.run
 
     def noted(call: Call[Any], *rest: Any) -> Any:
         made.append(call.capability.id)
         return run(call, *rest)
 
-    monkeypatch.setattr(_flow, "run", noted)
+    monkeypatch.setattr(flow, "run", noted)
     return made
 
 

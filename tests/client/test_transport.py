@@ -14,7 +14,7 @@ from support.oracle import SMALL, Oracle, Reply, answer
 from yarl import URL
 
 from infrai_async import AsyncInfrai, ConnectError, RetryPolicy, TransportError
-from infrai_async._connect import as_transport_error
+from infrai_async._transport.connector import as_transport_error
 
 pytestmark = pytest.mark.anyio
 REQUEST = aiohttp.RequestInfo(

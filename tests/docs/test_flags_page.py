@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 from anyio.from_thread import start_blocking_portal
 
-from infrai_async.local import LocalGateway, _evaluation, _rollout, _rules
-from infrai_async.local._operators import ALIASES, OPERATORS
+from infrai_async.local import LocalGateway
+from infrai_async.local.targeting import evaluation, rules
+from infrai_async.local.targeting import rollout as sticky
+from infrai_async.local.targeting.operators import ALIASES, OPERATORS
 
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "flags.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", PAGE, re.DOTALL)
@@ -54,8 +56,8 @@ def test_the_pages_formula_is_the_gateways() -> None:
             unit = f"user-{number}"
             inside = published["is_inside"](rollout["percentage"], rollout["salt"], unit)  # type: ignore[operator]
             drawn = published["variant"](rollout["salt"], unit, weights)  # type: ignore[operator]
-            assert inside == _rollout.is_inside(rollout, {"user_id": unit})
-            assert str(drawn) == _rollout.name_of(_rollout.pick(rollout, {"user_id": unit}))
+            assert inside == sticky.is_inside(rollout, {"user_id": unit})
+            assert str(drawn) == sticky.name_of(sticky.pick(rollout, {"user_id": unit}))
 
 
 def test_the_page_lists_the_operators_that_there_are() -> None:
@@ -71,7 +73,7 @@ def _listed(name: str) -> int:
 
 
 def test_the_page_names_every_reason_and_limit() -> None:
-    source = Path(str(_evaluation.__file__)).read_text(encoding="utf-8")
+    source = Path(str(evaluation.__file__)).read_text(encoding="utf-8")
     reasons = set(re.findall(r'"(archived|disabled|rule_match|\w+_rollout|enabled)"\)', source))
     assert len(reasons) == 6
     assert reasons == {line.split("|")[3].strip(" `") for line in PAGE.splitlines() if line.count("|") == 5} - {
@@ -79,7 +81,7 @@ def test_the_page_names_every_reason_and_limit() -> None:
         "---",
     }
     limits = (
-        f"{_rules._MOST} conditions and {_rules._MOST_PATTERNS} patterns",
-        f"nested {_rules._DEEPEST} deep, and {_rollout._MOST_VARIANTS} variants",
+        f"{rules._MOST} conditions and {rules._MOST_PATTERNS} patterns",
+        f"nested {rules._DEEPEST} deep, and {sticky._MOST_VARIANTS} variants",
     )
     assert [limit for limit in limits if limit not in PAGE] == []

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from infrai_async.local import _shelf
-from infrai_async.local._body import IN_MEMORY, Body, Broken
-from infrai_async.local._caching import answer
-from infrai_async.local._shelf import Entry, Shelf
+from infrai_async.local.edge import cache
+from infrai_async.local.edge.cache import Entry, Shelf
+from infrai_async.local.edge.policy import answer
+from infrai_async.local.edge.spool import IN_MEMORY, Body, Broken
 
 pytestmark = pytest.mark.anyio
 NOBODY: CIMultiDict[str] = CIMultiDict()
@@ -103,7 +103,7 @@ def entry(size: int, headers: Any = (), request: Any = ()) -> Entry:
 
 
 def test_what_was_not_used_for_longest_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_shelf, "_MEMORY", 3 * (_shelf._HEADERS + 100))
+    monkeypatch.setattr(cache, "_MEMORY", 3 * (cache._HEADERS + 100))
     shelf = Shelf()
     for path in "abc":
         shelf.put(("d", path), entry(100))
@@ -116,15 +116,15 @@ def test_what_was_not_used_for_longest_goes_first(monkeypatch: pytest.MonkeyPatc
 
 
 def test_files_are_few_and_variants_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_shelf, "_FILES", 2)
+    monkeypatch.setattr(cache, "_FILES", 2)
     shelf = Shelf()
     for path in "abc":
         shelf.put(("d", path), entry(IN_MEMORY + 1))
     assert [path for path in "abc" if shelf.find(("d", path), NOBODY)] == ["b", "c"]
-    for number in range(_shelf._VARIANTS + 1):
+    for number in range(cache._VARIANTS + 1):
         shelf.put(("d", "v"), entry(1, {"Vary": "X"}, {"X": str(number)}))
-    kept = [number for number in range(_shelf._VARIANTS + 1) if shelf.find(("d", "v"), CIMultiDict({"X": str(number)}))]
-    assert kept == list(range(1, _shelf._VARIANTS + 1))
+    kept = [number for number in range(cache._VARIANTS + 1) if shelf.find(("d", "v"), CIMultiDict({"X": str(number)}))]
+    assert kept == list(range(1, cache._VARIANTS + 1))
 
 
 def test_what_is_dropped_weighs_nothing() -> None:

@@ -17,13 +17,13 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from infrai_async.local import _cluster
-from infrai_async.local._account import Account, _in_namespace, reachable
-from infrai_async.local._cluster import Cluster
-from infrai_async.local._finder import Binaries, find
-from infrai_async.local._homes import home_of
-from infrai_async.local._orphans import stop_servers
-from infrai_async.local._postgres import DirectoryInUse, Postgres, PostgresUnavailable
+from infrai_async.local.postgres import server
+from infrai_async.local.postgres.binaries import Binaries, find
+from infrai_async.local.postgres.data_dirs import home_of
+from infrai_async.local.postgres.databases import DirectoryInUse, Postgres, PostgresUnavailable
+from infrai_async.local.postgres.run_as import Account, _in_namespace, reachable
+from infrai_async.local.postgres.server import Cluster
+from infrai_async.local.postgres.stale_processes import stop_servers
 
 pytestmark = pytest.mark.anyio
 
@@ -34,7 +34,7 @@ PACKAGED = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 GATEWAY = """
 import asyncio, sys
 from pathlib import Path
-from infrai_async.local._postgres import Postgres
+from infrai_async.local.postgres.databases import Postgres
 
 async def main():
     postgres = await Postgres.start(Path(sys.argv[1]))
@@ -50,7 +50,7 @@ TEMPORARY = """
 import asyncio, os, sys, tempfile
 from pathlib import Path
 from infrai_async.local import LocalGateway
-from infrai_async.local._homes import PREFIX
+from infrai_async.local.postgres.data_dirs import PREFIX
 
 tempfile.tempdir = sys.argv[1]
 
@@ -67,7 +67,7 @@ asyncio.run(main())
 NAMELESS = """
 import asyncio, concurrent.futures.thread, os, shutil, sys
 from pathlib import Path
-from infrai_async.local import _cluster
+from infrai_async.local.postgres import server
 
 os.setgroups([])
 os.setgid(54321)
@@ -78,7 +78,7 @@ async def main():
     directory = Path(sys.argv[1])
     directory.mkdir()
     for _ in range(2):
-        cluster = await _cluster.Cluster.start(directory, Path(sys.argv[2]))
+        cluster = await server.Cluster.start(directory, Path(sys.argv[2]))
         await cluster.stop()
 
 asyncio.run(main())
@@ -282,7 +282,7 @@ async def test_a_failure_to_start_leaves_no_process_and_no_lock(
     async with running(directory):
         pass
     with monkeypatch.context() as patched:
-        patched.setattr(_cluster, "MAX_CONNECTIONS", -1)
+        patched.setattr(server, "MAX_CONNECTIONS", -1)
         with pytest.raises(PostgresUnavailable, match="its log says why"):
             await Postgres.start(directory)
     async with running(directory):
@@ -329,7 +329,7 @@ async def test_root_runs_it_as_somebody_else(directory: Path) -> None:
 async def test_where_root_may_become_nobody_else_a_namespace_does(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_cluster, "ladder", lambda: [_in_namespace()])
+    monkeypatch.setattr(server, "ladder", lambda: [_in_namespace()])
     async with running(directory) as postgres:
         await postgres.create(NAME, PASSWORD)
         assert cluster_of(postgres).home == directory / "postgres"

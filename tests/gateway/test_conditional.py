@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from multidict import CIMultiDict
 
-from infrai_async.local._conditional import http_date, precondition, select, to_http_date
+from infrai_async.local.http.conditional import http_date, precondition, select, to_http_date
 
 TAG = '"abc"'
 CHANGED = datetime(2024, 5, 6, 7, 8, 9, 123_000, tzinfo=UTC)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from infrai_async.local import LocalGateway
-from infrai_async.local._hosts import check_peer
-from infrai_async.local._refusal import Refusal
+from infrai_async.local._errors import Refusal
+from infrai_async.local.http.host_guard import check_peer
 
 pytestmark = pytest.mark.anyio
 

@@ -20,8 +20,8 @@ from support.crash import Kind, World
 from support.crash_kinds import Buckets, Databases, Distributions, Flags, Objects, Rows, TopUps
 
 from infrai_async.local import LocalGateway
-from infrai_async.local._homes import home_of
-from infrai_async.local._postgres import Postgres
+from infrai_async.local.postgres.data_dirs import home_of
+from infrai_async.local.postgres.databases import Postgres
 
 pytestmark = pytest.mark.anyio
 

@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 
 from infrai_async.local import LocalGateway
-from infrai_async.local._finder import find
+from infrai_async.local.postgres.binaries import find
 
 pytestmark = pytest.mark.anyio
 

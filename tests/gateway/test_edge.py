@@ -18,8 +18,9 @@ from aiohttp import web
 from multidict import CIMultiDictProxy
 from yarl import URL
 
-from infrai_async.local import LocalGateway, _origin
-from infrai_async.local._distributions import Distributions
+from infrai_async.local import LocalGateway
+from infrai_async.local.edge import origins
+from infrai_async.local.edge.config import Distributions
 
 pytestmark = pytest.mark.anyio
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -446,7 +447,7 @@ async def test_failures_of_the_origin(distribution: Any, origin: Origin, monkeyp
         request.transport.close()
         return web.Response()
 
-    monkeypatch.setattr(_origin, "_TIMEOUT", aiohttp.ClientTimeout(sock_read=0.3))
+    monkeypatch.setattr(origins, "_TIMEOUT", aiohttp.ClientTimeout(sock_read=0.3))
     origin.handler = rude
     client = await distribution()
     assert (await client.get()).status == 502

@@ -12,8 +12,8 @@ from aiohttp import web
 from yarl import URL
 
 from infrai_async.local import LocalGateway
-from infrai_async.local._origin import CDN_ID, check_target, is_forbidden, origin_url
-from infrai_async.local._refusal import Refusal
+from infrai_async.local._errors import Refusal
+from infrai_async.local.edge.origins import CDN_ID, check_target, is_forbidden, origin_url
 
 pytestmark = pytest.mark.anyio
 

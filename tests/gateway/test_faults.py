@@ -28,7 +28,7 @@ from infrai_async import (
     TransportError,
 )
 from infrai_async.local import LocalGateway
-from infrai_async.local._faults import NO_FAULT, Fault, Faults
+from infrai_async.local.faults.faults import NO_FAULT, Fault, Faults
 
 pytestmark = pytest.mark.anyio
 QUICK = RetryPolicy(initial=0.01, maximum=0.05)

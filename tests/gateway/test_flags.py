@@ -10,8 +10,8 @@ from urllib.parse import quote
 
 import pytest
 
-from infrai_async.local._evaluation import evaluate
-from infrai_async.local._rollout import place
+from infrai_async.local.targeting.evaluation import evaluate
+from infrai_async.local.targeting.rollout import place
 
 pytestmark = pytest.mark.anyio
 

@@ -27,12 +27,13 @@ from support.existing import ordinary_role, s3_store
 
 from infrai_async import AsyncInfrai, RetryPolicy
 from infrai_async.errors import BadRequestError, ConflictError, NotFoundError, ServerError, TransportError
-from infrai_async.local import LocalGateway, _presence
-from infrai_async.local._janitor import Janitor
-from infrai_async.local._postgres import Postgres
-from infrai_async.local._refusal import Refusal
-from infrai_async.local._shared import SharedStore
-from infrai_async.local._state import COUNTER
+from infrai_async.local import LocalGateway
+from infrai_async.local._errors import Refusal
+from infrai_async.local.lifecycle import heartbeat
+from infrai_async.local.lifecycle.janitor import Janitor
+from infrai_async.local.postgres.databases import Postgres
+from infrai_async.local.state.postgres_store import SharedStore
+from infrai_async.local.state.tables import COUNTER
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(150)]
 
@@ -98,8 +99,8 @@ class Served:
 _SERVE = """
 import sys
 from infrai_async.cli.__main__ import main
-from infrai_async.local import _presence
-_presence._BEAT = float(sys.argv.pop(1))
+from infrai_async.local.lifecycle import heartbeat
+heartbeat._BEAT = float(sys.argv.pop(1))
 sys.exit(main())
 """
 _QUICK = 0.25
@@ -107,7 +108,7 @@ _QUICK = 0.25
 
 
 @asynccontextmanager
-async def serving(data_dir: Path, dsn: str, beat: float = _presence._BEAT) -> AsyncIterator[Served]:
+async def serving(data_dir: Path, dsn: str, beat: float = heartbeat._BEAT) -> AsyncIterator[Served]:
     command = ("-c", _SERVE, str(beat), "local", "--data-dir", str(data_dir), "--postgres-dsn", dsn)
     process = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=asyncio.subprocess.PIPE)
     try:
@@ -125,7 +126,7 @@ async def serving(data_dir: Path, dsn: str, beat: float = _presence._BEAT) -> As
 
 
 @asynccontextmanager
-async def two(base: Path, dsn: str, beat: float = _presence._BEAT) -> AsyncIterator[tuple[Served, Served]]:
+async def two(base: Path, dsn: str, beat: float = heartbeat._BEAT) -> AsyncIterator[tuple[Served, Served]]:
     """Two gateways over one store, started at once."""
     async with AsyncExitStack() as stack:
         starting = [stack.enter_async_context(serving(base / name, dsn, beat)) for name in ("a", "b")]
@@ -432,7 +433,7 @@ async def test_what_one_leaves_unfinished_when_it_goes_is_finished_by_the_other(
         await in_state(dsn, "insert into gateways values ('gw_other', 0)")
         await in_state(dsn, "update operations set state = 'running', owner = 'gw_other'")
         await in_state(dsn, "update projects set seq = null")
-        await asyncio.sleep(2 * _presence._BEAT)
+        await asyncio.sleep(2 * heartbeat._BEAT)
         assert await client.db.project.list().collect() == []
         await in_state(dsn, "delete from gateways where id = 'gw_other'")
         found = await until(lambda: client.db.project.list().collect())
@@ -443,7 +444,7 @@ async def test_a_bucket_of_one_that_dies_is_made_in_the_s3_store_by_the_other(
     tmp_path: Path, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The state is put to where it stood, had a gateway died before the bucket was there."""
-    monkeypatch.setattr(_presence, "_BEAT", _QUICK)
+    monkeypatch.setattr(heartbeat, "_BEAT", _QUICK)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "tests")
     async with (

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from infrai_async.local import LocalGateway
-from infrai_async.local._hosts import host_name
+from infrai_async.local.http.host_guard import host_name
 
 pytestmark = pytest.mark.anyio
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from infrai_async.local import LocalGateway
-from infrai_async.local._envelope import new_request_id
+from infrai_async.local.http.envelope import new_request_id
 
 pytestmark = pytest.mark.anyio
 

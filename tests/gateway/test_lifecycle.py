@@ -20,11 +20,13 @@ import psutil
 import pytest
 from aiohttp import web
 
-from infrai_async.local import LocalGateway, _cluster, _gateway, _keeper
-from infrai_async.local._homes import home_of
-from infrai_async.local._hosts import HostGuard, host_name
-from infrai_async.local._lock import DirectoryInUse
-from infrai_async.local._refusal import Refusal
+from infrai_async.local import LocalGateway, _gateway
+from infrai_async.local._errors import Refusal
+from infrai_async.local._locks import DirectoryInUse
+from infrai_async.local.http.host_guard import HostGuard, host_name
+from infrai_async.local.lifecycle import supervisor
+from infrai_async.local.postgres import server
+from infrai_async.local.postgres.data_dirs import home_of
 
 pytestmark = pytest.mark.anyio
 
@@ -150,12 +152,12 @@ async def test_a_postgres_that_dies_comes_back(tmp_path: Path, ask_as: Any) -> N
 async def test_a_postgres_that_cannot_come_back_is_given_up_with_a_reason(
     tmp_path: Path, ask_as: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_keeper, "_PAUSES", (0.0, 0.1))
+    monkeypatch.setattr(supervisor, "_PAUSES", (0.0, 0.1))
     async with LocalGateway(tmp_path) as gateway:
         api = ask_as(gateway)
         await api.project()
         home = home_of(tmp_path / "postgres")
-        monkeypatch.setattr(_cluster, "MAX_CONNECTIONS", -1)
+        monkeypatch.setattr(server, "MAX_CONNECTIONS", -1)
         os.kill(int((home / "data" / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
         async with asyncio.timeout(20):
             while (answer := await api.get("/v1/db/project/list")).status == 200 or answer.error["retryable"]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from infrai_async import AsyncInfrai, RateLimitError, RetryPolicy
 from infrai_async.local import LocalGateway
-from infrai_async.local._limit import Limit
+from infrai_async.local.faults.rate_limit import Limit
 
 SECOND = 1_000_000_000
 

@@ -22,7 +22,7 @@ from yarl import URL
 
 from infrai_async import AsyncInfrai, NotFoundError
 from infrai_async.local import LocalGateway
-from infrai_async.local._blobs import Upload
+from infrai_async.local.objects.blobs import Upload
 
 pytestmark = pytest.mark.anyio
 TEN = b"0123456789"
@@ -463,7 +463,7 @@ async def test_a_slow_client_is_waited_for(bucket: Bucket) -> None:
 async def test_who_is_silent_for_too_long_is_given_up(
     bucket: Bucket, blobs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("infrai_async.local._transfer._IDLE", 0.2)
+    monkeypatch.setattr("infrai_async.local.objects.streams._IDLE", 0.2)
     async with nothing_left(blobs):
         reader, writer = await _raw(await bucket.url("PUT"), "PUT", "Content-Length: 10")
         writer.write(b"01234")

@@ -12,7 +12,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from infrai_async.local import LocalGateway, _markup
+from infrai_async.local import LocalGateway
+from infrai_async.local.pages import markup
 
 pytestmark = pytest.mark.anyio
 HOSTILE = [
@@ -266,27 +267,27 @@ async def test_an_empty_page_says_how_the_first_things_come_to_be(without_postgr
     ],
 )
 def test_money_is_written_to_its_last_digit(value: str, written: str) -> None:
-    assert _markup.dollars(Decimal(value)) == written
+    assert markup.dollars(Decimal(value)) == written
 
 
 @pytest.mark.parametrize(
     ("count", "written"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (2_500_000, "2.5 MB"), (10**12, "1,000.0 GB")]
 )
 def test_sizes(count: int, written: str) -> None:
-    assert _markup.size(count) == written
+    assert markup.size(count) == written
 
 
 def test_a_share_of_nothing_is_none() -> None:
-    assert _markup.share(0, 0) == _markup.NOTHING
-    assert _markup.share(1, 3) == "33.3%"
+    assert markup.share(0, 0) == markup.NOTHING
+    assert markup.share(1, 3) == "33.3%"
 
 
 def test_endless_texts_are_cut() -> None:
-    assert len(_markup.text("x" * 10_000)) == 200
+    assert len(markup.text("x" * 10_000)) == 200
 
 
 def test_times_name_their_zone_for_programs() -> None:
-    written = _markup.moment(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
+    written = markup.moment(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
     address = re.search(r'datetime="([^"]+)"', written)
     assert address is not None
     assert datetime.fromisoformat(address[1]) == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

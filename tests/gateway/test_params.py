@@ -8,8 +8,8 @@ from urllib.parse import quote
 import pytest
 
 from infrai_async.capabilities import CAPABILITIES
-from infrai_async.local._refusal import Refusal
-from infrai_async.local._routes import Router
+from infrai_async.local._errors import Refusal
+from infrai_async.local.http.router import Router
 
 pytestmark = pytest.mark.anyio
 ROUTER = Router(CAPABILITIES.values())

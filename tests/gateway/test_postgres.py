@@ -15,8 +15,8 @@ import asyncpg
 import pytest
 from support.existing import ordinary_role
 
-from infrai_async.local._finder import find
-from infrai_async.local._postgres import Postgres, PostgresUnavailable
+from infrai_async.local.postgres.binaries import find
+from infrai_async.local.postgres.databases import Postgres, PostgresUnavailable
 
 pytestmark = pytest.mark.anyio
 
@@ -324,7 +324,7 @@ async def test_dropping_disconnects_the_clients(postgres: Postgres) -> None:
 
 
 async def test_a_large_source_is_copied_by_file(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("infrai_async.local._postgres._LARGEST_LOGGED", 0)
+    monkeypatch.setattr("infrai_async.local.postgres.databases._LARGEST_LOGGED", 0)
     source, branch = await made(postgres), name()
     await postgres.copy(source, branch, PASSWORD)
     assert await rows(postgres, branch) == [1]

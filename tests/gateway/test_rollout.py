@@ -11,9 +11,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from infrai_async.local import _rollout
-from infrai_async.local._evaluation import checked, evaluate
-from infrai_async.local._rollout import place
+from infrai_async.local.targeting import rollout
+from infrai_async.local.targeting.evaluation import checked, evaluate
+from infrai_async.local.targeting.rollout import place
 
 USERS = 100_000
 
@@ -39,7 +39,7 @@ def test_places_are_the_published_ones(unit: str, at: int, variant: int) -> None
     digests = [sha256(f"{salt}\0{unit}".encode()).hexdigest()[:16] for salt in ("v1", "v1\0variant")]
     assert [int(digest, 16) * 100_000 // 2**64 for digest in digests] == [at, variant]
     assert [place("v1", unit), place("v1\0variant", unit)] == [at, variant]
-    assert [unit, str(at), str(variant)] in [line.split() for line in str(_rollout.__doc__).splitlines()]
+    assert [unit, str(at), str(variant)] in [line.split() for line in str(rollout.__doc__).splitlines()]
 
 
 @pytest.mark.parametrize(("unit", "at", "variant"), VECTORS)
@@ -52,7 +52,7 @@ def test_a_unit_is_inside_above_its_place_and_its_variant_is_drawn_apart(unit: s
 
 
 def test_places_are_the_same_in_another_process() -> None:
-    program = "import sys; from infrai_async.local._rollout import place; print(place('v1', 'user-1'))"
+    program = "import sys; from infrai_async.local.targeting.rollout import place; print(place('v1', 'user-1'))"
     for seed in ("1", "2"):
         environment = {"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)}
         done = subprocess.run(

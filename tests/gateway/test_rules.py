@@ -14,9 +14,9 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from infrai_async.local._operators import ALIASES, OPERATORS
-from infrai_async.local._refusal import Refusal
-from infrai_async.local._rules import Reader
+from infrai_async.local._errors import Refusal
+from infrai_async.local.targeting.operators import ALIASES, OPERATORS
+from infrai_async.local.targeting.rules import Reader
 
 SCALARS = st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 NEAR = st.sampled_from([True, False, 0, 1, 1.0, 0.0, -0.0, 2, "1", "true", "", "a", "A", "ab", "ß", "SS", "ss"])
@@ -419,8 +419,8 @@ def test_without_re2_matches_is_refused_and_all_else_works() -> None:
     program = """
 import sys
 sys.modules["re2"] = None
-from infrai_async.local._refusal import Refusal
-from infrai_async.local._rules import Reader
+from infrai_async.local._errors import Refusal
+from infrai_async.local.targeting.rules import Reader
 leaf = {"attribute": "a", "operator": "eq", "value": "x"}
 assert Reader().rule("rules[0]", leaf)({"a": "x"})
 try:

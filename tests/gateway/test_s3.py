@@ -18,8 +18,8 @@ from yarl import URL
 
 from infrai_async import AsyncInfrai
 from infrai_async.local import LocalGateway
-from infrai_async.local._markup import NOTHING
-from infrai_async.local._s3 import S3
+from infrai_async.local.objects.s3 import S3
+from infrai_async.local.pages.markup import NOTHING
 
 pytestmark = pytest.mark.anyio
 SECRET = "the-secret-of-the-store"

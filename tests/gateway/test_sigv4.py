@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from infrai_async.local._sigv4 import BadSignature, Credentials, presign, verify
+from infrai_async.local.objects.sigv4 import BadSignature, Credentials, presign, verify
 
 OURS = Credentials(id="AKIDEXAMPLE", secret="wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", region="eu-west-3")
 AT = datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC)

@@ -14,9 +14,9 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from infrai_async.local._refusal import Refusal
-from infrai_async.local._state import DATABASES, OPERATIONS
-from infrai_async.local._store import Store
+from infrai_async.local._errors import Refusal
+from infrai_async.local.state.store import Store
+from infrai_async.local.state.tables import DATABASES, OPERATIONS
 
 pytestmark = pytest.mark.anyio
 

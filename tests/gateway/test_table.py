@@ -14,7 +14,7 @@ import pytest
 
 from infrai_async.capabilities import CAPABILITIES
 from infrai_async.local import _app
-from infrai_async.local._service import SERVICES, price_of
+from infrai_async.local.services.base import SERVICES, price_of
 from infrai_async.models import FlagValues
 
 pytestmark = pytest.mark.anyio

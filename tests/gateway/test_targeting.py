@@ -15,7 +15,7 @@ import pytest
 
 from infrai_async import AsyncInfrai, BadRequestError, ConflictError, FlagRule, RolloutConfig, Variant
 from infrai_async.local import LocalGateway
-from infrai_async.local._rollout import place
+from infrai_async.local.targeting.rollout import place
 
 pytestmark = pytest.mark.anyio
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infrai_async import _json
-from infrai_async._answer import Answer, Envelope, kind_of, open_envelope, refusal, request_id
+from infrai_async._protocol import json as parsers
+from infrai_async._protocol.response import Answer, Envelope, kind_of, open_envelope, refusal, request_id
 from infrai_async.errors import (
     APIError,
     AuthenticationError,
@@ -32,7 +32,7 @@ JSON = {"Content-Type": "application/json"}
 def codec(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Select what parses: every rule holds with and without the extra ``speed``."""
     if request.param == "json":
-        monkeypatch.setattr(_json, "loads", _json.loads_by_standard_library)
+        monkeypatch.setattr(parsers, "loads", parsers.loads_by_standard_library)
 
 
 def answer(body: object, status: int = 200, headers: dict[str, str] = JSON) -> Answer:
@@ -46,8 +46,8 @@ def refused(body: object, status: int = 400, *, retry_after: float | None = None
 
 def test_the_codec_with_the_extra_is_orjson(request: pytest.FixtureRequest) -> None:
     selected = request.node.callspec.params["codec"]
-    _json.loads(b"{}")  # orjson comes with the first use
-    assert (_json.loads is _json.loads_by_standard_library) == (selected == "json")
+    parsers.loads(b"{}")  # orjson comes with the first use
+    assert (parsers.loads is parsers.loads_by_standard_library) == (selected == "json")
 
 
 # --- successes ---------------------------------------------------------------------------------------------------

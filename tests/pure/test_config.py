@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from infrai_async._config import (
+from infrai_async._protocol.config import (
     Secret,
     base_url,
     check_api_key,

@@ -18,10 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infrai_async import models
-from infrai_async._answer import Answer, Envelope, open_envelope
-from infrai_async._decode import _explain, _Mismatch, _ModelReader, decode, decode_page
 from infrai_async._protocol import _codegen
 from infrai_async._protocol._codegen import fields_of, source_of
+from infrai_async._protocol.decode import _explain, _Mismatch, _ModelReader, decode, decode_page
+from infrai_async._protocol.response import Answer, Envelope, open_envelope
 from infrai_async.capabilities import CAPABILITIES, Capability
 from infrai_async.errors import DecodeError
 from infrai_async.models import (

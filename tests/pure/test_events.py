@@ -27,8 +27,8 @@ from infrai_async import (
     Retrying,
     Throttled,
 )
-from infrai_async._answer import Envelope, said_of_the_call
-from infrai_async._reporter import Listener
+from infrai_async._observability.reporter import Listener
+from infrai_async._protocol.response import Envelope, said_of_the_call
 
 COMMON: dict[str, Any] = {"capability": "db.project.get", "operation": "deploy-42", "attempt": 1, "call": 7}
 EVENTS = [

@@ -12,9 +12,8 @@ from typing import Any
 import attrs
 import pytest
 
-from infrai_async._answer import Answer, Broken
-from infrai_async._decode import VALUE, decode, decode_page
-from infrai_async._flow import (
+from infrai_async._protocol.decode import VALUE, decode, decode_page
+from infrai_async._protocol.flow import (
     Call,
     Closed,
     Expired,
@@ -28,8 +27,9 @@ from infrai_async._flow import (
     run,
 )
 from infrai_async._protocol.reader import Reader
-from infrai_async._request import Request
-from infrai_async._retry import RetryPolicy
+from infrai_async._protocol.request import Request
+from infrai_async._protocol.response import Answer, Broken
+from infrai_async._protocol.retry import RetryPolicy
 from infrai_async.capabilities import CAPABILITIES
 from infrai_async.errors import (
     Attempt,

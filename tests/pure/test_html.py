@@ -18,7 +18,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from infrai_async import models
-from infrai_async._html import mapping, record, table
+from infrai_async._display.html import mapping, record, table
 from infrai_async.models import (
     Ack,
     Balance,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from infrai_async._json import loads_by_standard_library
+from infrai_async._protocol.json import loads_by_standard_library
 
 orjson = pytest.importorskip("orjson", reason="there is nothing to compare the standard library with")
 

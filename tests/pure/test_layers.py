@@ -14,26 +14,27 @@ import infrai_async
 ROOT = Path(infrai_async.__file__).parent
 PACKAGE = "infrai_async"
 PURE = [
-    "_html",
+    "_display.html",
     "capabilities",
     "models",
     "errors",
     "_protocol._codegen",
     "_protocol.reader",
-    "_request",
-    "_answer",
-    "_decode",
-    "_json",
-    "_retry",
-    "_throttle",
-    "_scopes",
-    "_flow",
-    "_figures",
-    "_events",
-    "_reporter",
-    "_config",
+    "_protocol.request",
+    "_protocol.response",
+    "_protocol.decode",
+    "_protocol.json",
+    "_protocol.retry",
+    "_protocol.rate",
+    "_protocol.scopes",
+    "_protocol.flow",
+    "_protocol.config",
+    "_transport.stats",
+    "_observability.events",
+    "_observability.reporter",
 ]
 ABOVE = ("infrai_async.local", "infrai_async.cli")
+WINGS = {f"{PACKAGE}.{wing}" for wing in ("_display", "_observability", "_protocol", "_transport")}
 IMPURE = {"asyncio", "aiohttp", "anyio"}
 
 
@@ -98,7 +99,7 @@ def own(names: set[str]) -> set[str]:
 
 
 def test_the_graph_is_really_read() -> None:
-    assert {"aiohttp", "asyncio", "infrai_async._flow"} <= GRAPH["infrai_async._pool"]
+    assert {"aiohttp", "asyncio", "infrai_async._protocol.flow"} <= GRAPH["infrai_async._transport.pool"]
     assert "infrai_async.capabilities" in reach("infrai_async._client")
     assert "infrai_async._client" not in GRAPH["infrai_async"]
 
@@ -110,17 +111,17 @@ def test_a_pure_module_does_no_io(module: str) -> None:
 
 @pytest.mark.parametrize("module", PURE)
 def test_a_pure_module_reaches_pure_modules_only(module: str) -> None:
-    allowed = {PACKAGE, f"{PACKAGE}._version", *(f"{PACKAGE}.{pure}" for pure in PURE)}
+    allowed = {PACKAGE, f"{PACKAGE}._version", *WINGS, *(f"{PACKAGE}.{pure}" for pure in PURE)}
     assert own(reach(f"{PACKAGE}.{module}")) <= allowed
 
 
 def test_models_and_errors_stand_below_everything() -> None:
-    assert own(GRAPH["infrai_async._html"]) == own(GRAPH["infrai_async.errors"]) == set()
-    assert own(GRAPH["infrai_async.models"]) == {"infrai_async._html"}
+    assert own(GRAPH["infrai_async._display.html"]) == own(GRAPH["infrai_async.errors"]) == set()
+    assert own(GRAPH["infrai_async.models"]) == {"infrai_async._display.html"}
 
 
 def test_the_table_stands_on_the_models_alone() -> None:
-    assert own(reach("infrai_async.capabilities")) == {"infrai_async.models", "infrai_async._html"}
+    assert own(reach("infrai_async.capabilities")) == {"infrai_async.models", "infrai_async._display.html"}
 
 
 def test_the_gateway_shares_the_table_and_the_models_and_nothing_else() -> None:
@@ -146,7 +147,7 @@ def test_only_the_command_line_stands_above_the_gateway() -> None:
 
 
 def test_nothing_below_the_client_points_back_to_it() -> None:
-    below = ["_pool", "_cursor", "_core", "resources"]
+    below = ["_transport.pool", "_listing.cursor", "_dispatch", "resources"]
     assert not any("infrai_async._client" in reach(f"{PACKAGE}.{module}") for module in below)
 
 
@@ -161,7 +162,7 @@ def depth_of_tries(node: ast.AST) -> int:
 
 
 def test_the_driver_of_calls_can_be_read_at_a_glance() -> None:
-    tree = ast.parse(FILES["infrai_async._pool"].read_text(encoding="utf-8"))
+    tree = ast.parse(FILES["infrai_async._transport.pool"].read_text(encoding="utf-8"))
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     assert any(node.name == "run" for node in functions)
     for node in functions:
@@ -192,7 +193,7 @@ def test_importing_the_pure_core_loads_no_event_loop() -> None:
 
 def test_only_notebooks_load_the_tables() -> None:
     loaded = loaded_after("import infrai_async.models, infrai_async._client")
-    assert "infrai_async._html" not in loaded
+    assert "infrai_async._display.html" not in loaded
 
 
 @pytest.mark.parametrize("name", ["NotFoundError", "Project", "CAPABILITIES", "RetryPolicy", "UNSET"])

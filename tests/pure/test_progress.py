@@ -9,7 +9,7 @@ import pytest
 from tqdm.auto import tqdm
 
 from infrai_async import ConfigurationError, InvalidArgument
-from infrai_async._progress import reporting
+from infrai_async._display.progress import reporting
 
 
 def test_a_function_is_called_as_it_stands() -> None:

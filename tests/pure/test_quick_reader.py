@@ -17,9 +17,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infrai_async import _decode, _json
-from infrai_async._answer import Answer, cost_of, open_envelope, request_id, vendor_of
-from infrai_async._decode import PAGE, VALUE
+from infrai_async._protocol import decode
+from infrai_async._protocol import json as parsers
+from infrai_async._protocol.decode import PAGE, VALUE
+from infrai_async._protocol.response import Answer, cost_of, open_envelope, request_id, vendor_of
 from infrai_async.capabilities import CAPABILITIES, Capability
 from infrai_async.errors import DecodeError
 from infrai_async.models import Ack, FlagValues, Metadata, Model, Page
@@ -27,7 +28,7 @@ from infrai_async.models import Ack, FlagValues, Metadata, Model, Page
 Loads: TypeAlias = Callable[[bytes], object]
 Path: TypeAlias = tuple[str | int, ...]
 
-PARSERS: list[Loads] = list(dict.fromkeys([_json.loads, _json.loads_by_standard_library]))
+PARSERS: list[Loads] = list(dict.fromkeys([parsers.loads, parsers.loads_by_standard_library]))
 IN_FULL = {"discovery.list", "discovery.get"}  # they come without an envelope
 ROWS = list(CAPABILITIES.values())
 METADATA = {"request_id": "r1", "cost_usd": 0.001, "latency_ms": 12, "vendor": "neon", "cache_hit": False}
@@ -89,7 +90,7 @@ def outcomes(row: Capability[Any], body: bytes, loads: Loads) -> tuple[Any, Any]
     """What the quick reading returns, and the full one, where it comes to a value."""
     reader = PAGE if row.paged else VALUE
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_json, "loads", loads)
+        patch.setattr(parsers, "loads", loads)
         quick = reader.quick(row, body)
         compile_nothing(patch)
         try:
@@ -109,9 +110,9 @@ def outcomes(row: Capability[Any], body: bytes, loads: Loads) -> tuple[Any, Any]
 
 def compile_nothing(patch: pytest.MonkeyPatch) -> None:
     """Have every model read in full, which what is compiled for it must not differ from."""
-    patch.setattr(_decode, "_MOST_FIELDS", 0)
-    patch.setattr(_decode, "_READERS", _decode._Readers())
-    patch.setattr(_decode, "_METADATA", _decode._READERS[Metadata])
+    patch.setattr(decode, "_MOST_FIELDS", 0)
+    patch.setattr(decode, "_READERS", decode._Readers())
+    patch.setattr(decode, "_METADATA", decode._READERS[Metadata])
 
 
 def described(value: object) -> object:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from infrai_async._request import (
+from infrai_async._protocol.request import (
     UNSET,
     Request,
     _source_of_target,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infrai_async._retry import RetryPolicy, Verdict, judge_broken, judge_refusal, retry_after_seconds
+from infrai_async._protocol.retry import RetryPolicy, Verdict, judge_broken, judge_refusal, retry_after_seconds
 from infrai_async.capabilities import CAPABILITIES
 from infrai_async.errors import APIError, ConnectError, InvalidArgument, TimeoutError, TransportError
 

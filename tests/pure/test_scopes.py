@@ -19,14 +19,14 @@ from typing import Any
 
 import pytest
 
-from infrai_async._answer import Answer, Broken
-from infrai_async._figures import Figures
-from infrai_async._flow import Call, Pause, Result, RouteMemory, run
+from infrai_async._protocol.flow import Call, Pause, Result, RouteMemory, run
 from infrai_async._protocol.reader import Reader
-from infrai_async._request import Request, check_key
-from infrai_async._retry import RetryPolicy
-from infrai_async._scopes import Budget, Ordinals, Scoped, Scopes, current_operation, surrounding
+from infrai_async._protocol.request import Request, check_key
+from infrai_async._protocol.response import Answer, Broken
+from infrai_async._protocol.retry import RetryPolicy
+from infrai_async._protocol.scopes import Budget, Ordinals, Scoped, Scopes, current_operation, surrounding
 from infrai_async._transport.call_state import CallState
+from infrai_async._transport.stats import Figures
 from infrai_async.capabilities import CAPABILITIES
 from infrai_async.errors import (
     BudgetExceeded,

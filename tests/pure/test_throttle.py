@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infrai_async._throttle import Gate, Pace, RetryQuota
+from infrai_async._protocol.rate import Gate, Pace, RetryQuota
 
 
 def spend(quota: RetryQuota, calls: int, faults: float) -> int:

@@ -28,8 +28,8 @@ import aiohttp
 import asyncpg
 from yarl import URL
 
-from infrai_async.local._homes import home_of
-from infrai_async.local._orphans import _pid_in, _servers
+from infrai_async.local.postgres.data_dirs import home_of
+from infrai_async.local.postgres.stale_processes import _pid_in, _servers
 
 PATIENCE = 15.0
 CREDIT = Decimal(2)

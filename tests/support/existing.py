@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from infrai_async.local._postgres import Postgres
+from infrai_async.local.postgres.databases import Postgres
 
 _SERVE = """
 import sys

@@ -22,8 +22,8 @@ from infrai_async import (
     NotFoundError,
     RetryPolicy,
     TransportError,
-    _pool,
 )
+from infrai_async._transport import pool
 
 PACKAGE = str(Path(infrai_async.__file__).parent)
 NEVER = RetryPolicy.none()
@@ -101,7 +101,7 @@ def test_it_prints_the_callers_line_the_error_and_the_hint(client: Infrai) -> No
         printed = "".join(traceback.format_exception(error))
     assert 'client.db.project.get("p1")' in printed
     assert printed.splitlines()[-1] == "hint: look again"
-    for machinery in ("anyio", "concurrent", "asyncio/", "portal", "_pool.py"):
+    for machinery in ("anyio", "concurrent", "asyncio/", "portal", "_transport/"):
         assert machinery not in printed
 
 
@@ -118,7 +118,7 @@ def test_an_error_that_nobody_raised_on_purpose_shows_where_it_arose(monkeypatch
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(_pool, "_read_quickly", broken)
+    monkeypatch.setattr(pool, "_read_quickly", broken)
     with (
         Oracle(lambda _: answer(SMALL)) as oracle,
         Infrai("k", base_url=oracle.url) as client,

@@ -13,7 +13,7 @@ import pytest
 
 import infrai_async
 from infrai_async import AsyncInfrai, Infrai, sync
-from infrai_async._core import Resource
+from infrai_async._dispatch import Resource
 from infrai_async.capabilities import CAPABILITIES
 from infrai_async.sync._facade import Facade, blocking
 

@@ -13,7 +13,7 @@ import pytest
 from support.oracle import SMALL, Oracle, Reply, Seen, answer
 
 from infrai_async import AsyncInfrai, BudgetExceeded, ClientClosedError, Infrai, RetryPolicy, TimeoutError
-from infrai_async._scopes import current_operation
+from infrai_async._protocol.scopes import current_operation
 
 COST = Decimal("0.001")
 

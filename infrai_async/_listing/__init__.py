@@ -1,0 +1,1 @@
+"""Lists: cursors over pages, pages fetched ahead, and many lists at once."""

@@ -1,0 +1,137 @@
+"""Every project with what it has, as a fan-out that remembers in a file what was done."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from operator import itemgetter
+from types import TracebackType
+from typing import Self
+
+from infrai_async._display.progress import Progress
+from infrai_async._listing.checkpoint import Checkpoint
+from infrai_async._listing.cursor import Cursor
+from infrai_async._listing.fan_out import OnError, spread
+from infrai_async.models import Project, ProjectInventory
+
+
+class Inventory:
+    """The entries of an inventory, as an asynchronous iterator that is read once, by one task at a time.
+
+    Left early, it ends what is under way when it is dropped; ``async with`` and ``aclose`` also wait for that end. An
+    error ends it for good; with a checkpoint, another one goes on.
+    """
+
+    __slots__ = ("_checkpoint", "_closed", "_entries", "_handed", "_items")
+
+    def __init__(
+        self,
+        list_projects: Callable[[str | None], Cursor[Project]],
+        look_into: Callable[[Project], Awaitable[ProjectInventory | None]],
+        *,
+        concurrency: int,
+        checkpoint: str | os.PathLike[str] | None,
+        on_error: OnError[Project],
+        progress: Progress,
+    ) -> None:
+        noted = None if checkpoint is None else Checkpoint(checkpoint)
+        self._checkpoint = noted
+        self._entries = spread(
+            _projects(list_projects, noted),
+            lambda project: _entry(project, look_into, noted),
+            concurrency,
+            _noting(on_error, noted) if noted is not None and callable(on_error) else on_error,
+            progress,
+            what="db.inventory",
+            enough=concurrency,  # an entry may be large
+        )
+        self._items: Iterator[ProjectInventory] = iter(())
+        self._handed: str | None = None
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return "<Inventory>"
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> ProjectInventory:
+        while True:
+            if (entry := self._next()) is not None:
+                return entry
+            if not await self._load():
+                raise StopAsyncIteration
+
+    def _next(self) -> ProjectInventory | None:
+        """Hand out the next entry in hand, if there is one; the one before it is then done."""
+        if self._handed is not None and self._checkpoint is not None:
+            self._checkpoint.done(self._handed)
+        entry = next(self._items, None)
+        self._handed = None if entry is None else entry.project.id
+        return entry
+
+    @property
+    def _progress(self) -> tuple[int, int | None]:
+        return self._entries._progress
+
+    async def _load(self) -> bool:
+        """Take what is ready in hand, or wait for it; false at the end."""
+        more = await self._entries._load()
+        self._items = map(itemgetter(1), self._entries._items)
+        if not more and not self._closed and self._checkpoint is not None:
+            self._checkpoint.remove()
+        return more
+
+    async def aclose(self) -> None:
+        """End everything that is under way, and wait for its end; calling it again does nothing more."""
+        self._closed = True
+        self._items = iter(())
+        await self._entries.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+async def _projects(
+    list_from: Callable[[str | None], Cursor[Project]], checkpoint: Checkpoint | None
+) -> AsyncIterator[Project]:
+    """Give the projects that are still to look into."""
+    pages = list_from(None if checkpoint is None else checkpoint.open()).pages()
+    async for page in pages:
+        if checkpoint is None:
+            to_do = page.items
+        else:
+            left = checkpoint.begin([project.id for project in page], page.next_cursor)
+            to_do = tuple(project for project in page if project.id in left)
+        for project in to_do:
+            yield project
+
+
+async def _entry(
+    project: Project,
+    look_into: Callable[[Project], Awaitable[ProjectInventory | None]],
+    checkpoint: Checkpoint | None,
+) -> AsyncIterator[ProjectInventory]:
+    entry = await look_into(project)
+    if entry is not None:
+        yield entry
+    elif checkpoint is not None:
+        checkpoint.done(project.id)
+
+
+def _noting(on_error: Callable[[Project, Exception], object], checkpoint: Checkpoint) -> OnError[Project]:
+    """Return ``on_error`` so that a project it was called for is done."""
+
+    async def told(project: Project, error: Exception) -> None:
+        answer = on_error(project, error)
+        if inspect.isawaitable(answer):
+            await answer
+        checkpoint.done(project.id)
+
+    return told

@@ -1,0 +1,1 @@
+"""What a listener is told of calls while they run."""

@@ -1,0 +1,394 @@
+"""From plain JSON to models, strictly: nothing is quietly turned into another type.
+
+cattrs is the registry. What is plainly right is read by a function that was compiled for the model and the fields
+that came (``_protocol._codegen``). Whatever is not (a wrong type, a time without a zone) goes to ``_explain``, the
+reading in full, which either copes or says where the answer is wrong.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from types import NoneType, UnionType
+from typing import Any, Final, TypeVar, Union, get_args, get_origin
+
+import attrs
+from cattrs import Converter
+
+from infrai_async._protocol import json
+from infrai_async._protocol._codegen import Compiled, Field, compiled, fields_of
+from infrai_async._protocol.reader import Reader
+from infrai_async._protocol.response import Envelope, exact, kind_of
+from infrai_async.capabilities import Capability
+from infrai_async.errors import DecodeError
+from infrai_async.models import (
+    NO_METADATA,
+    Ack,
+    FlagValue,
+    FlagValues,
+    Metadata,
+    Model,
+    Page,
+    PurgeResult,
+)
+
+json.loads(b"null")  # loads the codec: whoever imports this ahead of a call wants that too
+
+R = TypeVar("R")
+
+_MOST_SHAPES: Final = 64  # of one class, and
+_MOST_FIELDS: Final = 100  # of one document: who sends more is read in full
+_FLAG_ENTRY: Final = frozenset({"key", "value", "default_value", "enabled", "reason", "variant", "version"})
+
+
+class _Mismatch(Exception):
+    """A value of the wrong JSON type; the path to it grows while the exception rises."""
+
+    def __init__(self, wanted: str, value: object) -> None:
+        super().__init__()
+        self.wanted = wanted
+        self.found = kind_of(value)
+        self.path = ""
+
+    def under(self, step: str) -> _Mismatch:
+        self.path = step + self.path
+        return self
+
+
+class _Missing(_Mismatch):
+    """A field that the documentation promises is not there."""
+
+
+def decode(row: Capability[R], envelope: Envelope) -> R:
+    """Return the model that the answer of ``row`` is.
+
+    Raises:
+        DecodeError: the answer is not what the contract promises; it names the place.
+    """
+    try:
+        return _value(row, envelope.data, envelope.metadata, envelope.enveloped)
+    except _Mismatch as mismatch:
+        raise _decode_error(mismatch, envelope.root) from None
+
+
+def decode_page(row: Capability[R], envelope: Envelope) -> Page[R]:
+    """Return the page that the answer of a listing is.
+
+    Raises:
+        DecodeError: as for ``decode``.
+    """
+    try:
+        return _page(row, envelope.data, envelope.metadata)
+    except _Mismatch as mismatch:
+        raise _decode_error(mismatch, envelope.root) from None
+
+
+def quick(row: Capability[R], body: bytes) -> R | None:
+    """Return what ``decode`` would of an answer of status 200; ``None`` for what is no plain envelope, or wrong."""
+    try:
+        document: Any = json.loads(body)
+        if document["ok"] is True:
+            return _value(row, document["data"], document.get("metadata"), True)
+    except Exception:  # noqa: BLE001 - whatever it is, the full way meets it again and words it
+        return None
+    return None
+
+
+def quick_page(row: Capability[R], body: bytes) -> Page[R] | None:
+    """As ``quick``, for what ``decode_page`` returns."""
+    try:
+        document: Any = json.loads(body)
+        if document["ok"] is True:
+            return _page(row, document["data"], document.get("metadata"))
+    except Exception:  # noqa: BLE001 - as above
+        return None
+    return None
+
+
+VALUE: Final[Reader[Any]] = Reader(decode, quick)
+PAGE: Final[Reader[Any]] = Reader(decode_page, quick_page)
+
+
+def _value(row: Capability[R], data: object, metadata: object, enveloped: bool) -> R:
+    reader = _READERS[row.returns]
+    if reader.form is not None:
+        data = reader.form(data, enveloped)
+    said = _METADATA.last(metadata, None) or _metadata(metadata)
+    made = reader.last(data, said)  # mostly that is all
+    return reader.read(data, said) if made is None else made  # type: ignore[no-any-return]
+
+
+def _page(row: Capability[R], data: object, metadata: object) -> Page[R]:
+    said = _metadata(metadata)
+    if not isinstance(data, dict):
+        raise _Mismatch("an object with items", data)
+    items, next_cursor = data.get("items"), data.get("next_cursor")
+    if not isinstance(items, list):
+        raise _Mismatch("a list", items).under(".items")
+    if not isinstance(next_cursor, str | None):
+        raise _Mismatch("a string", next_cursor).under(".next_cursor")
+    return Page(items=_READERS[row.returns].read_each(items, said), next_cursor=next_cursor or None, metadata=said)
+
+
+def _decode_error(mismatch: _Mismatch, root: str) -> DecodeError:
+    path = root + mismatch.path
+    if isinstance(mismatch, _Missing):
+        return DecodeError(f"{path}: the answer lacks it ({mismatch.wanted})", path=path)
+    return DecodeError(f"{path}: expected {mismatch.wanted}, got {mismatch.found}", path=path)
+
+
+def _metadata(raw: object) -> Metadata:
+    if not raw and (raw is None or raw == {}):
+        return NO_METADATA
+    try:
+        return _METADATA.read(raw, None)  # type: ignore[no-any-return]
+    except _Mismatch as mismatch:
+        raise _decode_error(mismatch, "$.metadata") from None
+
+
+def _acknowledged(data: object, enveloped: bool) -> object:
+    if data is None and enveloped:
+        return {"ok": True}
+    return {"ok": True, **data} if isinstance(data, dict) else data
+
+
+def _bare_value(data: object, _: bool) -> object:
+    return {"value": data} if isinstance(data, str | int | float) else data
+
+
+def _values_by_key(data: object, _: bool) -> object:
+    if not isinstance(data, dict):
+        return data
+    inner = data["flags"] if data.keys() == {"flags"} and isinstance(data["flags"], dict) else data
+    return {"values_by_key": {key: _flag_entry(value) for key, value in inner.items()}}
+
+
+def _flag_entry(value: object) -> object:
+    if isinstance(value, dict) and "value" in value and _FLAG_ENTRY.issuperset(value):
+        return value["value"]
+    return value
+
+
+_FORMS: Final[Mapping[type[Any], Callable[[object, bool], object]]] = {
+    Ack: _acknowledged,
+    PurgeResult: _acknowledged,
+    FlagValue: _bare_value,
+    FlagValues: _values_by_key,
+}
+"""What brings the forms that data may take (D9, D10, D21), in an envelope or bare, into the one that is documented."""
+
+
+# --- strict primitives -------------------------------------------------------------------------------------------
+
+
+def _exactly(cls: type, wanted: str) -> Callable[[Any, Any], Any]:
+    def check(value: Any, _: Any) -> Any:
+        if value.__class__ is cls:
+            return value
+        raise _Mismatch(wanted, value)
+
+    return check
+
+
+def _integer(value: Any, _: Any) -> int:
+    if value.__class__ is int or (value.__class__ is float and value.is_integer()):
+        return int(value)
+    raise _Mismatch("a whole number", value)
+
+
+def _number(value: Any, _: Any) -> float:
+    if value.__class__ is float or value.__class__ is int:
+        return value
+    raise _Mismatch("a number", value)
+
+
+def _money(value: Any, _: Any) -> Decimal:
+    if value.__class__ is float or value.__class__ is int:
+        return exact(value)
+    raise _Mismatch("a number", value)
+
+
+def _time(value: Any, _: Any) -> datetime:
+    if value.__class__ is str:
+        with contextlib.suppress(ValueError):
+            moment = datetime.fromisoformat(value)
+            return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    raise _Mismatch("an ISO 8601 time", value)
+
+
+def _anything(value: Any, _: Any) -> Any:
+    return value
+
+
+# --- the registry ------------------------------------------------------------------------------------------------
+
+
+def _optional(cls: Any) -> Callable[[Any, Any], Any]:
+    (inner,) = (arg for arg in get_args(cls) if arg is not NoneType)
+    hook = _CONVERTER.get_structure_hook(inner)
+    return lambda value, _: None if value is None else hook(value, inner)
+
+
+def _tuple(cls: Any) -> Callable[[Any, Any], Any]:
+    inner = get_args(cls)[0]
+    hook = _CONVERTER.get_structure_hook(inner)
+
+    def structure(value: Any, _: Any) -> tuple[Any, ...]:
+        if value.__class__ is not list:
+            raise _Mismatch("a list", value)
+        return tuple([_at(f"[{index}]", hook, item, inner) for index, item in enumerate(value)])
+
+    return structure
+
+
+def _mapping(cls: Any) -> Callable[[Any, Any], Any]:
+    inner = get_args(cls)[1]
+    hook = _CONVERTER.get_structure_hook(inner)
+
+    def structure(value: Any, _: Any) -> dict[str, Any]:
+        if value.__class__ is not dict:
+            raise _Mismatch("an object", value)
+        return {key: _at(f".{key}", hook, item, inner) for key, item in value.items()}
+
+    return structure
+
+
+def _at(step: str, hook: Callable[[Any, Any], Any], value: Any, cls: Any) -> Any:
+    try:
+        return hook(value, cls)
+    except _Mismatch as mismatch:
+        raise mismatch.under(step) from None
+
+
+def _is_model(cls: Any) -> bool:
+    return isinstance(cls, type) and issubclass(cls, Model | Metadata)
+
+
+def _model(cls: type[Any]) -> Callable[[Any, Any], Any]:
+    return lambda value, _: _READERS[cls].read(value, NO_METADATA)
+
+
+def _has_origin(*origins: object) -> Callable[[Any], bool]:
+    return lambda cls: get_origin(cls) in origins
+
+
+def _registry() -> Converter:
+    converter = Converter(detailed_validation=False)
+    converter.register_structure_hook_factory(_is_model, _model)
+    converter.register_structure_hook_factory(_has_origin(Union, UnionType), _optional)
+    converter.register_structure_hook_factory(_has_origin(tuple), _tuple)
+    converter.register_structure_hook_factory(_has_origin(Mapping), _mapping)
+    for cls, hook in _PRIMITIVES.items():
+        converter.register_structure_hook(cls, hook)
+    # By identity: registered as a class, ``object`` would catch everything.
+    converter.register_structure_hook_func(lambda cls: cls is object, _anything)
+    return converter
+
+
+_PRIMITIVES: Final[Mapping[type, Callable[[Any, Any], Any]]] = {
+    str: _exactly(str, "a string"),
+    bool: _exactly(bool, "a boolean"),
+    int: _integer,
+    float: _number,
+    Decimal: _money,
+    datetime: _time,
+}
+_CONVERTER: Final = _registry()
+
+
+# --- the readers of models -----------------------------------------------------------------------------------------
+
+
+class _ModelReader:
+    """Reads the documents of one model: by the function for the fields that came last, by another's, or in full.
+
+    Attributes:
+        form: what brings other forms of data into the one that is documented, where there are any.
+        last: reads a document with the fields that came last; ``None`` where it is not plainly right.
+    """
+
+    def __init__(self, cls: type[Any]) -> None:
+        self.form = _FORMS.get(cls)
+        self._cls = cls
+        self._fields = fields_of(cls)
+        self.last: Callable[[Any, Any], Any] = _not_yet
+        self._compiled: dict[tuple[str, ...], Compiled | None] = {}
+
+    def read(self, plain: Any, metadata: Metadata | None) -> Any:
+        """Return the model that ``plain`` is.
+
+        Raises:
+            _Mismatch: it is none.
+        """
+        made = self.last(plain, metadata)
+        if made is None:
+            functions = self._for_fields_of(plain)
+            if functions is not None and functions.one is not self.last:
+                self.last = functions.one
+                made = functions.one(plain, metadata)
+        return _explain(self._cls, self._fields, plain, metadata) if made is None else made
+
+    def read_each(self, items: list[Any], metadata: Metadata) -> tuple[Any, ...]:
+        """Return the models of a page, which mostly come with the same fields."""
+        functions = self._for_fields_of(items[0]) if items else None
+        if functions is not None:
+            return functions.each(items, metadata, self._read_item)
+        return tuple([self._read_item(number, item, metadata) for number, item in enumerate(items)])
+
+    def _read_item(self, number: int, item: Any, metadata: Metadata) -> Any:
+        return _at(f".items[{number}]", self.read, item, metadata)
+
+    def _for_fields_of(self, plain: Any) -> Compiled | None:
+        if plain.__class__ is not dict or not 0 < len(plain) <= _MOST_FIELDS:
+            return None
+        names = tuple(plain)
+        if names not in self._compiled:
+            if len(self._compiled) >= _MOST_SHAPES:
+                return None
+            self._compiled[names] = compiled(self._cls, names, _CONVERTER.get_structure_hook)
+        return self._compiled[names]
+
+
+def _not_yet(plain: Any, metadata: Metadata | None) -> None:
+    """Stand in for the function for the fields that came last, before any did."""
+
+
+class _Readers(dict[type[Any], _ModelReader]):
+    """The reader of each model, made when it is first asked for."""
+
+    def __missing__(self, cls: type[Any]) -> _ModelReader:
+        self[cls] = made = _ModelReader(cls)
+        return made
+
+
+_READERS: Final = _Readers()
+_METADATA: Final = _READERS[Metadata]
+
+
+def _explain(cls: type[Any], fields: list[Field], plain: Any, metadata: Metadata | None) -> Any:
+    """Read ``plain`` in full: the definition of what the compiled functions do quickly."""
+    if plain.__class__ is not dict:
+        raise _Mismatch("an object", plain)
+    values: dict[str, Any] = {}
+    rest = dict(plain)
+    for field in fields:
+        name = field.name
+        other = field.metadata.get("read_from", name)
+        nothing = name not in plain or (plain[name] is None and field.type is not object)
+        source = other if nothing and other in plain else name
+        if source in plain:
+            values[name] = _at(f".{source}", _CONVERTER.get_structure_hook(field.type), plain[source], field.type)
+            rest.pop(source, None)
+            rest.pop(name, None)
+        elif field.default is attrs.NOTHING:
+            raise _Missing(_wanted(field), None).under(f".{name}")
+    if issubclass(cls, Model):
+        values["metadata"] = metadata
+    return cls(extra=rest, **values)
+
+
+def _wanted(field: Field) -> str:
+    other = field.metadata.get("read_from")
+    return f"{field.name} or {other}" if other else "a field that every documented answer has"

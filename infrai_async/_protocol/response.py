@@ -1,0 +1,204 @@
+"""From the answer's bytes to data and metadata, or to what was refused, without any I/O."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, Final
+
+import attrs
+
+from infrai_async._protocol import json
+from infrai_async.errors import (
+    APIError,
+    DecodeError,
+    InsufficientCreditError,
+    RateLimitError,
+    TransportError,
+    api_error_class,
+)
+from infrai_async.models import Metadata
+
+LARGEST_ANSWER: Final = 64 * 2**20  # bytes; a page is some kB, so more is a fault or an attack
+_ENVELOPE: Final = frozenset({"data", "error", "metadata"})
+
+
+@attrs.define
+class Answer:
+    """A complete answer, or one that is ``oversized``: too large to be what was asked for, and not read to its end.
+
+    ``started_at`` is in seconds since the epoch; ``seconds`` and ``waited`` are lengths.
+    """
+
+    status: int
+    headers: Mapping[str, str] = attrs.field(repr=False)
+    body: bytes = attrs.field(repr=False)
+    started_at: float = 0.0
+    seconds: float = 0.0
+    waited: float = 0.0
+    oversized: bool = False
+
+
+@attrs.frozen
+class Broken:
+    """An attempt without a complete answer; ``sent`` says whether anything of it may have left the machine."""
+
+    error: TransportError
+    sent: bool
+    started_at: float = 0.0
+    seconds: float = 0.0
+    waited: float = 0.0
+
+
+@attrs.define
+class Envelope:
+    """An answer taken apart: ``root`` is where ``data`` stood in it; ``error`` is ``None`` on success."""
+
+    data: object = None
+    metadata: object = None
+    error: Mapping[str, object] | None = None
+    root: str = "$"
+    enveloped: bool = False
+
+
+def open_envelope(answer: Answer) -> Envelope:
+    """Take an answer apart: an envelope, a bare document, or a refusal in any form (D14, D16).
+
+    Raises:
+        DecodeError: a success that cannot be read. A refusal never is one: it keeps its status at the least.
+    """
+    success = 200 <= answer.status < 300
+    try:
+        document = json.loads(answer.body)
+    except ValueError:
+        if success:
+            raise DecodeError(_unreadable(answer), status=answer.status) from None
+        return Envelope(error={"message": _unreadable(answer)})
+    if not isinstance(document, dict):
+        return Envelope(document, error=None if success else {})
+    ok = document.get("ok")
+    if success and ok is True and "data" in document:
+        return Envelope(document["data"], document.get("metadata"), None, "$.data", True)
+    if ok is False or ("ok" in document and not _ENVELOPE.isdisjoint(document)):
+        return _from_envelope(document, success, answer.status)
+    return Envelope(document, error=None if success else _bare_error(document))
+
+
+def _from_envelope(document: dict[str, object], success: bool, status: int) -> Envelope:
+    ok = document["ok"]
+    if success and ok is True:
+        return Envelope(document.get("data"), document.get("metadata"), root="$.data", enveloped=True)
+    if success and ok is not False:
+        raise DecodeError(f"$.ok: expected true or false, got {kind_of(ok)}", path="$.ok", status=status)
+    error = document.get("error")
+    if isinstance(error, str):
+        error = {"message": error}
+    fields = error if isinstance(error, dict) else document if error is None else {}
+    return Envelope(metadata=document.get("metadata"), error=fields, root="$.error", enveloped=True)
+
+
+def _bare_error(document: dict[str, object]) -> dict[str, object]:
+    error = document.get("error")
+    if isinstance(error, dict):
+        return error
+    if isinstance(error, str):
+        return {**document, "message": document.get("message", error)}
+    return document
+
+
+def _unreadable(answer: Answer) -> str:
+    kind = answer.headers.get("Content-Type", "no content type").partition(";")[0].lower()
+    if answer.oversized:
+        return f"the answer is larger than {LARGEST_ANSWER} bytes"
+    if not answer.body:
+        return "the answer is empty"
+    if "html" in kind:
+        return f"the answer is a web page ({kind}), not JSON: a proxy or a sign-in page may stand in between"
+    return f"the answer is not valid JSON ({kind}, {len(answer.body)} bytes): it may have been cut off"
+
+
+@functools.lru_cache(maxsize=1024, typed=True)
+def exact(number: float) -> Decimal:
+    """Return money as the decimal that was written: the number's shortest form. Prices repeat, hence the cache."""
+    return Decimal(repr(number))
+
+
+def said_of_the_call(envelope: Envelope) -> Metadata:
+    """Return what an answer of any kind says of its call, as far as it can be read: cost, vendor and request id."""
+    return Metadata(request_id=request_id(envelope), cost_usd=cost_of(envelope), vendor=vendor_of(envelope))
+
+
+def cost_of(envelope: Envelope) -> Decimal | None:
+    """Return what the call cost in USD, where the envelope says so."""
+    metadata = envelope.metadata
+    cost = metadata.get("cost_usd") if isinstance(metadata, dict) else None
+    return exact(cost) if cost.__class__ is float or cost.__class__ is int else None
+
+
+def request_id(envelope: Envelope) -> str | None:
+    """Return the service's id of the call, where the envelope has one."""
+    return _noted(envelope, "request_id")
+
+
+def vendor_of(envelope: Envelope) -> str | None:
+    """Return who carried the call out, where the envelope says so."""
+    return _noted(envelope, "vendor")
+
+
+def _noted(envelope: Envelope, name: str) -> str | None:
+    metadata = envelope.metadata
+    return _text(metadata.get(name)) if isinstance(metadata, dict) else None
+
+
+def refusal(answer: Answer, envelope: Envelope, retry_after: float | None) -> APIError:
+    """Return the error that a refusal is, without the call's own context."""
+    fields = envelope.error or {}
+    code, retryable = _text(fields.get("code")), fields.get("retryable")
+    cls = api_error_class(answer.status, code)
+    details: dict[str, Any] = {}
+    if cls is InsufficientCreditError:
+        details["checkout_url"] = _checkout_url(fields)
+    if cls is RateLimitError:
+        details["retry_after"] = retry_after
+    return cls(
+        _text(fields.get("message")) or _text(fields.get("hint")) or _wordless(answer),
+        status=answer.status,
+        code=code,
+        hint=_text(fields.get("hint")),
+        request_id=request_id(envelope),
+        retryable=retryable if isinstance(retryable, bool) else None,
+        **details,
+    )
+
+
+def _wordless(answer: Answer) -> str:
+    if 300 <= answer.status < 400:
+        return "the service redirects, which this client does not follow: check base_url"
+    return "the service gave no reason"
+
+
+def _checkout_url(fields: Mapping[str, object]) -> str | None:
+    details = fields.get("details")
+    nested = details.get("checkout_url") if isinstance(details, dict) else None
+    return _text(fields.get("checkout_url")) or _text(nested)
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def kind_of(value: object) -> str:
+    """Name the JSON type of ``value``, for messages that must not show the value itself."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a boolean"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a string"
+        case list():
+            return "a list"
+    return "an object"

@@ -1,0 +1,331 @@
+"""The session pool: the one driver of every call.
+
+A pool belongs to one client and serves any number of event loops, one after another or at once: each loop gets a
+session of its own, while key, places, pauses and quota are the client's. ``run`` makes the attempts of a call; what
+follows from one that did not plainly succeed is for the call's flow to say (``_flow``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import io
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Coroutine
+from ssl import SSLContext
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+import aiohttp
+import attrs
+from yarl import URL
+
+from infrai_async._protocol import flow as call_flow
+from infrai_async._protocol.flow import Call, Closed, Flow, Hold, NoteAnswer, Pause, Refused, Renew, Result, RouteMemory
+from infrai_async._protocol.rate import RetryQuota
+from infrai_async._protocol.request import Request
+from infrai_async._protocol.response import LARGEST_ANSWER
+from infrai_async._transport.call_state import CallState, Waiting
+from infrai_async._transport.connector import (
+    ConnectionTrace,
+    as_transport_error,
+    environment_proxy,
+    trace_of_attempt,
+)
+from infrai_async._transport.keys import ApiKey, KeySource
+from infrai_async._transport.limiter import Places
+from infrai_async._transport.sessions import LoopSessions
+from infrai_async._transport.stats import Stats
+from infrai_async._transport.throttle import AdmissionControl
+from infrai_async.errors import ConfigurationError, InfraiError
+
+if TYPE_CHECKING:
+    from infrai_async._observability.reporter import Listener, Reporter
+    from infrai_async._transport.headers import HeaderSet
+    from infrai_async._transport.loop_session import Home
+    from infrai_async.models import Model, Page
+
+T = TypeVar("T", bound="Model | Page[Any]")
+
+_LARGEST_INLINE: Final = 2**20  # bytes; aiohttp warns of larger ones that are passed as bytes
+_log: Final = logging.getLogger("infrai_async")
+_pools: Final[weakref.WeakSet[Pool]] = weakref.WeakSet()
+
+
+@attrs.frozen(kw_only=True)
+class PoolSettings:
+    """What a pool needs to know; ``origin`` is the base URL without ``/v1``."""
+
+    origin: str
+    api_key: KeySource = attrs.field(repr=False)
+    max_concurrency: int
+    session: aiohttp.ClientSession | None = None
+    proxy: str | URL | None = attrs.field(default=None, repr=False)
+    trust_env: bool = False
+    ssl: SSLContext | None = None
+    listener: Listener | None = attrs.field(default=None, repr=False)
+
+
+@attrs.frozen
+class _Done(Generic[T]):
+    """The end of a flow, with what the call returns."""
+
+    value: T
+
+
+class Pool:
+    """Makes calls, within the limits of one client."""
+
+    def __init__(self, settings: PoolSettings) -> None:
+        self.settings = settings
+        self.listener = settings.listener
+        self._key = ApiKey(settings.api_key)
+        self._sessions = LoopSessions(settings.session, functools.partial(_proxy, settings), settings.ssl)
+        self._places = Places(settings.max_concurrency)
+        self._admission = AdmissionControl(self._places, self._sessions)
+        self._quota = RetryQuota()
+        self._routes = RouteMemory()
+        self._origin = URL(settings.origin, encoded=True)
+        self._prefix = self._origin.raw_path.rstrip("/")
+        self._lock = threading.Lock()
+        _pools.add(self)
+
+    # --- a call ---
+
+    async def run(self, call: Call[T], headers: HeaderSet, reporter: Reporter | None = None) -> T:
+        """Make a call: one attempt, and as long as that does not plainly succeed, what the call's flow says."""
+        request = call.request(self._routes.generation)
+        if reporter is not None:
+            reporter.started()
+        session = self._sessions.here() or self._open_session(call, request)
+        state = session.enter(call, reporter)
+        flow: Flow[T] | None = None
+        response = body = None
+        succeeded = False
+        try:
+            while True:
+                placed = call.scopes is None and self._key.current is not None and self._admission.admit_at_once()
+                try:
+                    result: Result | InfraiError = None if placed else await self._admit(session, state)
+                    if result is None:
+                        placed = True
+                        response = await self._send(session, state, request, headers)
+                        data = response.content
+                        body = state.trace.headers.redact(data.read_nowait() if data.is_eof() else await _read(data))
+                        if flow is None and (value := _read_quickly(call, state, response, body)) is not None:
+                            succeeded = True
+                            return value
+                        result = state.answered(response, body)
+                except BaseException as error:
+                    if (result := _as_result(session, state, error)) is None:
+                        raise
+                finally:
+                    if placed:
+                        state.end_attempt(response, body)
+                        self._places.release()
+                    response = body = None  # an error's traceback has this frame
+                flow = flow or self._begin_flow(call, request, state.note_answer)
+                step = await self._follow(flow, session, state, result)
+                if isinstance(step, _Done):
+                    succeeded = True
+                    return step.value
+                request = step
+        finally:
+            session.leave(state, succeeded)
+
+    def _open_session(self, call: Call[T], request: Request) -> Home:
+        """Open a session for the running loop, or fail as a call does that was never sent."""
+        try:
+            session = self._sessions.open()
+        except ConfigurationError as error:
+            self._begin_flow(call, request, _nobody).throw(error)
+            raise
+        if session is None:
+            self._begin_flow(call, request, _nobody).send(Closed())
+            raise AssertionError("a flow ends when the client is closed")
+        return session
+
+    async def _admit(self, session: Home, state: CallState) -> Refused | Closed | None:
+        """Wait for all that a call may have to wait for; ``None`` with a place taken, else why there is none."""
+        call = state.call
+        if call.scopes is not None:
+            call.scopes.check(time.monotonic())
+        refused = await self._admission.admit(state)
+        if refused is not None:
+            return refused
+        try:
+            if self._key.current is None and not call.capability.public:
+                state.waits(Waiting.KEY)
+                await self._key.find(session.key_lock, refused=None)
+            if call.scopes is not None:
+                call.scopes.check(time.monotonic())
+        except BaseException:
+            self._places.release()
+            raise
+        return None
+
+    def _send(
+        self, session: Home, state: CallState, request: Request, headers: HeaderSet
+    ) -> Coroutine[Any, Any, aiohttp.ClientResponse]:
+        """Begin an attempt. A plain method, because each time a call waits one more coroutine would cost something."""
+        key = None if state.call.capability.public else self._key.current
+        template = headers.template(key, request.body is not None)
+        trace = ConnectionTrace(state.counters, template, request.idempotency_key, session.borrowed)
+        trace_of_attempt.set(trace)
+        state.begin_attempt(key, trace, request.again)
+        if state.reporter is not None:
+            state.reporter.sent(request.method, self.settings.origin, request.target, state.waited)
+        return session.request(
+            request.method,
+            self._url(request.target),
+            data=None if request.body is None else _payload(request.body),
+            headers=template.to_give(request.idempotency_key) if template.complete is None else None,
+            allow_redirects=False,
+        )
+
+    def _url(self, target: str) -> URL:
+        origin = self._origin
+        if "?" not in target:
+            return origin.with_path(self._prefix + target, encoded=True)
+        path, _, query = target.partition("?")
+        return URL.build(
+            scheme=origin.scheme,
+            authority=origin.raw_authority,
+            path=self._prefix + path,
+            query_string=query,
+            encoded=True,
+        )
+
+    # --- what its flow wants done ---
+
+    def _begin_flow(self, call: Call[T], request: Request, note_answer: NoteAnswer) -> Flow[T]:
+        """Return a flow that waits for what came of the call's first request."""
+        flow = call_flow.run(call, request, note_answer, self._routes)
+        next(flow)
+        return flow
+
+    async def _follow(
+        self, flow: Flow[T], session: Home, state: CallState, result: Result | InfraiError
+    ) -> Request | _Done[T]:
+        """Tell the flow what came of an attempt, do what it wants done, and return what is to be sent next."""
+        try:
+            while True:
+                step = flow.throw(result) if isinstance(result, InfraiError) else flow.send(result)
+                if isinstance(step, Request):
+                    return step
+                try:
+                    result = await self._do(session, state, step)
+                except BaseException as error:
+                    if (result := _as_result(session, state, error)) is None:
+                        raise
+        except StopIteration as stop:
+            return _Done(stop.value)
+
+    async def _do(self, session: Home, state: CallState, step: Pause | Hold | Renew) -> bool | None:
+        reporter = state.reporter
+        match step:
+            case Hold(seconds):
+                self._admission.hold(state, seconds)
+                if reporter is not None:
+                    reporter.throttled(seconds)
+                return None
+            case Renew():
+                state.waits(Waiting.OTHER_KEY)
+                refused = state.key
+                return self._key.renewable and await self._key.find(session.key_lock, refused) != refused
+            case Pause(seconds, capability, reason):
+                with self._lock:  # a closed client sends nothing again, which is where its calls under way end
+                    if self._sessions.closed or not self._quota.take(self._sessions.succeeded()):
+                        return False
+                _log.info("%s: sending again in %.3f s after %s", capability, seconds, reason)
+                if reporter is not None:
+                    reporter.retrying(reason, seconds)
+                state.waits(Waiting.PAUSE)
+                await asyncio.sleep(seconds)
+                return True
+
+    # --- the pool as a whole ---
+
+    def stats(self) -> Stats:
+        """Return the figures as they are now."""
+        # Without a lock: a signal's handler may make a call in the middle of this, which would wait for it for ever.
+        places, throttled = self._places, self._admission.held_seconds
+        return self._sessions.figures().stats(
+            in_flight=places.taken, waiting=places.waiting, throttled_seconds=throttled
+        )
+
+    def refuse(self) -> None:
+        """Refuse every call from now on, also those that wait for a place; callable from any thread."""
+        self._sessions.refuse()
+        self._places.close()
+
+    async def close(self, grace: float) -> None:
+        """Refuse new calls, give running ones ``grace`` seconds, and leave nothing behind in any loop."""
+        self.refuse()
+        await self._sessions.close(grace)
+
+    def after_fork(self) -> None:
+        """Begin afresh in a forked child: what the parent has stays the parent's."""
+        self._sessions.after_fork()
+        self._places.begin_afresh()
+        self._admission.after_fork()
+        self._lock = threading.Lock()
+
+
+def _nobody(*_: object) -> None:
+    """Take note of nothing."""
+
+
+def _read_quickly(call: Call[T], state: CallState, response: aiohttp.ClientResponse, body: bytes | None) -> T | None:
+    """Return what the call returns, where an answer is plainly that; else ``None``, and nothing has happened."""
+    if body is None or response.status != 200:
+        return None
+    value = call.reader.quick(call.capability, body)
+    if value is not None:
+        state.note_answer(value.metadata)
+    return value
+
+
+def _as_result(session: Home, state: CallState, error: BaseException) -> Result | InfraiError:
+    """Return what an exception means for the call; ``None`` when it is not the pool's to handle."""
+    if isinstance(error, asyncio.CancelledError):
+        return state.interrupted()
+    if isinstance(error, InfraiError):
+        return error
+    if isinstance(error, aiohttp.ClientError | OSError):
+        transport, not_sent = as_transport_error(error)
+        return state.broken(transport, not_sent=not_sent)
+    if isinstance(error, RuntimeError) and session.http.closed:
+        return ConfigurationError("session was closed by its owner")
+    return None
+
+
+def _proxy(settings: PoolSettings) -> str | URL | None:
+    return settings.proxy or (environment_proxy(settings.origin) if settings.trust_env else None)
+
+
+def _payload(body: bytes) -> bytes | io.BytesIO:
+    return io.BytesIO(body) if len(body) > _LARGEST_INLINE else body
+
+
+async def _read(content: aiohttp.StreamReader) -> bytes | None:
+    """Return the body, or ``None`` when it is larger than any answer of this API."""
+    chunks, size = [], 0
+    while chunk := await content.readany():
+        size += len(chunk)
+        if size > LARGEST_ANSWER:
+            return None
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _after_fork() -> None:
+    for pool in tuple(_pools):
+        pool.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,1 @@
+"""The caching edge in front of a distribution's origin."""

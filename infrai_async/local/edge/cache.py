@@ -1,0 +1,82 @@
+"""What the edge keeps: answers and their bodies, by what was asked for; those not used for longest go first."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+import attrs
+
+from infrai_async.local.edge.policy import Answer, Headers
+from infrai_async.local.edge.spool import Body
+
+Key: TypeAlias = tuple[str, str]
+"""A distribution, and path and query as the client sent them."""
+_MEMORY: Final = 2**27
+_FILES: Final = 128
+_DISK: Final = 2**30
+_HEADERS: Final = 2**11
+"""About what an entry takes besides its body."""
+_VARIANTS: Final = 32
+
+
+@attrs.frozen(eq=False)
+class Entry:
+    """An answer with its body."""
+
+    answer: Answer
+    body: Body
+
+
+class Shelf:
+    """A bounded store of entries, up to 32 variants for each key."""
+
+    def __init__(self) -> None:
+        self._entries: OrderedDict[Key, list[Entry]] = OrderedDict()
+        self._memory = self._files = self._disk = 0
+
+    def find(self, key: Key, request: Headers) -> Entry | None:
+        """Return the newest entry that would answer the request, fresh or not."""
+        found = next((entry for entry in self._entries.get(key, ()) if entry.answer.fits(request)), None)
+        if found is not None:
+            self._entries.move_to_end(key)
+        return found
+
+    def put(self, key: Key, entry: Entry) -> None:
+        """Keep an entry instead of the one of the same variant."""
+        kept = self._entries.setdefault(key, [])
+        old = [other for other in kept if other.answer.asked == entry.answer.asked] or kept[_VARIANTS - 1 :]
+        for other in old:
+            self.remove(key, other)
+        self._entries.setdefault(key, []).insert(0, entry)
+        self._entries.move_to_end(key)
+        self._weigh(entry, 1)
+        while self._memory > _MEMORY or self._files > _FILES or self._disk > _DISK:
+            self.clear(next(iter(self._entries)))
+
+    def remove(self, key: Key, entry: Entry) -> None:
+        """Let one entry go, if it is still there."""
+        kept = self._entries.get(key, [])
+        if entry in kept:
+            kept.remove(entry)
+            self._weigh(entry, -1)
+            if not kept:
+                del self._entries[key]
+
+    def clear(self, key: Key) -> None:
+        """Let all variants of a key go."""
+        for entry in tuple(self._entries.get(key, ())):
+            self.remove(key, entry)
+
+    def drop(self, distribution: str, doomed: Callable[[str, Answer], bool]) -> None:
+        """Let those of a distribution go of which ``doomed`` says so, by path and answer."""
+        for key in [key for key in self._entries if key[0] == distribution]:
+            for entry in [entry for entry in self._entries[key] if doomed(key[1], entry.answer)]:
+                self.remove(key, entry)
+
+    def _weigh(self, entry: Entry, sign: int) -> None:
+        size = entry.body.size
+        self._memory += sign * (_HEADERS + (size if entry.body.in_memory else 0))
+        self._disk += sign * (0 if entry.body.in_memory else size)
+        self._files += sign * (not entry.body.in_memory)

@@ -1,0 +1,225 @@
+"""The edge: answers requests to distributions, from what is kept of their origins or by asking them.
+
+Under its host name a distribution is an origin of its own to browsers. Under its path it is at the gateway's own
+address: there its pages are sandboxed, so that none can read the gateway's page or press the checkout's button.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from aiohttp import web
+from multidict import CIMultiDict
+
+from infrai_async.local._errors import Refusal, not_found
+from infrai_async.local.edge.config import Distributions
+from infrai_async.local.edge.counters import Traffic
+from infrai_async.local.edge.fetcher import Asked, Fetcher, Found
+from infrai_async.local.edge.origins import (
+    FAILURES,
+    VIA,
+    Origins,
+    as_refusal,
+    check_target,
+    end_to_end,
+    loops,
+    origin_url,
+    request_headers,
+)
+from infrai_async.local.edge.policy import Headers
+from infrai_async.local.edge.spool import Broken
+from infrai_async.local.http.conditional import http_date, select
+from infrai_async.local.http.host_guard import host_name, is_edge
+from infrai_async.local.objects.streams import abort
+from infrai_async.local.services.base import Data, Parts
+from infrai_async.local.services.cdn import id_of_edge
+
+_AT_ONCE: Final = 2**16
+"""Bytes of a body that go out together with their head."""
+_SANDBOX: Final = "sandbox allow-downloads allow-forms allow-modals allow-popups allow-scripts"
+_NEVER_SENT: Final = ("cache-tag", "surrogate-key", "age")
+_FOR_HTTPS: Final = "whatever ends TLS before the gateway says so with X-Forwarded-Proto: https"
+_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+
+
+class Edge:
+    """Answers requests to distributions.
+
+    Args:
+        parts: the state, and the gateway's address.
+        directory: where large bodies lie while they are kept.
+    """
+
+    def __init__(self, parts: Parts, directory: Path) -> None:
+        self._parts = parts
+        self._origins = Origins(self._owned)
+        self._fetcher = Fetcher(self._origins, directory)
+        self._distributions = Distributions(parts.store, self._fetcher.drop)
+        self._traffic = Traffic(parts.store)
+
+    def start(self) -> None:
+        """Begin to count, and to listen to what the services say."""
+        self._parts.edge_changed = self._distributions.changed
+        self._parts.count_traffic = self._traffic.flush
+        self._traffic.start()
+
+    async def aclose(self) -> None:
+        """End what is under way and write down what was counted."""
+        await self._fetcher.aclose()
+        await self._origins.aclose()
+        await self._traffic.aclose()
+
+    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer a request that addresses a distribution, by its path or by its host name.
+
+        Raises:
+            Refusal: there is no such distribution, it does not take this request, or its origin failed.
+        """
+        id, target = _addressed(request)
+        settings = await self._distributions.settings(id)
+        if settings is None:
+            raise not_found("CDN_DISTRIBUTION", id)
+        _check(request, settings)
+        try:
+            if request.method not in ("GET", "HEAD"):
+                return await self._pass(request, settings, target)
+            asked = Asked(request.method, (id, target), request.headers, request.remote, settings)
+            async with self._fetcher.find(asked) as found:
+                return await self._send(request, id, found)
+        except Refusal:
+            self._traffic.count(id, hit=False, size=0)
+            raise
+
+    def _owned(self) -> Iterable[int]:
+        """Return the ports on which the gateway itself is: nothing there is an origin."""
+        postgres = self._parts.postgres
+        addresses = [self._parts.base_url] + ([] if postgres is None else [postgres.uri("", "")])
+        return {port for address in addresses if (port := urlsplit(address).port)}
+
+    async def _send(self, request: web.BaseRequest, id: str, found: Found) -> web.StreamResponse:
+        status, headers, start, length = _selected(request, id, found)
+        left = 0 if request.method == "HEAD" else sys.maxsize if length is None else length
+        body, sent = found.entry.body, 0
+        response = web.StreamResponse(status=status, headers=headers)
+        try:
+            with body.reader(start) as reader:
+                if left <= min(_AT_ONCE, body.size - start):
+                    chunk = await reader.read(left) if left else b""
+                    sent = len(chunk)
+                    return web.Response(status=status, headers=headers, body=chunk)
+                await response.prepare(request)
+                while left and (chunk := await reader.read(left)):
+                    await response.write(chunk)
+                    sent, left = sent + len(chunk), left - len(chunk)
+                await response.write_eof()
+        except (Broken, ConnectionError):
+            abort(request)
+        finally:
+            self._traffic.count(id, hit=found.label != "MISS", size=sent)
+        return response
+
+    async def _pass(self, request: web.BaseRequest, settings: Data, target: str) -> web.StreamResponse:
+        """Carry a request to the origin and its answer back, both as they come, and keep nothing of it."""
+        url, id, sent = origin_url(settings["origin"], target), settings["id"], 0
+        asking = request_headers(request.headers, request.remote, cached=False)
+        body = request.content if request.body_exists else None
+        response: web.StreamResponse | None = None
+        try:
+            async with self._origins.request(request.method, url, asking, body) as answered:
+                if request.method not in _SAFE and answered.status < 400:
+                    self._fetcher.forget((id, target))
+                headers = end_to_end(answered.headers, _NEVER_SENT)
+                _sign(request, id, headers, answered.headers, "MISS")
+                response = web.StreamResponse(status=answered.status, headers=headers)
+                await response.prepare(request)
+                async for chunk in answered.content.iter_chunked(2**16):
+                    await response.write(chunk)
+                    sent += len(chunk)
+                await response.write_eof()
+        except FAILURES as error:
+            if response is None or not response.prepared:
+                raise as_refusal(error) from error
+            abort(request)
+        self._traffic.count(id, hit=False, size=sent)
+        return response
+
+
+def _addressed(request: web.BaseRequest) -> tuple[str, str]:
+    """Return which distribution a request is for, and the path and query in it, as they came."""
+    path, query = request.rel_url.raw_path, request.rel_url.raw_query_string
+    if _has_own_name(request):
+        id = id_of_edge(host_name(request.host))
+    else:
+        id, _, path = path.removeprefix("/edge").removeprefix("/").partition("/")
+        path = "/" + path
+    return id, check_target(f"{path}?{query}" if query else path)
+
+
+def _has_own_name(request: web.BaseRequest) -> bool:
+    """Say whether a distribution was addressed by its host name."""
+    return is_edge(host_name(request.host))
+
+
+def _check(request: web.BaseRequest, settings: Data) -> None:
+    """Refuse what a distribution does not take."""
+    allowed = [method.upper() for method in settings["allowed_methods"]]
+    if not settings["enabled"]:
+        raise Refusal(403, "CDN_DISTRIBUTION_DISABLED", "this distribution is disabled")
+    if settings["https_only"] and request.headers.get("X-Forwarded-Proto", "").lower() != "https":
+        raise Refusal(403, "CDN_HTTPS_ONLY", "this distribution is for https only", hint=_FOR_HTTPS)
+    if request.method not in allowed:
+        told = {"Allow": ", ".join(allowed)}
+        raise Refusal(405, "METHOD_NOT_ALLOWED", "this distribution does not take this method", headers=told)
+    if request.headers.get("Upgrade", "").lower() == "websocket":
+        raise Refusal(
+            501, "NOT_SUPPORTED", "the edge carries no WebSockets", hint="connect to the origin", retryable=False
+        )
+    if loops(request.headers):
+        raise Refusal(508, "CDN_LOOP", "the request has come through this edge before", retryable=False)
+
+
+def _selected(request: web.BaseRequest, id: str, found: Found) -> tuple[int, CIMultiDict[str], int, int | None]:
+    """Return what is sent of an entry: status, headers, where in the body it begins, and its length, if known."""
+    told, headers = found.entry.answer, found.entry.answer.headers.copy()
+    for name in _NEVER_SENT:
+        headers.popall(name, None)
+    size = _content_length(headers)
+    status, start, length = told.status, 0, size
+    if told.status == 200:
+        etag, modified = headers.get("ETag"), http_date(headers.get("Last-Modified"))
+        chosen = select(request.method, request.headers, etag=etag, modified=modified, size=size)
+        status, start, length = chosen.status, chosen.start, chosen.length
+        headers.update(chosen.headers)
+    _describe(headers, status, length)
+    headers["Age"] = str(max(0, int(time.monotonic() - told.born)))
+    _sign(request, id, headers, told.headers, found.label)
+    return status, headers, start, length
+
+
+def _sign(request: web.BaseRequest, id: str, headers: CIMultiDict[str], origins: Headers, label: str) -> None:
+    """Say in the headers that the answer came through here, and on whose behalf a page in it may act."""
+    headers["X-Cache"] = label
+    headers["Via"] = ", ".join((*origins.getall("Via", ()), VIA))
+    if not _has_own_name(request):
+        headers.add("Content-Security-Policy", _SANDBOX)
+        location = headers.get("Location", "")
+        if location.startswith("/") and not location.startswith("//"):  # of the origin; here it begins further down
+            headers["Location"] = f"/edge/{id}{location}"
+
+
+def _content_length(headers: Headers) -> int | None:
+    return int(headers["Content-Length"]) if "Content-Length" in headers else None
+
+
+def _describe(headers: CIMultiDict[str], status: int, length: int | None) -> None:
+    """Make the headers say what is sent of the body."""
+    if status in (204, 304, 412, 416):
+        for name in ("Content-Encoding", "Content-Length", "Content-Type"):
+            headers.popall(name, None)
+    if length is not None and status not in (204, 304):
+        headers["Content-Length"] = str(length)

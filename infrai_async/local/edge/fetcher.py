@@ -1,0 +1,262 @@
+"""What the edge keeps, and how it comes by what it does not.
+
+Whoever asks for what is not kept waits for one *flight*, a fetch of its own life: those who come while it is under way
+follow it, if its answer is for everybody. With the last of them it ends, unless its end is in sight. A flight that was
+under way when something was purged still serves those who wait for it, and leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import aiohttp
+import attrs
+
+from infrai_async.local._errors import Refusal
+from infrai_async.local.edge.cache import Entry, Key, Shelf
+from infrai_async.local.edge.origins import FAILURES, Origins, as_refusal, end_to_end, origin_url, request_headers
+from infrai_async.local.edge.policy import Answer, Headers, Purge, answer, initial_age, parse_directives, refreshed
+from infrai_async.local.edge.spool import Body, Broken
+from infrai_async.local.services.base import Data
+
+_LARGEST: Final = 2**28
+"""Bytes of the largest body that is kept."""
+_WINDOW: Final = 2**20
+"""Bytes of a body that is not kept by which its fastest reader may be ahead of its slowest."""
+_FAILED: Final = frozenset({500, 502, 503, 504})
+_logger = logging.getLogger(__name__)
+
+
+@attrs.frozen(eq=False)
+class Asked:
+    """A request for what may be kept: all that a flight needs of it."""
+
+    method: str
+    key: Key
+    headers: Headers
+    client: str | None
+    settings: Data
+
+    @property
+    def may_be_shared(self) -> bool:
+        """Whether the answer may be for others too; nothing else of what a client says of caching changes anything."""
+        return self.method == "GET" and "no-store" not in parse_directives(self.headers.getall("Cache-Control", ()))
+
+    @property
+    def ttl(self) -> int:
+        """How many seconds the distribution keeps what says nothing itself."""
+        return int(self.settings["cache_ttl_seconds"])
+
+
+@attrs.frozen(eq=False)
+class Found:
+    """An entry, what ``X-Cache`` says of how it was come by, and whether others who ask may have it too."""
+
+    entry: Entry
+    label: str
+    shared: bool
+
+
+class _Flight:
+    """A fetch under way, ended when nobody is interested any more.
+
+    Attributes:
+        joinable: whether others may wait for the same.
+        keep: whether what it brings may be kept.
+        goes_on: whether it is seen to its end all the same, since what it brings is kept and the end is in sight.
+        found: what it brings.
+    """
+
+    def __init__(self, *, joinable: bool) -> None:
+        self.joinable = joinable
+        self.keep = True
+        self.goes_on = False
+        self.found: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
+        self.task: asyncio.Task[None] | None = None
+        self._interested = 0
+
+    def __enter__(self) -> Self:
+        self._interested += 1
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._interested -= 1
+        if not self._interested and not self.goes_on and self.task is not None:
+            self.joinable = False
+            self.task.cancel()
+
+
+class Fetcher:
+    """Finds what is asked for, here or at its origin.
+
+    Args:
+        origins: the connections to them.
+        directory: where large bodies lie while they are kept.
+    """
+
+    def __init__(self, origins: Origins, directory: Path) -> None:
+        self._origins = origins
+        self._directory = directory
+        self._shelf = Shelf()
+        self._flights: dict[Key, list[_Flight]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def aclose(self) -> None:
+        """End what is under way."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def drop(self, id: str, purge: Purge, tags: Iterable[str]) -> None:
+        """Throw away what is purged, and keep nothing that is still coming and may be: its tags are not known yet."""
+        own = frozenset(tags)
+        self._shelf.drop(id, lambda target, answer: purge.hits(target, answer.tags | own))
+        for key in [key for key in self._flights if key[0] == id]:
+            if purge.tags or purge.hits(key[1], own):
+                self._detach(key)
+
+    def forget(self, key: Key) -> None:
+        """Throw away all that is kept for one path, or coming for it."""
+        self._shelf.clear(key)
+        self._detach(key)
+
+    def _detach(self, key: Key) -> None:
+        for flight in self._flights.pop(key, ()):
+            flight.keep = False
+
+    @asynccontextmanager
+    async def find(self, asked: Asked) -> AsyncIterator[Found]:
+        """Find what answers a request; its body may still be coming, and comes on for as long as this is entered.
+
+        Raises:
+            Refusal: the origin failed.
+        """
+        kept, now = self._shelf.find(asked.key, asked.headers), time.monotonic()
+        if kept is not None and kept.answer.is_fresh(now, asked.ttl):
+            yield Found(kept, "HIT", True)
+        elif kept is not None and kept.answer.is_tolerable(now, asked.ttl, "stale-while-revalidate"):
+            if not self._flights.get(asked.key):
+                self._spawn(self._renew(self._launch(asked, kept, joinable=True)))
+            yield Found(kept, "STALE", True)
+        else:
+            async with self._fetched(asked, kept) as found:
+                yield found
+
+    @asynccontextmanager
+    async def _fetched(self, asked: Asked, kept: Entry | None) -> AsyncIterator[Found]:
+        """Follow the flight that brings it, if there is one, else start one."""
+        joinable = asked.may_be_shared
+        tried: set[_Flight] = set()
+        while joinable and (flight := self._under_way(asked.key, tried)):
+            tried.add(flight)
+            with flight:
+                found = await asyncio.shield(flight.found)
+                if found.shared and found.entry.answer.fits(asked.headers) and found.entry.body.joinable:
+                    yield attrs.evolve(found, label="HIT")
+                    return
+                joinable = found.shared
+        with self._launch(asked, kept, joinable=joinable) as flight:
+            yield await asyncio.shield(flight.found)
+
+    def _under_way(self, key: Key, tried: set[_Flight]) -> _Flight | None:
+        return next((one for one in self._flights.get(key, ()) if one.joinable and one not in tried), None)
+
+    async def _renew(self, flight: _Flight) -> None:
+        """See a flight to its end that nobody waits for."""
+        with flight, suppress(Refusal, Broken):
+            found = await asyncio.shield(flight.found)
+            with found.entry.body.reader() as reader:
+                while found.shared and await reader.read(_WINDOW):
+                    pass
+
+    def _launch(self, asked: Asked, kept: Entry | None, *, joinable: bool) -> _Flight:
+        flight = _Flight(joinable=joinable)
+        self._flights.setdefault(asked.key, []).append(flight)
+        flight.task = self._spawn(self._fly(flight, asked, kept))
+        return flight
+
+    async def _fly(self, flight: _Flight, asked: Asked, kept: Entry | None) -> None:
+        try:
+            await self._fetch(flight, asked, kept)
+        except Exception as error:
+            if not flight.found.done():
+                self._fail(flight, asked, kept, error)
+            elif not isinstance(error, FAILURES):
+                _logger.exception("a fetch failed")
+        finally:
+            flight.found.cancel()
+            flights = self._flights.get(asked.key, [])
+            if flight in flights:
+                flights.remove(flight)
+            if not flights:
+                self._flights.pop(asked.key, None)
+
+    def _fail(self, flight: _Flight, asked: Asked, kept: Entry | None, error: Exception) -> None:
+        if kept is not None and kept.answer.is_tolerable(time.monotonic(), asked.ttl, "stale-if-error"):
+            flight.found.set_result(Found(kept, "STALE", True))
+        else:
+            flight.found.set_exception(as_refusal(error) if isinstance(error, FAILURES) else error)
+            flight.found.exception()  # whoever waits has it; asyncio need not report it a second time
+
+    async def _fetch(self, flight: _Flight, asked: Asked, kept: Entry | None) -> None:
+        began = time.monotonic()
+        url = origin_url(asked.settings["origin"], asked.key[1])
+        asking = request_headers(asked.headers, asked.client, cached=True)
+        asking.update(kept.answer.validators() if kept else {})
+        async with self._origins.request(asked.method, url, asking) as response:
+            now, headers = time.monotonic(), end_to_end(response.headers)
+            born = now - initial_age(headers, datetime.now(UTC), now - began)
+            if kept is not None and response.status == 304:
+                flight.found.set_result(self._confirmed(flight, asked, kept, headers, born))
+            elif (
+                kept is not None
+                and response.status in _FAILED
+                and kept.answer.is_tolerable(now, asked.ttl, "stale-if-error")
+            ):
+                flight.found.set_result(Found(kept, "STALE", True))
+            else:
+                if kept is not None and response.status < 500:
+                    self._shelf.remove(asked.key, kept)
+                await self._receive(flight, asked, answer(response.status, headers, asked.headers, born), response)
+
+    def _confirmed(self, flight: _Flight, asked: Asked, kept: Entry, headers: Headers, born: float) -> Found:
+        entry = Entry(refreshed(kept.answer, headers, asked.headers, born), kept.body)
+        self._shelf.remove(asked.key, kept)
+        if flight.keep and entry.answer.may_be_kept(asked.headers, asked.ttl):
+            self._shelf.put(asked.key, entry)
+        return Found(entry, "REVALIDATED", entry.answer.is_fresh(time.monotonic(), asked.ttl))
+
+    async def _receive(self, flight: _Flight, asked: Asked, told: Answer, response: aiohttp.ClientResponse) -> None:
+        storable = asked.may_be_shared and told.may_be_kept(asked.headers, asked.ttl)
+        storable = storable and (response.content_length or 0) <= _LARGEST
+        flight.goes_on = storable and response.content_length is not None
+        body = Body(_LARGEST if storable else _WINDOW, self._directory)
+        entry = Entry(told, body)
+        flight.found.set_result(Found(entry, "MISS", storable and told.is_fresh(time.monotonic(), asked.ttl)))
+        try:
+            async for chunk in response.content.iter_chunked(2**16):
+                await body.append(chunk)
+            if asked.method == "GET":
+                told.headers["Content-Length"] = str(body.size)
+            body.end(complete=True)
+            if storable and flight.keep and body.whole:
+                self._shelf.put(asked.key, entry)
+        finally:
+            if not body.complete:
+                body.end(complete=False)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task

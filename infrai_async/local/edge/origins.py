@@ -1,0 +1,252 @@
+"""How the edge reaches origins: which addresses it may, what it asks of them, and what its failures are called.
+
+The owner of a distribution says where its origin is, so an origin may be anywhere, but not where only this machine or
+its cloud can speak to itself. Every connection's final address is looked at, since names resolve to what they like.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import re
+import secrets
+import socket
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from ipaddress import ip_address, ip_network
+from typing import Any, Final
+from urllib.parse import unquote
+
+import aiohttp
+from aiohttp.client import _RequestContextManager
+from multidict import CIMultiDict
+from yarl import URL
+
+from infrai_async.local._errors import Refusal, invalid
+from infrai_async.local.edge.policy import Headers
+from infrai_async.local.http.host_guard import Address, unwrapped
+
+CDN_ID: Final = f"infrai-{secrets.token_hex(8)}"
+"""This process's name in ``CDN-Loop`` (RFC 8586)."""
+VIA: Final = "1.1 infrai-edge"
+FAILURES: Final = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
+"""What it may come to when an origin is asked; names that cannot be looked up are a ``ValueError``."""
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=10, sock_connect=10, sock_read=30)
+_CONNECTIONS: Final = 256
+_FORBIDDEN: Final = tuple(
+    map(
+        ip_network,
+        (
+            "0.0.0.0/8",
+            "100.64.0.0/10",
+            "168.63.129.16/32",
+            "169.254.0.0/16",
+            "192.0.0.0/24",
+            "224.0.0.0/3",
+            "::/128",
+            "64:ff9b::/96",
+            "64:ff9b:1::/48",
+            "2001::/32",
+            "2002::/16",
+            "fd00:ec2::/32",
+            "fe80::/10",
+            "ff00::/8",
+        ),
+    )
+)
+"""Link-local and cloud metadata addresses, what is none, and ways of writing an IPv4 address that others unwrap."""
+_HOP_BY_HOP: Final = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authentication-info",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+_NOT_SENT_ON: Final = frozenset(
+    {"host", "expect", "cdn-loop", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"}
+)
+_OURS_TO_ANSWER: Final = frozenset(
+    {
+        "cache-control",
+        "content-length",
+        "if-match",
+        "if-modified-since",
+        "if-none-match",
+        "if-range",
+        "if-unmodified-since",
+        "pragma",
+        "range",
+    }
+)
+_logger = logging.getLogger(__name__)
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_DOTS: Final = re.compile(r"(?:^|[/\\])\.\.?(?:[/\\]|$)")
+
+
+class Forbidden(OSError):
+    """The edge does not connect to this address."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.EACCES, "the edge does not connect to this address")
+
+
+def is_forbidden(host: str, port: int, owned: Iterable[int]) -> bool:
+    """Say whether the edge must not connect to an address; ``owned`` are the ports on which the gateway itself is."""
+    address = unwrapped(ip_address(host.partition("%")[0]))
+    if any(address.version == network.version and address in network for network in _FORBIDDEN):
+        return True
+    return port in owned and _is_of_this_machine(address)
+
+
+def _is_of_this_machine(address: Address) -> bool:
+    """Say so by what only an address of this machine's can be: bound to."""
+    if address.is_loopback:
+        return True
+    with suppress(OSError), socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6) as probe:
+        probe.bind((str(address), 0))
+        return True
+    return False
+
+
+def origin_url(origin: str, target: str) -> URL:
+    """Return where a distribution's origin has what is asked for; a bare host is spoken to over ``http``.
+
+    Raises:
+        Refusal: 502, the origin is no address of a web server.
+    """
+    try:
+        base = URL(origin if "://" in origin else f"http://{origin}", encoded=True)
+        port = base.port
+    except ValueError:
+        base, port = URL(), None
+    host = base.raw_host or ""
+    extra = base.raw_query_string or base.raw_fragment or base.raw_user or base.raw_password
+    if (
+        base.scheme not in ("http", "https")
+        or port is None
+        or extra
+        or not re.fullmatch(r"[\x21-\x7e]+", host)
+        or not re.search(r"[^.\W]", host)
+    ):
+        raise Refusal(
+            502,
+            "CDN_ORIGIN_INVALID",
+            "the distribution's origin is no address of a web server",
+            hint="an origin is a host, or http(s)://host[:port][/prefix]",
+            retryable=False,
+        )
+    path, _, query = target.partition("?")
+    return URL.build(
+        scheme=base.scheme,
+        authority=base.raw_authority,
+        path=base.raw_path.rstrip("/") + path or "/",
+        query_string=query,
+        encoded=True,
+    )
+
+
+def check_target(target: str) -> str:
+    """Return a path and query that can be sent on as they are.
+
+    Raises:
+        Refusal: 400, it would leave the origin's prefix, or is none.
+    """
+    path = target.partition("?")[0]
+    if not target.isascii() or not target.isprintable() or " " in target or _DOTS.search(unquote(path)):
+        raise invalid("the path cannot be passed on to an origin", path="ASCII, without segments '.' and '..'")
+    return target
+
+
+def end_to_end(headers: Headers, without: Iterable[str] = ()) -> CIMultiDict[str]:
+    """Return the headers that are not for one connection alone (RFC 9110, section 7.6.1), as they can be sent on."""
+    named = {name.strip().lower() for line in headers.getall("Connection", ()) for name in line.split(",")}
+    skipped = _HOP_BY_HOP | named | frozenset(without)
+    kept = ((name, value) for name, value in headers.items() if name.lower() not in skipped)
+    return CIMultiDict((name, _CONTROL.sub(" ", value)) for name, value in kept)
+
+
+def loops(headers: Headers) -> bool:
+    """Say whether a request has come through this edge before."""
+    passed = (one.partition(";")[0].strip() for line in headers.getall("CDN-Loop", ()) for one in line.split(","))
+    return CDN_ID in passed
+
+
+def request_headers(headers: Headers, client: str | None, *, cached: bool) -> CIMultiDict[str]:
+    """Return what an origin is told; of a request that the edge itself answers, no condition, range or body."""
+    told = end_to_end(headers, _NOT_SENT_ON | (_OURS_TO_ANSWER if cached else frozenset()))
+    told["CDN-Loop"] = ", ".join((*headers.getall("CDN-Loop", ()), CDN_ID))
+    told["Via"] = ", ".join((*headers.getall("Via", ()), VIA))
+    told["X-Forwarded-For"] = ", ".join((*headers.getall("X-Forwarded-For", ()), client or "unknown"))
+    told["X-Forwarded-Host"] = headers.get("Host", "")
+    told["X-Forwarded-Proto"] = headers.get("X-Forwarded-Proto", "http")
+    return told
+
+
+def as_refusal(error: BaseException) -> Refusal:
+    """Return what a client is told of an origin's failure: its kind, and nothing of the inside."""
+    _logger.info("an origin failed (%s)", type(error).__name__)
+    if isinstance(getattr(error, "os_error", None), Forbidden):
+        return Refusal(
+            502,
+            "CDN_ORIGIN_FORBIDDEN",
+            "the edge does not connect to the address of this origin",
+            hint="an origin is a web server other than the gateway, at no link-local or metadata address",
+            retryable=False,
+        )
+    if isinstance(error, TimeoutError):
+        return Refusal(504, "CDN_ORIGIN_TIMEOUT", "the origin took too long to answer")
+    return Refusal(502, "CDN_ORIGIN_UNREACHABLE", "the origin could not be reached, or its answer not be understood")
+
+
+class Origins:
+    """The connections to all origins.
+
+    Args:
+        owned: tells the ports on which the gateway itself listens.
+    """
+
+    def __init__(self, owned: Callable[[], Iterable[int]]) -> None:
+        self._owned = owned
+        self._session: aiohttp.ClientSession | None = None
+
+    def request(
+        self, method: str, url: URL, headers: Mapping[str, str], body: asyncio.StreamReader | Any = None
+    ) -> _RequestContextManager:
+        """Ask an origin; what it answers is left as it is: not decoded, no redirect followed."""
+        if self._session is None:
+            self._session = self._open()
+        return self._session.request(method, url, headers=headers, data=body, allow_redirects=False)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    def _open(self) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=_CONNECTIONS,
+                resolver=aiohttp.ThreadedResolver(),
+                use_dns_cache=False,
+                socket_factory=self._socket,
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent", "Content-Type"),
+            timeout=_TIMEOUT,
+            trust_env=False,
+        )
+
+    def _socket(self, address: Any) -> socket.socket:
+        family, kind, protocol, _, (host, port, *_) = address
+        if is_forbidden(host, port, self._owned()):
+            raise Forbidden
+        return socket.socket(family, kind, protocol)

@@ -1,0 +1,178 @@
+"""What a shared cache may keep, for how long and for whom (RFC 9111): decisions alone, without I/O and without a clock.
+
+Ages are measured on whatever clock the caller names moments of, only the ``Date`` of an answer on the wall's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Final, TypeAlias
+from urllib.parse import unquote
+
+import attrs
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from infrai_async.local.http.conditional import http_date
+
+Headers: TypeAlias = CIMultiDict[str] | CIMultiDictProxy[str]
+_PART: Final = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*"?)+')
+_LONGEST: Final = 2**31
+_CACHEABLE: Final = frozenset({200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501})
+"""The statuses that are kept although the origin says nothing of how long (RFC 9110, section 15.1)."""
+_ERROR_TTL: Final = 10
+"""Seconds for which an error is kept at most when the origin says nothing: a page that was missing may come."""
+_OF_A_BODY: Final = frozenset({"content-encoding", "content-type", "content-range", "content-length"})
+
+
+@attrs.frozen(eq=False)
+class Answer:
+    """An origin's answer without its body.
+
+    Attributes:
+        born: the moment at which its age was 0.
+        asked: what the request said in the headers that ``Vary`` names; ``None``: no other request is answered by it.
+        directives: its ``Cache-Control``.
+        explicit: for how many seconds it says that it is fresh, if it does.
+        tags: what it may be purged by.
+    """
+
+    status: int
+    headers: CIMultiDict[str]
+    born: float
+    asked: Mapping[str, str | None] | None
+    directives: Mapping[str, str]
+    explicit: int | None
+    tags: frozenset[str]
+
+    def lifetime(self, ttl: int) -> int | None:
+        """Return for how many seconds it is fresh; ``ttl`` is what holds where the origin says nothing."""
+        if self.explicit is not None:
+            return self.explicit
+        if self.status not in _CACHEABLE and "public" not in self.directives:
+            return None
+        return min(ttl, _ERROR_TTL) if self.status >= 400 else ttl
+
+    def may_be_kept(self, request: Headers, ttl: int) -> bool:
+        """Say whether it may be stored: for everybody, and to some use."""
+        lifetime = self.lifetime(ttl)
+        if lifetime is None or self.asked is None or self.status in (206, 304) or "Set-Cookie" in self.headers:
+            return False
+        if {"no-store", "private"} & self.directives.keys():
+            return False
+        if "Authorization" in request and not {"public", "must-revalidate", "s-maxage"} & self.directives.keys():
+            return False
+        return lifetime > 0 or bool(self.validators())
+
+    def is_fresh(self, now: float, ttl: int) -> bool:
+        """Say whether it may be used without asking the origin."""
+        return "no-cache" not in self.directives and now - self.born < (self.lifetime(ttl) or 0)
+
+    def is_tolerable(self, now: float, ttl: int, directive: str) -> bool:
+        """Say whether it may be used although stale, by ``stale-while-revalidate`` or ``stale-if-error``."""
+        if {"no-cache", "must-revalidate", "proxy-revalidate"} & self.directives.keys():
+            return False
+        return now - self.born < (self.lifetime(ttl) or 0) + (_seconds(self.directives, directive) or 0)
+
+    def fits(self, request: Headers) -> bool:
+        """Say whether it is what this request would be answered, by ``Vary``."""
+        return self.asked is not None and all(_said(request, name) == value for name, value in self.asked.items())
+
+    def validators(self) -> dict[str, str]:
+        """Return the headers that ask an origin whether this is still what it has."""
+        names = {"If-None-Match": "ETag", "If-Modified-Since": "Last-Modified"}
+        return {asking: self.headers[name] for asking, name in names.items() if name in self.headers}
+
+
+def answer(status: int, headers: CIMultiDict[str], request: Headers, born: float) -> Answer:
+    """Return what is to be known of an origin's answer to a request."""
+    directives = parse_directives(headers.getall("Cache-Control", ()))
+    return Answer(
+        status, headers, born, _variant(headers, request), directives, _explicit(headers, directives), tags(headers)
+    )
+
+
+def refreshed(old: Answer, headers: Headers, request: Headers, born: float) -> Answer:
+    """Return a stored answer as a 304 with these headers makes it (RFC 9111, section 3.2)."""
+    told = [(name, value) for name, value in headers.items() if name.lower() not in _OF_A_BODY]
+    replaced = {name.lower() for name, _ in told}
+    kept = [(name, value) for name, value in old.headers.items() if name.lower() not in replaced | {"age"}]
+    return answer(old.status, CIMultiDict([*kept, *told]), request, born)
+
+
+def initial_age(headers: Headers, received: datetime, delay: float) -> float:
+    """Return how old an answer was when it came, ``delay`` seconds after it was asked for (RFC 9111, section 4.2.3)."""
+    date = http_date(headers.get("Date"))
+    apparent = 0.0 if date is None else (received - date).total_seconds()
+    return max(0.0, apparent, (_number(headers.get("Age", "")) or 0) + delay)
+
+
+def parse_directives(lines: Iterable[str]) -> dict[str, str]:
+    """Return the directives of ``Cache-Control``, their names in lower case; of a repeated one the first."""
+    found: dict[str, str] = {}
+    for part in _PART.findall(",".join(lines)):
+        name, _, value = part.partition("=")
+        found.setdefault(name.strip().lower(), value.strip().strip('"'))
+    return found
+
+
+def tags(headers: Headers) -> frozenset[str]:
+    """Return the tags that an origin gave its answer."""
+    by_comma = (tag.strip() for line in headers.getall("Cache-Tag", ()) for tag in line.split(","))
+    by_space = (tag for line in headers.getall("Surrogate-Key", ()) for tag in line.split())
+    return frozenset((*by_comma, *by_space)) - {""}
+
+
+def _beginnings(paths: Iterable[str]) -> tuple[str, ...]:
+    return tuple("/" + unquote(path).removeprefix("/").removesuffix("*") for path in paths)
+
+
+@attrs.frozen
+class Purge:
+    """What is to be thrown away of a distribution.
+
+    Attributes:
+        paths: the beginnings of paths, with a star at their end or without.
+        tags: the origin's, or the distribution's own, by which everything in it goes.
+    """
+
+    paths: tuple[str, ...] = attrs.field(default=(), converter=_beginnings)
+    tags: frozenset[str] = frozenset()
+    everything: bool = False
+
+    def hits(self, target: str, tags: frozenset[str]) -> bool:
+        """Say whether what is kept for a path, as it was asked for, goes; ``tags`` are all those that it has."""
+        if self.everything or not self.tags.isdisjoint(tags):
+            return True
+        return unquote(target).startswith(self.paths)
+
+
+def _explicit(headers: Headers, directives: Mapping[str, str]) -> int | None:
+    for name in ("s-maxage", "max-age"):
+        if name in directives:
+            return _seconds(directives, name)
+    if "Expires" not in headers:
+        return None
+    expires, date = http_date(headers["Expires"]), http_date(headers.get("Date"))
+    return 0 if expires is None or date is None else max(0, int((expires - date).total_seconds()))
+
+
+def _seconds(directives: Mapping[str, str], name: str) -> int | None:
+    """Return a directive's seconds; what is no number is none, so that a broken answer is stale, not fresh."""
+    return (_number(directives[name]) or 0) if name in directives else None
+
+
+def _number(text: str) -> int | None:
+    return min(int(text[:12]), _LONGEST) if text.isascii() and text.isdigit() else None
+
+
+def _variant(headers: Headers, request: Headers) -> dict[str, str | None] | None:
+    names = {name.strip().lower() for line in headers.getall("Vary", ()) for name in line.split(",")} - {""}
+    return None if "*" in names else {name: _said(request, name) for name in sorted(names)}
+
+
+def _said(request: Headers, name: str) -> str | None:
+    """Return a request's header, written one way: lines joined, no space around commas."""
+    lines = request.getall(name, None)
+    return None if lines is None else ",".join(part.strip() for line in lines for part in line.split(","))

@@ -1,0 +1,82 @@
+"""The limit and the faults over HTTP, for tests in another process or another language."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+from aiohttp import web
+
+from infrai_async.local._errors import Refusal, invalid, wrong_method
+from infrai_async.local.faults.faults import Fault
+from infrai_async.local.faults.injector import Trouble
+from infrai_async.local.http.envelope import Metadata, headers_of, success
+from infrai_async.local.http.host_guard import check_peer
+from infrai_async.local.http.params import parse_body
+from infrai_async.local.services.auth import Keys
+from infrai_async.models import JSON
+
+
+class Controls:
+    """The door ``_gateway``: POST sets, with the arguments of the Python method; GET shows, DELETE clears.
+
+    Only this machine is let in, and only with a key.
+    """
+
+    def __init__(self, trouble: Trouble, keys: Keys) -> None:
+        self._trouble = trouble
+        self._keys = keys
+        self._controls = {
+            "/_gateway/faults": (self._add_fault, trouble.faults.clear, self._faults),
+            "/_gateway/limit": (self._set_limit, trouble.lift_limit, self._limit),
+        }
+
+    async def answer(self, request: web.BaseRequest) -> web.Response:
+        """Do what is asked and answer with what is set now."""
+        metadata = Metadata()
+        check_peer(request.remote, request.headers.get("CDN-Loop"))
+        await self._keys.account(request.headers.get("Authorization", ""))
+        if request.rel_url.raw_path not in self._controls:
+            raise Refusal(404, "NOT_FOUND", f"there are only {' and '.join(self._controls)}")
+        set_, clear, show = self._controls[request.rel_url.raw_path]
+        match request.method:
+            case "POST":
+                _try(set_, parse_body(await request.read()))
+            case "DELETE":
+                clear()
+            case "GET":
+                pass
+            case _:
+                raise wrong_method(request.method, ("GET", "POST", "DELETE"))
+        about = metadata.to_dict()
+        headers = headers_of(about) | {"Cache-Control": "no-store"}
+        return web.Response(body=success(show(), about), content_type="application/json", headers=headers)
+
+    def _add_fault(self, given: Mapping[str, Any]) -> None:
+        _check_names(given, *(field.name for field in attrs.fields(Fault)))
+        self._trouble.faults.add(**given)
+
+    def _faults(self) -> JSON:
+        return {"faults": [attrs.asdict(fault) for fault in self._trouble.faults]}
+
+    def _set_limit(self, given: Mapping[str, Any]) -> None:
+        _check_names(given, "rate", "burst")
+        self._trouble.set_limit(**given)
+
+    def _limit(self) -> JSON:
+        limit = self._trouble.limit
+        return {"rate": None, "burst": None} if limit is None else {"rate": limit.rate, "burst": limit.burst}
+
+
+def _try(set_: Callable[[Mapping[str, Any]], None], given: Mapping[str, Any]) -> None:
+    try:
+        set_(given)
+    except ValueError as error:
+        raise invalid(str(error)) from None
+
+
+def _check_names(given: Mapping[str, Any], *names: str) -> None:
+    for name in given:
+        if name not in names:
+            raise ValueError(f"{name}: not known here, only {', '.join(names)}")

@@ -1,0 +1,131 @@
+"""An S3-compatible store that keeps the objects instead of the data directory (extra ``s3``).
+
+URLs are signed here, as for the gateway's own objects; only what is done there at once goes through aiobotocore.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import AsyncExitStack, contextmanager
+from typing import Any, Final
+from urllib.parse import quote, urlsplit
+
+from infrai_async.local._errors import Refusal
+from infrai_async.local.objects.sigv4 import Credentials
+
+_REGION: Final = "us-east-1"
+_OURS_ALREADY: Final = frozenset({"BucketAlreadyOwnedByYou", "BucketAlreadyExists"})
+
+
+class S3:
+    """A store at an endpoint, used with one account of it.
+
+    Args:
+        endpoint: its address, ``http://host:port`` or ``https://...``.
+        environment: where ``AWS_ACCESS_KEY_ID`` and the like are.
+
+    Raises:
+        ValueError: the endpoint is none, or the credentials or aiobotocore are missing.
+    """
+
+    def __init__(self, endpoint: str, environment: Mapping[str, str] = os.environ) -> None:
+        self._endpoint = _checked(endpoint)
+        self.credentials: Final = _credentials(environment)
+        if importlib.util.find_spec("aiobotocore") is None:
+            raise ValueError("s3_endpoint: needs aiobotocore: pip install 'infrai-async[s3]', or '.[s3]' in a checkout")
+        self._client: Any = None
+        self._closing = AsyncExitStack()
+
+    async def open(self) -> None:
+        """Get ready to talk to the store; it need not be there yet."""
+        from aiobotocore.config import AioConfig
+        from aiobotocore.session import get_session
+
+        config = AioConfig(
+            signature_version="s3v4",
+            s3={"addressing_style": "path"},
+            request_checksum_calculation="when_required",  # stores other than Amazon's may not know the newer ones
+            connect_timeout=5,
+            read_timeout=30,
+            retries={"mode": "standard", "total_max_attempts": 3},
+        )
+        client = get_session().create_client(
+            "s3",
+            endpoint_url=self._endpoint,
+            region_name=self.credentials.region,
+            aws_access_key_id=self.credentials.id,
+            aws_secret_access_key=self.credentials.secret,
+            aws_session_token=self.credentials.token,
+            config=config,
+        )
+        self._client = await self._closing.enter_async_context(client)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._closing.aclose()
+
+    def url(self, bucket: str, key: str) -> str:
+        """Return the address of an object, by path."""
+        return f"{self._endpoint}/{bucket}/{quote(key, safe='/~')}"
+
+    async def make_bucket(self, bucket: str) -> None:
+        """Create a bucket; one that is there already counts as made.
+
+        Raises:
+            Refusal: the store cannot be reached, or refuses.
+        """
+        region = self.credentials.region
+        where = {} if region == _REGION else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+        with _refusals(_OURS_ALREADY):
+            await self._client.create_bucket(Bucket=bucket, **where)
+
+    async def delete(self, bucket: str, key: str) -> bool:
+        """Delete an object, and say whether there was one.
+
+        Raises:
+            Refusal: the store cannot be reached, or refuses.
+        """
+        with _refusals(frozenset({"404", "NoSuchKey", "NoSuchBucket"})):
+            await self._client.head_object(Bucket=bucket, Key=key)
+            await self._client.delete_object(Bucket=bucket, Key=key)
+            return True
+        return False
+
+
+@contextmanager
+def _refusals(expected: frozenset[str]) -> Iterator[None]:
+    """Turn what goes wrong at the store into what the gateway answers; the codes expected are none."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        code = error.response.get("Error", {}).get("Code", "unknown")
+        if code not in expected:
+            raise Refusal(502, "VENDOR_ERROR", f"the S3 store refused it ({code})") from None
+    except (BotoCoreError, OSError) as error:
+        told = f"the S3 store cannot be reached ({type(error).__name__})"
+        raise Refusal(503, "VENDOR_UNAVAILABLE", told) from None
+
+
+def _checked(endpoint: str) -> str:
+    try:
+        parts = urlsplit(endpoint)
+        sound = parts.scheme in ("http", "https") and parts.hostname and not (parts.query or parts.fragment)
+        if not sound or parts.port == 0:
+            raise ValueError
+    except ValueError:
+        raise ValueError("s3_endpoint: give the store's address, like http://127.0.0.1:9000") from None
+    if "@" in parts.netloc:
+        raise ValueError("s3_endpoint: give its credentials as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, not in it")
+    return endpoint.rstrip("/")
+
+
+def _credentials(environment: Mapping[str, str]) -> Credentials:
+    id, secret = (environment.get(name, "") for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"))
+    if not id or not secret:
+        raise ValueError("s3_endpoint: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to the store's credentials")
+    region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or _REGION
+    return Credentials(id=id, secret=secret, region=region, token=environment.get("AWS_SESSION_TOKEN") or None)

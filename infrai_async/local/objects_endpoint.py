@@ -1,0 +1,225 @@
+"""The door ``objects``: presigned URLs give and take bytes here, without an API key.
+
+The signature is the whole permission, so a page of any site may use a URL that it was given (CORS); what is stored
+comes back as a document of no origin, so that no upload can act in the gateway's name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, BinaryIO, Final
+from urllib.parse import parse_qsl, urlsplit
+
+import attrs
+import sqlalchemy as sa
+from aiohttp import web
+from multidict import CIMultiDict
+from sqlalchemy import Connection
+
+from infrai_async.local._errors import Refusal, invalid, not_found
+from infrai_async.local.http.conditional import precondition, select
+from infrai_async.local.http.router import decode_segment
+from infrai_async.local.objects.blobs import Upload, doom
+from infrai_async.local.objects.sigv4 import BadSignature, verify
+from infrai_async.local.objects.streams import receive, send
+from infrai_async.local.services.base import Data, Parts, iso
+from infrai_async.local.services.storage import MAX_BYTES, OVERRIDES, signer
+from infrai_async.local.state.tables import BUCKETS, OBJECTS
+
+_KEPT: Final = (
+    "Content-Type", "Content-Disposition", "Content-Encoding", "Content-Language", "Cache-Control", "Expires"
+)  # fmt: skip
+"""What an upload says about its bytes that every download of them repeats."""
+_CORS: Final = {"Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": "*"}
+_HARMLESS: Final = {"Content-Security-Policy": "sandbox", "X-Content-Type-Options": "nosniff"}
+_METHODS: Final = "GET, HEAD, PUT, OPTIONS"
+
+
+@attrs.frozen
+class _Asked:
+    """What a URL of ours names, and the parameters that were signed with it."""
+
+    bucket_id: str
+    key: str
+    fields: Mapping[str, str]
+
+
+class Objects:
+    """Answers what is asked of presigned URLs."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._keeping: set[asyncio.Task[None]] = set()
+
+    async def drain(self) -> None:
+        """Wait for the uploads that are complete but not answered yet."""
+        if self._keeping:
+            await asyncio.wait(self._keeping)
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer a request.
+
+        Raises:
+            Refusal: it is not allowed, or cannot be.
+        """
+        try:
+            return await self._answer(request)
+        except Refusal as refusal:
+            refusal.headers |= _CORS
+            raise
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        match request.method:
+            case "OPTIONS":
+                return _preflight(request)
+            case "GET" | "HEAD":
+                return await self._get(request, self._check(request, "GET"))
+            case "PUT":
+                return await self._put(request, self._check(request, "PUT"))
+            case _:
+                allow = {"Allow": _METHODS}
+                raise Refusal(405, "METHOD_NOT_ALLOWED", f"an object's URL takes {_METHODS}", headers=allow)
+
+    def _check(self, request: web.BaseRequest, method: str) -> _Asked:
+        """Return what is asked for, once it is clear that we signed it.
+
+        The host that was signed is the gateway's own, whatever name it was reached by: that is checked already.
+        """
+        path = decode_segment(request.rel_url.raw_path)
+        bucket_id, _, key = path.removeprefix("/objects/").partition("/")
+        try:
+            query = parse_qsl(request.rel_url.raw_query_string, keep_blank_values=True, errors="strict")
+            sent = CIMultiDict(request.headers)
+            sent["Host"] = urlsplit(self._parts.base_url).netloc
+            credentials = signer(self._parts, bucket_id)
+            verify(credentials, method, path, query, sent, now=datetime.now(UTC))
+        except (BadSignature, ValueError) as error:
+            told = str(error) if isinstance(error, BadSignature) else "the query cannot be read"
+            raise Refusal(403, "FORBIDDEN", told, hint="presign the object again") from None
+        return _Asked(bucket_id, key, dict(query))
+
+    # --- bytes out -----------------------------------------------------------------------------------------------
+
+    async def _get(self, request: web.BaseRequest, asked: _Asked) -> web.StreamResponse:
+        found, file = await self._open(asked)
+        try:
+            return await _give(request, found, file, _overrides(asked.fields))
+        finally:
+            await asyncio.to_thread(file.close)
+
+    async def _open(self, asked: _Asked) -> tuple[sa.Row[Any], BinaryIO]:
+        """Return an object and its bytes, of one and the same upload."""
+        missing = None
+        while True:
+            found = await self._parts.store.run(partial(_find, asked))
+            if found is None:
+                raise not_found("STORAGE_OBJECT", asked.key)
+            if found.blob == missing:
+                raise Refusal(
+                    502,
+                    "VENDOR_ERROR",
+                    "the object's bytes are not in this gateway's data directory",
+                    hint="gateways that share an account share objects only with --s3-endpoint",
+                    retryable=False,
+                )
+            try:
+                return found, await self._parts.blobs.read(found.blob)
+            except FileNotFoundError:
+                missing = found.blob  # replaced or deleted between the look and the opening, so look again
+
+    # --- bytes in ------------------------------------------------------------------------------------------------
+
+    async def _put(self, request: web.BaseRequest, asked: _Asked) -> web.Response:
+        upload = self._parts.blobs.begin()
+        try:
+            await receive(request, upload, int(asked.fields.get(MAX_BYTES, sys.maxsize)))
+            described = _described(request.headers)
+        except BaseException:
+            await asyncio.to_thread(upload.discard)
+            raise
+        keeping = asyncio.create_task(self._keep(asked, upload, described, request.headers))
+        self._keeping.add(keeping)
+        keeping.add_done_callback(self._keeping.discard)
+        await asyncio.shield(keeping)  # what the state may be naming by now is not for a cancelled request to delete
+        return web.Response(headers={"ETag": _etag(upload), **_CORS})
+
+    async def _keep(self, asked: _Asked, upload: Upload, described: Data, conditions: Mapping[str, str]) -> None:
+        try:
+            await asyncio.to_thread(upload.keep)
+            values = {"blob": upload.name, "size": upload.size, "etag": _etag(upload), "headers": described}
+            replaced = await self._parts.store.run(partial(_commit, asked, values, conditions))
+        except (Refusal, OSError):
+            await asyncio.to_thread(upload.discard)
+            raise
+        if replaced:
+            self._parts.wake()
+
+
+def _preflight(request: web.BaseRequest) -> web.Response:
+    allowed = {"Access-Control-Allow-Methods": _METHODS, "Access-Control-Allow-Headers": "*"}
+    return web.Response(status=204, headers={"Allow": _METHODS, "Access-Control-Max-Age": "3600", **allowed, **_CORS})
+
+
+async def _give(
+    request: web.BaseRequest, found: sa.Row[Any], file: BinaryIO, told: Mapping[str, str]
+) -> web.StreamResponse:
+    modified = datetime.fromisoformat(found.modified)
+    chosen = select(request.method, request.headers, etag=found.etag, modified=modified, size=found.size)
+    if chosen.status == 412:
+        raise _precondition_failed(chosen.headers)
+    if chosen.status == 416:
+        raise Refusal(416, "RANGE_NOT_SATISFIABLE", f"the object has {found.size} bytes", headers=chosen.headers)
+    about = CIMultiDict({**found.headers, **told, **chosen.headers, **_HARMLESS, **_CORS})
+    if chosen.status == 304:
+        kept = {name: about[name] for name in ("Cache-Control", "Expires") if name in about}
+        return web.Response(status=304, headers={**chosen.headers, **kept, **_CORS})
+    about.setdefault("Content-Type", "application/octet-stream")
+    response = web.StreamResponse(status=chosen.status, headers=about)
+    return await send(request, response, file, chosen.start, chosen.length or 0)
+
+
+def _overrides(fields: Mapping[str, str]) -> dict[str, str]:
+    return {name: fields[wire] for name, wire in OVERRIDES.items() if wire in fields}
+
+
+def _described(headers: Mapping[str, str]) -> Data:
+    described = {name: headers[name] for name in _KEPT if name in headers}
+    try:
+        "".join(described.values()).encode()
+    except UnicodeEncodeError:
+        raise invalid("the headers are not UTF-8") from None
+    return described
+
+
+def _etag(upload: Upload) -> str:
+    return f'"{upload.md5.hexdigest()}"'
+
+
+def _find(asked: _Asked, connection: Connection) -> sa.Row[Any] | None:
+    query = sa.select(OBJECTS).where(OBJECTS.c.bucket_id == asked.bucket_id, OBJECTS.c.key == asked.key)
+    return connection.execute(query).one_or_none()
+
+
+def _commit(asked: _Asked, values: Data, conditions: Mapping[str, str], connection: Connection) -> bool:
+    """Let a blob be the object from now on, and say whether it replaces another."""
+    if connection.scalar(sa.select(BUCKETS.c.id).where(BUCKETS.c.id == asked.bucket_id)) is None:
+        raise not_found("STORAGE_BUCKET", asked.bucket_id)
+    old = _find(asked, connection)
+    about = {} if old is None else {"etag": old.etag, "modified": datetime.fromisoformat(old.modified)}
+    if precondition("PUT", conditions, **about, exists=old is not None):
+        raise _precondition_failed()
+    row = values | {"modified": iso(datetime.now(UTC))}
+    if old is None:
+        connection.execute(OBJECTS.insert().values(bucket_id=asked.bucket_id, key=asked.key, **row))
+        return False
+    connection.execute(OBJECTS.update().where(OBJECTS.c.blob == old.blob).values(row))
+    doom(connection, old.blob)
+    return True
+
+
+def _precondition_failed(headers: Mapping[str, str] | None = None) -> Refusal:
+    return Refusal(412, "PRECONDITION_FAILED", "the object is not what the request expects", headers=headers)

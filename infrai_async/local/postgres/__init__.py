@@ -1,0 +1,1 @@
+"""A real Postgres server: found, started, guarded, and its databases copied."""

@@ -1,0 +1,282 @@
+"""A Postgres server of our own: where it lies, how it is made, started and stopped.
+
+    <data directory>/postgres/       lock (held while the server is ours), identity, place (for root: names the home)
+    <home>/                          password, port, hba, log, data/ (the cluster itself)
+
+The home is `<data directory>/postgres` itself, except where root drops to `nobody`, which could not reach it there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import shutil
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import IO, Self
+
+from infrai_async.local._locks import Lock
+from infrai_async.local.postgres.binaries import Binaries, PostgresUnavailable, find
+from infrai_async.local.postgres.data_dirs import home_of, new_home, private, remove_home, sweep
+from infrai_async.local.postgres.run_as import Account, for_cluster, ladder, reachable
+from infrai_async.local.postgres.stale_processes import stop_servers
+
+MAX_CONNECTIONS = 300
+_PATIENCE = 120.0
+_PATIENCE_AT_END = 10.0
+_POLL = 0.005
+_LARGEST_LOG = 4_000_000
+
+# Tenants' roles open the database of their own name and nothing else, whatever they grant to whom.
+_HBA = """\
+host all postgres 127.0.0.1/32 scram-sha-256
+host sameuser all 127.0.0.1/32 scram-sha-256
+"""
+
+
+class Cluster:
+    """One server over one home directory. Whoever constructs it holds the directory's `Lock`."""
+
+    def __init__(self, directory: Path, home: Path, binaries: Binaries, account: Account) -> None:
+        self.home = home
+        self.data = home / "data"
+        self.port = 0
+        self._directory = directory
+        self._binaries = binaries
+        self._account = account
+        self._process: asyncio.subprocess.Process | None = None
+        self._mark: Lock | None = None
+
+    @classmethod
+    async def start(cls, directory: Path, binaries: Path | None = None, *, temporary: bool = False) -> Self:
+        """Start the server of a directory, making its cluster first if there is none.
+
+        Args:
+            directory: `<data directory>/postgres`; its `Lock` is the caller's.
+            binaries: The directory with the server's programs; default: see `_finder`.
+            temporary: Whether all of it may be deleted once this process is gone.
+
+        Raises:
+            PostgresUnavailable: if there is no server to be found, or it does not start.
+        """
+        cluster = await asyncio.to_thread(cls._settle, directory, binaries)
+        try:
+            if temporary and cluster.home != directory:
+                cluster._mark = Lock.as_temporary(cluster.home)
+            await cluster.restart()
+        except BaseException:
+            await cluster.stop()
+            raise
+        return cluster
+
+    async def restart(self) -> None:
+        """Start a server that does not run, or has died; what a killed gateway or the dead one left is ended first.
+
+        Raises:
+            PostgresUnavailable: if it does not start.
+        """
+        if not self.data.exists():
+            await self._make()
+        await self._run()
+
+    @classmethod
+    def _settle(cls, directory: Path, explicit: Path | None) -> Self:
+        sweep()
+        home = home_of(directory)
+        if (home / "data").exists():
+            return cls._existing(directory, home, explicit)
+        found = find(explicit)
+        for account in ladder():
+            if programs := reachable(found, account):
+                return cls(directory, new_home(directory, account), programs, account)
+        raise PostgresUnavailable(
+            f"user {os.geteuid()} may not become one that can run {found.directory} (root needs nobody or a user "
+            f"namespace, a user without a name a user namespace): run as an ordinary user"
+        )
+
+    @classmethod
+    def _existing(cls, directory: Path, home: Path, explicit: Path | None) -> Self:
+        found = find(explicit, major=int((home / "data" / "PG_VERSION").read_text()))
+        owner = (home / "data").stat().st_uid
+        account = for_cluster(owner)
+        programs = reachable(found, account)
+        if programs is None:
+            raise PostgresUnavailable(f"cannot run {found.directory} as user {owner}, the owner of {home}: run as it")
+        return cls(directory, home, programs, account)
+
+    def dsn(self) -> str:
+        """Return the superuser's address, password included."""
+        secret = (self.home / "password").read_text()
+        return f"postgresql://postgres:{secret}@127.0.0.1:{self.port}/postgres?sslmode=disable"
+
+    async def _make(self) -> None:
+        # Not under one name: the initdb of a gateway that was killed may still be writing to its own.
+        part = self.home / f"data.{secrets.token_hex(4)}.part"
+        secret = self.home / "initial"
+        await self._clear_parts()
+        password = secrets.token_urlsafe(32)
+        private(self.home / "password", password)
+        private(secret, password)
+        part.mkdir(mode=0o700)
+        for path in (part, secret):
+            self._account.give(path)
+        try:
+            await self._initdb(part, secret)
+        finally:
+            secret.unlink()
+        part.rename(self.data)
+        await self._clear_parts()
+
+    async def _clear_parts(self) -> None:
+        for left in self.home.glob("data*.part"):
+            await asyncio.to_thread(shutil.rmtree, left, ignore_errors=True)
+
+    async def _initdb(self, part: Path, secret: Path) -> None:
+        options = ["-U", "postgres", "-A", "scram-sha-256", f"--pwfile={secret}", "--encoding=UTF8", "--locale=C"]
+        if self._binaries.major >= 17:
+            options += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+            options += ["--sync-method=syncfs"] if sys.platform == "linux" else []
+        command = self._account.command(self._binaries.program("initdb"), "-D", str(part), *options)
+        process = await asyncio.create_subprocess_exec(
+            *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, **self._account.options()
+        )
+        try:
+            said, _ = await process.communicate()
+        except BaseException:
+            await _end(process, signal.SIGKILL)
+            raise
+        if process.returncode:
+            raise PostgresUnavailable(f"initdb failed in {self.home}: {said.decode(errors='replace').strip()[-800:]}")
+
+    async def _run(self) -> None:
+        private(self.home / "hba", _HBA)
+        (self.home / "hba").chmod(0o644)
+        for port in (_last_port(self.home), 0, 0):
+            # Every time: a server that a killed gateway had only begun to start shows itself as late as that.
+            await asyncio.to_thread(stop_servers, self.data)
+            self.port = _free_port(port)
+            with self._log() as log:
+                if await self._started(log):
+                    private(self.home / "port", str(self.port))
+                    return
+        raise PostgresUnavailable(f"Postgres does not start, its log says why: tail {self.home / 'log'}")
+
+    def _log(self) -> IO[bytes]:
+        path = self.home / "log"
+        path.touch(mode=0o600)
+        log = path.open("ab")
+        if log.tell() > _LARGEST_LOG:
+            log.truncate(0)
+        return log
+
+    async def _started(self, log: IO[bytes]) -> bool:
+        command = self._account.command(self._binaries.program("postgres"), "-D", str(self.data), *self._settings())
+        # A session of its own, or Ctrl-C in a terminal would end the server before the gateway has finished with it.
+        self._process = process = await asyncio.create_subprocess_exec(
+            *command, stdout=log, stderr=log, start_new_session=True, **self._account.options()
+        )
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                return await self._ready(process)
+        except TimeoutError:
+            raise PostgresUnavailable(f"Postgres does not become ready: tail {self.home / 'log'}") from None
+
+    async def _ready(self, process: asyncio.subprocess.Process) -> bool:
+        while process.returncode is None:
+            if self._is_ready(process.pid):
+                return True
+            await asyncio.sleep(_POLL)
+        return False
+
+    def _is_ready(self, pid: int) -> bool:
+        try:
+            lines = (self.data / "postmaster.pid").read_text().splitlines()
+        except FileNotFoundError:
+            return False
+        return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"
+
+    def _settings(self) -> list[str]:
+        settings: dict[str, object] = {
+            "listen_addresses": "127.0.0.1",
+            "port": self.port,
+            "unix_socket_directories": "",
+            "hba_file": self.home / "hba",
+            "max_connections": MAX_CONNECTIONS,
+            "superuser_reserved_connections": 10,
+            "shared_buffers": "32MB",
+            "wal_level": "minimal",
+            "max_wal_senders": 0,
+            "max_worker_processes": 2,
+            "max_parallel_workers": 0,
+            "autovacuum_max_workers": 2,
+            "jit": "off",
+            "timezone": "UTC",
+            # A statement that fails is not repeated in the log: it may hold a tenant's data.
+            "log_min_error_statement": "panic",
+        }
+        if sys.platform == "linux":
+            settings["recovery_init_sync_method"] = "syncfs"
+        if self._binaries.major >= 18:
+            settings["io_method"] = "sync"
+        return [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+
+    async def stop(self) -> None:
+        """End the server for good: its clients are disconnected, nothing committed is lost; twice does no harm."""
+        await self.halt()
+        self._unmark()
+
+    async def halt(self) -> None:
+        """End the server; it may be started again."""
+        # Writing out hundreds of new databases takes long on a slow disk; the log replays faster at the next start.
+        await self._end(signal.SIGINT, signal.SIGQUIT, signal.SIGKILL)
+
+    async def remove(self) -> None:
+        """Stop the server and delete all that it held, for good; twice does no harm."""
+        await self._end(signal.SIGQUIT, signal.SIGKILL)
+        await asyncio.to_thread(remove_home, self._directory, self.home)
+        self._unmark()
+
+    async def died(self) -> None:
+        """Wait until the server has ended, whoever ended it."""
+        if self._process is not None:
+            await self._process.wait()
+
+    def _unmark(self) -> None:
+        if self._mark is not None:
+            self._mark.release()
+
+    async def _end(self, *signals: signal.Signals) -> None:
+        if self._process is not None:
+            await _end(self._process, *signals)
+
+
+async def _end(process: asyncio.subprocess.Process, *signals: signal.Signals) -> None:
+    for number in signals:
+        if process.returncode is None:
+            process.send_signal(number)
+        try:
+            await asyncio.wait_for(process.wait(), _PATIENCE_AT_END)
+        except TimeoutError:
+            continue
+        return
+
+
+def _last_port(home: Path) -> int:
+    try:
+        return int((home / "port").read_text())
+    except (FileNotFoundError, ValueError):
+        return 0
+
+
+def _free_port(wanted: int) -> int:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

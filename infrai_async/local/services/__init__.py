@@ -1,0 +1,1 @@
+"""The capabilities, family by family, and what carries a call out once."""

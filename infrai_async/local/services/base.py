@@ -1,0 +1,217 @@
+"""What a service is: for each capability one function over the state, and for some an effect outside of it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final, TypeAlias
+
+import attrs
+from sqlalchemy import Connection, Table
+
+from infrai_async.local._errors import Refusal, invalid, not_found
+from infrai_async.local.http.call_log import RecentCalls
+from infrai_async.local.http.envelope import NANO
+from infrai_async.local.http.router import Row
+from infrai_async.local.objects.blobs import Blobs
+from infrai_async.local.objects.s3 import S3
+from infrai_async.local.postgres.databases import Postgres
+from infrai_async.local.state.keyring import Keyring
+from infrai_async.local.state.store import Store
+from infrai_async.local.state.tables import find
+
+Data: TypeAlias = dict[str, Any]
+
+
+async def _nothing() -> None:
+    pass
+
+
+@attrs.define(kw_only=True)
+class Parts:
+    """What the services of one gateway work with.
+
+    Attributes:
+        store: runs jobs against the state.
+        keyring: derives every secret.
+        credit: what a new account starts with, in nano-dollars.
+        blobs: the bytes of the objects that are kept here.
+        s3: the store that keeps them instead, if there is one.
+        id: tells this gateway, for as long as it runs, from others over the same state.
+        base_url: the gateway's address.
+        postgres: the server; there before any ``db`` call runs, and away while one that died is started again.
+        postgres_settled: there is nothing to wait for: it is there, or it cannot be had.
+        postgres_missing: why none can be had, if so.
+        wake: says that there is something to clear up.
+        recent: the last calls.
+        edge_changed: says that a distribution is no longer what the edge knows of it.
+        count_traffic: writes down what the edge counted so far.
+    """
+
+    store: Store
+    keyring: Keyring
+    credit: int
+    blobs: Blobs
+    s3: S3 | None = None
+    id: str = attrs.field(factory=lambda: new_id("gw"))
+    base_url: str = ""
+    postgres: Postgres | None = None
+    postgres_settled: asyncio.Event = attrs.field(factory=asyncio.Event)
+    postgres_missing: str | None = None
+    wake: Callable[[], None] = lambda: None
+    recent: RecentCalls = attrs.field(factory=RecentCalls)
+    edge_changed: Callable[[str], None] = lambda id: None
+    count_traffic: Callable[[], Awaitable[None]] = _nothing
+
+    def checkout_url(self, id: str) -> str:
+        """Return the address of the page on which something is paid."""
+        return f"{self.base_url}/checkout/{id}"
+
+    def check_postgres(self) -> Postgres:
+        """Return the Postgres server.
+
+        Raises:
+            Refusal: 503, there is none; trying again helps where it is only being started again.
+        """
+        if self.postgres is None:
+            missing, hint = "the local gateway has no Postgres to work with", self.postgres_missing
+            raise Refusal(503, "VENDOR_UNAVAILABLE", missing, hint=hint, retryable=hint is None)
+        return self.postgres
+
+
+@attrs.frozen(kw_only=True)
+class Call:
+    """One authenticated, well-formed call.
+
+    Attributes:
+        account: the empty string for those that need no key.
+        unknown: what the body says beyond the row's parameters; it only tells one request from another.
+    """
+
+    row: Row
+    account: str
+    params: Mapping[str, Any]
+    unknown: Mapping[str, Any]
+    key: str | None
+    parts: Parts
+    now: datetime = attrs.field(factory=lambda: datetime.now(UTC))
+
+    def given(self, *names: str) -> Data:
+        """Return those of the named parameters that the caller gave."""
+        return {name: self.params[name] for name in names if name in self.params}
+
+
+def _same(_: Parts, data: Data) -> Data:
+    return data
+
+
+@attrs.frozen(kw_only=True)
+class Effect:
+    """What a call does outside of the state, between its two transactions.
+
+    Attributes:
+        perform: does it; called again after a crash with the same data, so what is done already counts as done.
+        finish: makes the result visible and says whether it is still wanted.
+        undo: takes back what the first transaction wrote.
+        needed: says whether this gateway has anything to do there.
+    """
+
+    perform: Callable[[Parts, Data], Awaitable[None]]
+    finish: Callable[[Connection, Data], bool]
+    undo: Callable[[Connection, Data], None]
+    needed: Callable[[Parts], bool] = lambda parts: True
+
+
+@attrs.frozen(kw_only=True)
+class Service:
+    """How a capability is answered.
+
+    Attributes:
+        run: does the work in one transaction and returns what is remembered under the idempotency key.
+        effect: what comes after it, if anything.
+        present: makes of what ``run`` returned what the caller sees; secrets and addresses come in only here.
+        before: what has to be done before ``run``, if anything.
+    """
+
+    run: Callable[[Call, Connection], Data]
+    effect: Effect | None = None
+    present: Callable[[Parts, Data], Data] = _same
+    before: Callable[[Parts], Awaitable[None]] | None = None
+
+    def has_effect(self, parts: Parts) -> bool:
+        """Say whether a call is not done with its transaction."""
+        return self.effect is not None and self.effect.needed(parts)
+
+
+SERVICES: Final[dict[str, Service]] = {}
+"""Every service, by capability id; the modules of the services fill it when they are imported."""
+
+Run: TypeAlias = Callable[[Call, Connection], Data]
+
+
+def serves(
+    id: str,
+    *,
+    effect: Effect | None = None,
+    present: Callable[[Parts, Data], Data] = _same,
+    before: Callable[[Parts], Awaitable[None]] | None = None,
+) -> Callable[[Run], Run]:
+    """Register a function as the service of a capability."""
+
+    def register(run: Run) -> Run:
+        SERVICES[id] = Service(run=run, effect=effect, present=present, before=before)
+        return run
+
+    return register
+
+
+def new_id(prefix: str) -> str:
+    """Return a fresh identifier."""
+    return f"{prefix}_{uuid.uuid4().hex}"
+
+
+def iso(moment: datetime) -> str:
+    """Return a time as the API writes it."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def check_name(field: str, value: str) -> str:
+    """Return a name that the state keeps exactly (D22).
+
+    Raises:
+        Refusal: it is empty, too long or holds NUL.
+    """
+    if not re.fullmatch(r"[^\0]{1,255}", value, re.DOTALL):
+        raise invalid(f"{field} has to have 1 to 255 characters, none of them NUL", **{field: "1 to 255 characters"})
+    return value
+
+
+def existing(call: Call, connection: Connection, table: Table, thing: str, **where: str) -> Data:
+    """Return the one resource of the caller's account that is named by a column's value.
+
+    Raises:
+        Refusal: 404, there is none.
+    """
+    found = find(connection, table, call.account, **where)
+    if found is None:
+        raise not_found(thing, *where.values())
+    return found
+
+
+_PRICES: Final = {
+    "db.project.create": NANO // 1000,
+    "db.branch.create": NANO // 1000,
+    "db.snapshot.create": NANO // 1000,
+    "db.snapshot.restore": NANO // 1000,
+    "cdn.distribution.create": NANO // 1000,
+}
+
+
+def price_of(row: Row) -> int:
+    """Return what a call costs, in nano-dollars (D24)."""
+    if row.id.startswith(("discovery.", "account.")) or row.method == "DELETE":
+        return 0
+    return _PRICES.get(row.id, NANO // 100_000 if row.method == "GET" else NANO // 10_000)

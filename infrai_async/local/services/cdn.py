@@ -1,0 +1,197 @@
+"""``cdn``: distributions and their figures."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from math import ceil, floor
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from infrai_async.local._errors import invalid
+from infrai_async.local.edge.counters import COUNTED
+from infrai_async.local.edge.policy import Purge
+from infrai_async.local.services.base import Call, Data, Parts, check_name, existing, iso, new_id, serves
+from infrai_async.local.services.pagination import list_page
+from infrai_async.local.state.tables import DISTRIBUTIONS, PURGES, TRAFFIC, add, arrive, document
+
+_SETTINGS = (
+    "origin",
+    "domain",
+    "enabled",
+    "cache_ttl_seconds",
+    "allowed_methods",
+    "https_only",
+    "tags",
+    "vendor",
+)
+_DEFAULTS = {
+    "domain": None,
+    "enabled": True,
+    "cache_ttl_seconds": 3600,
+    "allowed_methods": ["GET", "HEAD"],
+    "https_only": False,
+    "tags": [],
+    "vendor": "local",
+}
+_PURGES = 100
+"""How many purges are written down; an edge that is further behind throws everything away."""
+
+
+def edge_hostname(id: str) -> str:
+    """Return the host name under which a distribution is served."""
+    return f"{id.replace('_', '-')}.edge.localhost"
+
+
+def id_of_edge(hostname: str) -> str:
+    """Return the distribution that is served under a host name."""
+    return hostname.partition(".")[0].replace("-", "_")
+
+
+def read_for_edge(id: str, connection: Connection) -> tuple[Data | None, int, list[tuple[int, Purge]]]:
+    """Return what the edge has to know: a distribution, if it is there, its last purge's number, its last purges."""
+    there = sa.select(DISTRIBUTIONS).where(DISTRIBUTIONS.c.id == id, DISTRIBUTIONS.c.seq.is_not(None))
+    row = connection.execute(there).one_or_none()
+    numbered = sa.select(PURGES.c.generation, PURGES.c.selectors).where(PURGES.c.distribution_id == id)
+    found = connection.execute(numbered.order_by(PURGES.c.generation)).all()
+    purges = [(number, Purge(of["paths"], frozenset(of["tags"]), of["everything"])) for number, of in found]
+    return None if row is None else document(row), purges[-1][0] if purges else 0, purges
+
+
+def _with_addresses(parts: Parts, data: Data) -> Data:
+    id = data["id"]
+    return {name: value for name, value in data.items() if name != "id"} | {
+        "distribution_id": id,
+        "status": "deployed" if data["enabled"] else "disabled",
+        "edge_url": f"{parts.base_url}/edge/{id}",
+        "edge_hostname": edge_hostname(id),
+    }
+
+
+def _changed(parts: Parts, data: Data) -> Data:
+    """Let the edge know, now that it is durable, and before the caller does."""
+    parts.edge_changed(data["id"])
+    return data
+
+
+def _changed_with_addresses(parts: Parts, data: Data) -> Data:
+    return _with_addresses(parts, _changed(parts, data))
+
+
+def _done(parts: Parts, data: Data) -> Data:
+    return {name: value for name, value in _changed(parts, data).items() if name != "id"}
+
+
+def _items_with_addresses(parts: Parts, page: Data) -> Data:
+    return page | {"items": [_with_addresses(parts, item) for item in page["items"]]}
+
+
+def _settings(call: Call) -> Data:
+    settings = call.given(*_SETTINGS)
+    seconds = settings.get("cache_ttl_seconds", 0)
+    if seconds < 0 or seconds != int(seconds):
+        raise invalid("cache_ttl_seconds has to be a whole number of seconds", cache_ttl_seconds="0 or more, whole")
+    if "cache_ttl_seconds" in settings:
+        settings["cache_ttl_seconds"] = int(seconds)
+    if "domain" in settings:
+        check_name("domain", settings["domain"])
+    return settings
+
+
+def _find(call: Call, connection: Connection) -> Data:
+    return existing(call, connection, DISTRIBUTIONS, "CDN_DISTRIBUTION", id=call.params["distribution_id"])
+
+
+@serves("cdn.distribution.create", present=_with_addresses)
+def create_distribution(call: Call, connection: Connection) -> Data:
+    distribution = {"id": new_id("dst")} | _DEFAULTS | _settings(call) | {"created_at": iso(call.now)}
+    add(connection, DISTRIBUTIONS, call.account, distribution)
+    arrive(connection, DISTRIBUTIONS, str(distribution["id"]))
+    return distribution
+
+
+@serves("cdn.distribution.get", present=_with_addresses)
+def get_distribution(call: Call, connection: Connection) -> Data:
+    return _find(call, connection)
+
+
+@serves("cdn.distribution.list", present=_items_with_addresses)
+def list_distributions(call: Call, connection: Connection) -> Data:
+    return list_page(call, connection, DISTRIBUTIONS)
+
+
+@serves("cdn.distribution.update", present=_changed_with_addresses)
+def update_distribution(call: Call, connection: Connection) -> Data:
+    before, settings = _find(call, connection), _settings(call)
+    if settings:
+        connection.execute(DISTRIBUTIONS.update().where(DISTRIBUTIONS.c.id == before["id"]).values(settings))
+    return before | settings
+
+
+@serves("cdn.distribution.delete", present=_done)
+def delete_distribution(call: Call, connection: Connection) -> Data:
+    id = _find(call, connection)["id"]
+    for table in (TRAFFIC, PURGES):
+        connection.execute(table.delete().where(table.c.distribution_id == id))
+    connection.execute(DISTRIBUTIONS.delete().where(DISTRIBUTIONS.c.id == id))
+    return {"ok": True, "id": id}
+
+
+@serves("cdn.cache.purge", present=_done)
+def purge(call: Call, connection: Connection) -> Data:
+    """Number a purge and write it down, if it selects anything: every edge does what it has not done yet."""
+    distribution = _find(call, connection)
+    id = distribution["id"]
+    selectors = {
+        "paths": [_path_in(distribution, path) for path in call.params.get("paths", ())],
+        "tags": list(call.params.get("tags", ())),
+        "everything": call.params.get("purge_everything", False),
+    }
+    if any(selectors.values()):
+        purges = PURGES.c.distribution_id == id
+        number = (connection.scalar(sa.select(sa.func.max(PURGES.c.generation)).where(purges)) or 0) + 1
+        connection.execute(PURGES.insert().values(distribution_id=id, generation=number, selectors=selectors))
+        connection.execute(PURGES.delete().where(purges, PURGES.c.generation <= number - _PURGES))
+    return {"ok": True, "purge_id": new_id("prg"), "id": id}
+
+
+def _path_in(distribution: Data, path: str) -> str:
+    """Return a path of a distribution, which may be told by a URL too: that of its edge, or of its origin."""
+    if "://" not in path:
+        return path
+    origin = distribution["origin"].rstrip("/")
+    if path.startswith(f"{origin}/"):
+        return path.removeprefix(origin)
+    return "/" + path.partition("://")[2].partition("/")[2].removeprefix(f"edge/{distribution['id']}").removeprefix("/")
+
+
+def _minute(call: Call, name: str) -> float | None:
+    """Return a time in minutes, since the epoch."""
+    text = call.params.get(name)
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return moment.timestamp() / 60
+    except (ValueError, OverflowError):
+        field = name.rstrip("_")
+        raise invalid(f"{field} has to be a time", **{field: "an ISO 8601 time"}) from None
+
+
+@serves("cdn.cache.stats", before=lambda parts: parts.count_traffic())
+def stats(call: Call, connection: Connection) -> Data:
+    """Sum what the edge counted in all minutes of which a part lies between ``from`` and ``to``."""
+    where: list[sa.ColumnElement[bool]] = [DISTRIBUTIONS.c.account_id == call.account]
+    if "distribution_id" in call.params:
+        where.append(DISTRIBUTIONS.c.id == _find(call, connection)["id"])
+    start, end = _minute(call, "from_"), _minute(call, "to")
+    where += [TRAFFIC.c.minute >= floor(start)] if start is not None else []
+    where += [TRAFFIC.c.minute < ceil(end)] if end is not None else []
+    counted: list[Any] = [sa.func.coalesce(sa.func.sum(TRAFFIC.c[name]), 0) for name in COUNTED]
+    joined = TRAFFIC.join(DISTRIBUTIONS, TRAFFIC.c.distribution_id == DISTRIBUTIONS.c.id)
+    hits, misses, served = tuple(connection.execute(sa.select(*counted).select_from(joined).where(*where)).one())
+    requests = hits + misses
+    ratio = hits / requests if requests else 0.0
+    return {"requests": requests, "bytes_served": served, "hit_ratio": ratio, "hits": hits, "misses": misses}

@@ -1,0 +1,223 @@
+"""``db``: projects, branches and snapshots, each a database of its own on a real Postgres."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, Table
+
+from infrai_async.local._errors import Refusal, conflict, invalid, not_found
+from infrai_async.local.postgres.databases import GONE
+from infrai_async.local.services.base import Call, Data, Effect, Parts, check_name, existing, iso, new_id, serves
+from infrai_async.local.services.pagination import list_page
+from infrai_async.local.state.tables import BRANCHES, DATABASES, PROJECTS, SNAPSHOTS, add, arrive, find
+
+_INTERNAL = frozenset({"database", "source"})
+_MAIN = "main"
+
+
+def _with_uri(parts: Parts, data: Data) -> Data:
+    database = data["database"]
+    uri = parts.check_postgres().uri(database, parts.keyring.password(database))
+    return _without_database(parts, data) | {"connection_uri": uri}
+
+
+def _without_database(_: Parts, data: Data) -> Data:
+    return {name: value for name, value in data.items() if name not in _INTERNAL}
+
+
+def _items_with_uri(parts: Parts, page: Data) -> Data:
+    return page | {"items": [_with_uri(parts, item) for item in page["items"]]}
+
+
+def _items_without_database(parts: Parts, page: Data) -> Data:
+    return page | {"items": [_without_database(parts, item) for item in page["items"]]}
+
+
+async def _create(parts: Parts, plan: Data) -> None:
+    await parts.check_postgres().create(plan["database"], parts.keyring.password(plan["database"]))
+
+
+async def _copy(parts: Parts, plan: Data) -> None:
+    await parts.check_postgres().copy(plan["source"], plan["database"], parts.keyring.password(plan["database"]))
+
+
+async def _freeze(parts: Parts, plan: Data) -> None:
+    await parts.check_postgres().freeze(plan["source"], plan["database"])
+
+
+def _arrive(table: Table, connection: Connection, plan: Data) -> bool:
+    return arrive(connection, table, plan["id"])
+
+
+def _take_back(table: Table, connection: Connection, plan: Data) -> None:
+    """Also for what was deleted while it was made: its database may have come to be after the drop."""
+    connection.execute(table.delete().where(table.c.id == plan["id"]))
+    connection.execute(DATABASES.delete().where(DATABASES.c.name == plan["database"]))
+    connection.execute(DATABASES.insert().values(name=plan["database"], doomed=True))
+
+
+def _effect(perform: Any, table: Table) -> Effect:
+    return Effect(perform=perform, finish=partial(_arrive, table), undo=partial(_take_back, table))
+
+
+def _plan(call: Call, connection: Connection, table: Table, **values: Any) -> Data:
+    """Record what is to be made, under names that are fixed from now on, and return it."""
+    database = new_id("ifr")
+    connection.execute(DATABASES.insert().values(name=database, doomed=False))
+    plan = values | {"database": database, "created_at": iso(call.now)}
+    add(connection, table, call.account, plan)
+    return plan
+
+
+def _doom(connection: Connection, table: Table, condition: sa.ColumnElement[bool]) -> list[str]:
+    """Delete rows and mark their databases, which are returned: whoever drops them may be killed, the mark stays."""
+    names = list(connection.scalars(table.delete().where(condition).returning(table.c.database)))
+    connection.execute(DATABASES.update().where(DATABASES.c.name.in_(names)).values(doomed=True))
+    return names
+
+
+async def _close(parts: Parts, plan: Data) -> None:
+    """Let nobody in after the answer; the databases themselves are dropped later, which takes longer."""
+    try:
+        await parts.check_postgres().close(plan["databases"])
+    except (*GONE, Refusal):
+        return  # nothing opens at a server that is away, and what is marked is closed before it is used again
+
+
+_DELETION = Effect(perform=_close, finish=lambda connection, plan: True, undo=lambda connection, plan: None)
+
+
+def _ok(_: Parts, __: Data) -> Data:
+    return {"ok": True}
+
+
+# --- projects ----------------------------------------------------------------------------------------------------
+
+
+@serves("db.project.create", effect=_effect(_create, PROJECTS), present=_with_uri)
+def create_project(call: Call, connection: Connection) -> Data:
+    version = call.parts.check_postgres().version
+    if call.params.get("postgres_version", version) != version:
+        raise invalid(f"this gateway has Postgres {version}", postgres_version=repr(version))
+    if call.params.get("mode") == "byok":
+        raise Refusal(
+            400,
+            "VALIDATION_ERROR",
+            "the local gateway has no vendor account of yours to use",
+            hint="leave mode out, or give mode='managed'; --postgres-dsn uses a server of your own",
+            details={"fields": {"mode": "'managed'"}},
+        )
+    return _plan(
+        call,
+        connection,
+        PROJECTS,
+        id=new_id("prj"),
+        name=check_name("name", call.params["name"]),
+        vendor=call.params.get("vendor", "local"),
+        region=call.params.get("region", "local"),
+        plan=call.params.get("plan"),
+        mode="managed",
+        postgres_version=version,
+        status="ready",
+    )
+
+
+@serves("db.project.get", present=_with_uri)
+def get_project(call: Call, connection: Connection) -> Data:
+    return existing(call, connection, PROJECTS, "DB_PROJECT", id=call.params["id"])
+
+
+@serves("db.project.list", present=_items_with_uri)
+def list_projects(call: Call, connection: Connection) -> Data:
+    return list_page(call, connection, PROJECTS)
+
+
+@serves("db.project.delete", effect=_DELETION, present=_ok)
+def delete_project(call: Call, connection: Connection) -> Data:
+    id = get_project(call, connection)["id"]
+    parts = [name for table in (BRANCHES, SNAPSHOTS) for name in _doom(connection, table, table.c.project_id == id)]
+    return {"databases": parts + _doom(connection, PROJECTS, PROJECTS.c.id == id)}
+
+
+# --- branches ----------------------------------------------------------------------------------------------------
+
+
+@serves("db.branch.create", effect=_effect(_copy, BRANCHES), present=_with_uri)
+def create_branch(call: Call, connection: Connection) -> Data:
+    project = existing(call, connection, PROJECTS, "DB_PROJECT", id=call.params["project_id"])
+    name = check_name("branch_name", call.params["branch_name"])
+    taken = sa.select(BRANCHES.c.id).where(BRANCHES.c.project_id == project["id"], BRANCHES.c.branch_name == name)
+    if name == _MAIN or connection.scalar(taken) is not None:
+        raise conflict("DB_BRANCH_EXISTS", f"the project has a branch {name!r} already", branch_name=name)
+    source = _source(call, connection, project)
+    plan = _plan(
+        call,
+        connection,
+        BRANCHES,
+        id=new_id("br"),
+        branch_name=name,
+        project_id=project["id"],
+        from_branch=call.params.get("from_branch"),
+    )
+    return plan | {"source": source}
+
+
+def _source(call: Call, connection: Connection, project: Data) -> str:
+    """Return the database that a branch is copied from (D28); a name goes before an id."""
+    wanted = call.params.get("from_branch", _MAIN)
+    if wanted == _MAIN:
+        return str(project["database"])
+    for column in ("branch_name", "id"):
+        branch = find(connection, BRANCHES, call.account, project_id=project["id"], **{column: wanted})
+        if branch is not None:
+            return str(branch["database"])
+    raise not_found("DB_BRANCH", wanted)
+
+
+@serves("db.branch.get", present=_with_uri)
+def get_branch(call: Call, connection: Connection) -> Data:
+    return existing(call, connection, BRANCHES, "DB_BRANCH", id=call.params["id"])
+
+
+@serves("db.branch.list", present=_items_with_uri)
+def list_branches(call: Call, connection: Connection) -> Data:
+    return list_page(call, connection, BRANCHES, **call.given("project_id"))
+
+
+@serves("db.branch.delete", effect=_DELETION, present=_ok)
+def delete_branch(call: Call, connection: Connection) -> Data:
+    return {"databases": _doom(connection, BRANCHES, BRANCHES.c.id == get_branch(call, connection)["id"])}
+
+
+# --- snapshots ---------------------------------------------------------------------------------------------------
+
+
+@serves("db.snapshot.create", effect=_effect(_freeze, SNAPSHOTS), present=_without_database)
+def create_snapshot(call: Call, connection: Connection) -> Data:
+    project = existing(call, connection, PROJECTS, "DB_PROJECT", id=call.params["project_id"])
+    label = check_name("label", call.params["label"]) if "label" in call.params else None
+    plan = _plan(call, connection, SNAPSHOTS, id=new_id("snap"), project_id=project["id"], label=label)
+    return plan | {"source": project["database"]}
+
+
+@serves("db.snapshot.get", present=_without_database)
+def get_snapshot(call: Call, connection: Connection) -> Data:
+    return existing(call, connection, SNAPSHOTS, "DB_SNAPSHOT", id=call.params["id"])
+
+
+@serves("db.snapshot.list", present=_items_without_database)
+def list_snapshots(call: Call, connection: Connection) -> Data:
+    return list_page(call, connection, SNAPSHOTS, **call.given("project_id"))
+
+
+@serves("db.snapshot.restore", effect=_effect(_copy, PROJECTS), present=_with_uri)
+def restore_snapshot(call: Call, connection: Connection) -> Data:
+    snapshot = get_snapshot(call, connection)
+    origin = existing(call, connection, PROJECTS, "DB_PROJECT", id=snapshot["project_id"])
+    name = check_name("new_name", call.params.get("new_name", f"{origin['name'][:246]}-restored"))
+    kept = {key: origin[key] for key in ("vendor", "region", "plan", "mode", "postgres_version", "status")}
+    plan = _plan(call, connection, PROJECTS, id=new_id("prj"), name=name, **kept)
+    return plan | {"source": snapshot["database"]}

@@ -1,0 +1,207 @@
+"""``storage``: buckets, and the URLs over which their objects' bytes travel.
+
+The bytes are here (`_objects`, `_blobs`) or, with an S3 endpoint, in that store; then a bucket is one of its own there.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from math import ceil
+from typing import Final
+from urllib.parse import quote
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from infrai_async.local._errors import conflict, invalid, not_found
+from infrai_async.local.objects.blobs import doom
+from infrai_async.local.objects.sigv4 import Credentials
+from infrai_async.local.objects.sigv4 import presign as presign_url
+from infrai_async.local.services.base import Call, Data, Effect, Parts, check_name, existing, iso, new_id, serves
+from infrai_async.local.state.tables import BUCKETS, OBJECTS, add, arrive, document
+
+MAX_BYTES: Final = "X-Infrai-Max-Bytes"
+"""The parameter of an upload's URL that says how long its body may be."""
+OVERRIDES: Final = {"Content-Type": "response-content-type", "Content-Disposition": "response-content-disposition"}
+"""The headers of a download that its URL may set, and by which parameters: S3's."""
+_LIFETIME: Final = 900
+_LONGEST: Final = 604_800
+"""What SigV4 allows, in seconds."""
+_LONGEST_KEY: Final = 1024
+
+
+def _elsewhere(parts: Parts) -> bool:
+    return parts.s3 is not None
+
+
+def _stored_as(id: str, name: str) -> str:
+    """Return what a bucket is called in an S3 store: names are narrow there, and those of all accounts are one set."""
+    readable = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:28].strip("-") or "bucket"
+    return f"{readable}-{id.rpartition('_')[2]}"
+
+
+async def _make_there(parts: Parts, data: Data) -> None:
+    if parts.s3 is not None:
+        await parts.s3.make_bucket(_stored_as(data["id"], data["bucket"]))
+
+
+def _forget(connection: Connection, data: Data) -> None:
+    connection.execute(BUCKETS.delete().where(BUCKETS.c.id == data["id"]))
+
+
+_CREATION: Final = Effect(
+    perform=_make_there,
+    finish=lambda connection, data: arrive(connection, BUCKETS, data["id"]),
+    undo=_forget,
+    needed=_elsewhere,
+)
+
+
+def _bucket(_: Parts, data: Data) -> Data:
+    return {name: value for name, value in data.items() if name != "id"} | {"name": data["bucket"]}
+
+
+@serves("storage.bucket.create", effect=_CREATION, present=_bucket)
+def create_bucket(call: Call, connection: Connection) -> Data:
+    name = check_name("bucket", call.params["bucket"])
+    if connection.scalar(sa.select(BUCKETS.c.id).filter_by(account_id=call.account, bucket=name)) is not None:
+        raise conflict("STORAGE_BUCKET_EXISTS", f"there is a bucket {name!r} already", bucket=name)
+    bucket = {
+        "id": new_id("bkt"),
+        "bucket": name,
+        "vendor": call.params.get("vendor", "local"),
+        "region": call.params.get("region", "local"),
+        "acl": call.params.get("acl", "private"),
+        "created_at": iso(call.now),
+    }
+    add(connection, BUCKETS, call.account, bucket)
+    if not _elsewhere(call.parts):
+        arrive(connection, BUCKETS, bucket["id"])
+    return bucket
+
+
+@serves("storage.bucket.list", present=lambda parts, data: {"items": [_bucket(parts, item) for item in data["items"]]})
+def list_buckets(call: Call, connection: Connection) -> Data:
+    query = (
+        sa.select(BUCKETS)
+        .where(BUCKETS.c.account_id == call.account, BUCKETS.c.seq.is_not(None))
+        .order_by(BUCKETS.c.seq)
+    )
+    return {"items": [document(row) for row in connection.execute(query)]}
+
+
+def _find_bucket(call: Call, connection: Connection) -> Data:
+    return existing(call, connection, BUCKETS, "STORAGE_BUCKET", bucket=call.params["bucket"])
+
+
+def _check_key(key: str) -> str:
+    if "\0" in key or len(key.encode()) > _LONGEST_KEY:
+        raise invalid("an object's key has 1 to 1024 bytes of UTF-8, none of them NUL", key="1 to 1024 bytes")
+    return key
+
+
+def _lifetime(call: Call) -> int:
+    seconds: float = call.params.get("expires_seconds", _LIFETIME)
+    if not 1 <= seconds <= _LONGEST:
+        raise invalid(f"expires_seconds has to be between 1 and {_LONGEST}", expires_seconds=f"1 to {_LONGEST}")
+    return ceil(seconds)
+
+
+def _check_header(call: Call, name: str) -> str | None:
+    value = call.params.get(name)
+    if value is not None and not re.fullmatch(r"[^\x00-\x1f\x7f]+", value):
+        raise invalid(f"{name} has to be the text of a header", **{name: "text without control characters"})
+    return value
+
+
+def signer(parts: Parts, bucket_id: str) -> Credentials:
+    """Return who signs the URLs of a bucket's objects here: the bucket itself, with a secret of its own."""
+    return Credentials(id=bucket_id, secret=parts.keyring.signing_secret(bucket_id), region="local")
+
+
+def _with_url(parts: Parts, data: Data) -> Data:
+    if parts.s3 is None:
+        # Escaped slashes, since clients resolve "..", "//" and the like in what looks like a path.
+        url = f"{parts.base_url}/objects/{data['bucket_id']}/{quote(data['key'], safe='')}"
+        credentials = signer(parts, data["bucket_id"])
+    else:
+        url, credentials = (
+            parts.s3.url(_stored_as(data["bucket_id"], data["bucket"]), data["key"]),
+            parts.s3.credentials,
+        )
+    url = presign_url(
+        credentials,
+        data["method"],
+        url,
+        at=datetime.fromisoformat(data["signed_at"]),
+        seconds=data["seconds"],
+        query=data["query"],
+        headers=data["headers"],
+    )
+    return {name: data[name] for name in ("method", "expires_at", "headers")} | {"url": url}
+
+
+@serves("storage.object.presign", present=_with_url)
+def presign(call: Call, connection: Connection) -> Data:
+    bucket, method, seconds = _find_bucket(call, connection), call.params.get("method", "GET"), _lifetime(call)
+    # Signatures know whole seconds: the next one, so that the URL works for no less than was asked for.
+    signed_at = datetime.fromtimestamp(ceil(call.now.timestamp()), UTC)
+    query, headers = (_of_download if method == "GET" else _of_upload)(call)
+    return {
+        "bucket_id": bucket["id"],
+        "bucket": bucket["bucket"],
+        "key": _check_key(call.params["key"]),
+        "method": method,
+        "signed_at": iso(signed_at),
+        "seconds": seconds,
+        "expires_at": iso(signed_at + timedelta(seconds=seconds)),
+        "query": query,
+        "headers": headers,
+    }
+
+
+def _of_download(call: Call) -> tuple[Data, Data]:
+    """Return the parameters and the headers that are signed for a GET: what its answer is to say."""
+    wanted = {
+        "Content-Type": _check_header(call, "content_type"),
+        "Content-Disposition": _check_header(call, "response_disposition"),
+    }
+    return {OVERRIDES[name]: value for name, value in wanted.items() if value is not None}, {}
+
+
+def _of_upload(call: Call) -> tuple[Data, Data]:
+    """Return the parameters and the headers that are signed for a PUT: what its body has to be."""
+    most, content_type = call.params.get("max_bytes"), _check_header(call, "content_type")
+    if most is not None and most < 0:
+        raise invalid("max_bytes has to be 0 or more", max_bytes="0 or more")
+    if most is not None and call.parts.s3 is not None:
+        raise invalid("a URL of an S3 store cannot limit an upload's size", max_bytes="absent")
+    headers = {} if content_type is None else {"Content-Type": content_type}
+    return {} if most is None else {MAX_BYTES: str(most)}, headers
+
+
+async def _delete_there(parts: Parts, data: Data) -> None:
+    if parts.s3 is not None and not await parts.s3.delete(_stored_as(data["bucket_id"], data["bucket"]), data["key"]):
+        raise not_found("STORAGE_OBJECT", data["key"])
+
+
+_DELETION: Final = Effect(
+    perform=_delete_there, finish=lambda connection, data: True, undo=lambda connection, data: None, needed=_elsewhere
+)
+
+
+@serves("storage.object.delete", effect=_DELETION, present=lambda parts, data: {"ok": True})
+def delete_object(call: Call, connection: Connection) -> Data:
+    bucket, key = _find_bucket(call, connection), _check_key(call.params["key"])
+    if not _elsewhere(call.parts):
+        _delete_here(connection, bucket["id"], key)
+    return {"bucket_id": bucket["id"], "bucket": bucket["bucket"], "key": key}
+
+
+def _delete_here(connection: Connection, bucket_id: str, key: str) -> None:
+    this = OBJECTS.delete().where(OBJECTS.c.bucket_id == bucket_id, OBJECTS.c.key == key)
+    blob = connection.scalar(this.returning(OBJECTS.c.blob))
+    if blob is None:
+        raise not_found("STORAGE_OBJECT", key)
+    doom(connection, blob)

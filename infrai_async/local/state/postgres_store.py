@@ -1,0 +1,181 @@
+"""The state of gateways that share an account: a database of their own on the Postgres that they are given.
+
+It is named after the database that the address names, so one server can hold several accounts. Only its owner, the
+gateways' role, may connect: the secret that all keys and passwords follow from lies there.
+
+One gateway writes at a time, holding a lock for as long as its group commit takes. Every call takes its price from one
+row, so transactions side by side would only have to be repeated. Who stalls while it holds the lock loses it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+import asyncpg
+import sqlalchemy as sa
+from sqlalchemy import Connection, event
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import SQLAlchemyError
+
+from infrai_async.local._errors import Refusal
+from infrai_async.local.postgres.binaries import PostgresUnavailable
+from infrai_async.local.postgres.data_dirs import private
+from infrai_async.local.postgres.databases import connected
+from infrai_async.local.postgres.ownership import for_owner_alone, quoted
+from infrai_async.local.state import tables
+from infrai_async.local.state.store import Store
+
+if TYPE_CHECKING:
+    import psycopg
+
+_LOCK: Final = 0x1F4A1
+"""The number of the lock: the same for all gateways, in whatever database they take it."""
+_LONGEST: Final = 63
+"""Bytes that a name has at most in Postgres."""
+_SETTINGS: Final = {
+    "search_path": "public",
+    "synchronous_commit": "on",
+    "default_transaction_isolation": r"read\ committed",
+    "default_transaction_read_only": "off",
+    "idle_in_transaction_session_timeout": "10s",
+}
+_IMPATIENCE: Final = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+
+
+class SharedStore(Store):
+    """Runs jobs against the state in Postgres.
+
+    Args:
+        dsn: the address of the server.
+
+    Attributes:
+        database: the name of the state's database, once open.
+
+    Raises:
+        ValueError: the driver is not installed.
+    """
+
+    def __init__(self, dsn: str) -> None:
+        super().__init__(Path())
+        self._dsn = dsn
+        self.database = ""
+        try:
+            importlib.import_module("psycopg")
+        except ImportError:
+            raise ValueError(
+                "postgres_dsn: with a data directory the state is kept there too, which needs psycopg: "
+                "pip install 'infrai-async[local,postgres]', or '.[local,postgres]' in a checkout"
+            ) from None
+
+    async def open(self) -> None:
+        """Make the database unless it is there, create the tables and start the writer.
+
+        Raises:
+            OSError: the server cannot be reached, or does not let us.
+        """
+        where = urlsplit(self._dsn).netloc.rpartition("@")[2]
+        try:
+            self.database = await _database(self._dsn)
+            await super().open()
+        except PostgresUnavailable as error:
+            raise OSError(str(error)) from None
+        except asyncpg.PostgresError as error:
+            raise OSError(f"the gateway's state cannot be kept in Postgres at {where}: {error}") from None
+        except (SQLAlchemyError, Refusal) as error:
+            # Not its words: what is wrong with an address may quote it, and a password is part of it.
+            told = f"the gateway's state cannot be kept in Postgres at {where} ({type(error).__name__})"
+            raise OSError(f"{told}: check that psql takes --postgres-dsn as it is") from None
+
+    def _connect(self) -> sa.Engine:
+        engine = sa.create_engine(
+            "postgresql+psycopg://", creator=partial(_open, self._dsn, self.database), pool_size=1, max_overflow=0
+        )
+        event.listen(engine, "begin", _wait_for_turn)
+        event.listen(engine, "handle_error", _explain)
+        with engine.begin() as connection:
+            tables.prepare(connection)
+        return engine
+
+
+async def _database(dsn: str) -> str:
+    """Return the name of the state's database, which is there from now on."""
+    pool = await connected(dsn)
+    try:
+        async with pool.acquire() as connection:
+            await connection.execute("select pg_advisory_lock($1)", _LOCK)
+            return await _make_database(connection)
+    finally:
+        pool.terminate()
+
+
+async def _make_database(connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record]) -> str:
+    here = await connection.fetchval("select current_database()")
+    name = f"infrai_state_{here}".encode()[:_LONGEST].decode(errors="ignore")
+    owner = "select pg_get_userbyid(datdba) = current_user from pg_database where datname = $1"
+    ours = await connection.fetchval(owner, name)
+    if ours is None:
+        # Bytewise order, as SQLite has. Until PUBLIC has lost its right to connect, the limit keeps everybody out.
+        await connection.execute(
+            f"create database {quoted(name)} template template0 encoding 'UTF8' locale_provider libc locale 'C' "
+            "connection limit 0"
+        )
+    elif not ours:
+        raise PostgresUnavailable(f"database {name} is another role's: in --postgres-dsn name another database")
+    await connection.execute(for_owner_alone(name))
+    return name
+
+
+def _open(dsn: str, database: str) -> psycopg.Connection:
+    import psycopg
+    from psycopg.conninfo import make_conninfo
+    from psycopg.types.numeric import IntLoader
+
+    options = " ".join(f"-c {name}={value}" for name, value in _SETTINGS.items())
+    about = {"dbname": database, "application_name": "infrai-async state", "options": options}
+    connection = psycopg.connect(make_conninfo(dsn, **about, **_IMPATIENCE))
+    # Sums of whole numbers are NUMERIC there; the state has no other.
+    connection.adapters.register_loader("numeric", IntLoader)
+    return connection
+
+
+def _wait_for_turn(connection: Connection) -> None:
+    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
+
+
+def _explain(context: ExceptionContext) -> Refusal | None:
+    """Say to the caller what is no fault of the gateway: a text with NUL in it, a server that is away."""
+    import psycopg
+
+    if isinstance(context.original_exception, psycopg.DataError):
+        return Refusal(400, "VALIDATION_ERROR", "a value cannot be stored: text without NUL, numbers of 64 bits can")
+    if context.is_disconnect or isinstance(context.original_exception, psycopg.OperationalError):
+        return Refusal(503, "VENDOR_UNAVAILABLE", "the gateway's state is away: its Postgres does not answer")
+    return None
+
+
+def settle_in(state: Path, mark: str | None) -> None:
+    """Bind a data directory to the shared state that has this mark; ``None``: to the one in itself.
+
+    Raises:
+        OSError: it is bound otherwise, and what it has there would seem to be lost.
+    """
+    bound = state / "shared"
+    before = bound.read_text() if bound.exists() else None
+    if mark is None and before is not None:
+        raise OSError(f"the state of {state.parent} is in Postgres: give its --postgres-dsn, or another --data-dir")
+    if mark is not None and (state / "state.db").exists():
+        raise OSError(f"{state.parent} has a state of its own: leave --postgres-dsn out, or give another --data-dir")
+    if mark is not None and before not in (None, mark):
+        raise OSError(f"{state.parent} belongs to the state in another Postgres: give that, or another --data-dir")
+    if mark is not None and before is None:
+        private(bound, mark)

@@ -1,0 +1,158 @@
+"""Where the state lives: one writer thread that commits in groups, here to SQLite (`_shared`: to Postgres).
+
+Every job is a function of a connection. All that wait are run in one transaction, each in a savepoint of its own, and
+are answered when that transaction is on the disk: one sync pays for many, and a job that fails spares its neighbours.
+Nothing here but ``_connect`` knows SQLite, so the Postgres behind the same ``run`` needs no other services.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, Generic, TypeVar
+
+import attrs
+import sqlalchemy as sa
+from sqlalchemy import Connection, event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+from infrai_async.local._errors import Refusal
+from infrai_async.local.state import tables
+
+T = TypeVar("T")
+_MOST: Final = 128
+"""How many jobs share a commit at most, so that the first of them does not wait for ever."""
+
+
+@attrs.frozen
+class _Job(Generic[T]):
+    run: Callable[[Connection], T]
+    done: asyncio.Future[T]
+
+
+class Store:
+    """Runs jobs against the state, each wholly or not at all."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    async def open(self) -> None:
+        """Start the writer and create the tables.
+
+        Raises:
+            OSError: the state is none of a gateway, or cannot be reached or written.
+        """
+        engine = await asyncio.to_thread(self._connect)
+        self._thread = threading.Thread(target=self._work, args=(engine,), name="infrai-gateway-state", daemon=True)
+        self._thread.start()
+
+    def _connect(self) -> sa.Engine:
+        try:
+            return _connect(self._path)
+        except DBAPIError as error:
+            told = f"the gateway's state cannot be used ({error.orig}): give another --data-dir, or move this file away"
+            raise OSError(errno.EIO, told, str(self._path)) from None
+
+    async def run(self, job: Callable[[Connection], T]) -> T:
+        """Run ``job`` and return its result once it is durable; what it raises undoes it and is raised here.
+
+        Raises:
+            Refusal: 503, the store is closed.
+        """
+        if self._thread is None:
+            raise Refusal(503, "VENDOR_UNAVAILABLE", "the gateway's state is closed")
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._jobs.put(_Job(job, done))
+        return await done
+
+    async def aclose(self) -> None:
+        """Finish what was asked for and end the writer."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._jobs.put(None)
+            await asyncio.to_thread(thread.join)
+
+    def _work(self, engine: sa.Engine) -> None:
+        with engine.connect() as connection:
+            while batch := self._take():
+                _settle(batch, _commit(connection, batch))
+        engine.dispose()
+
+    def _take(self) -> list[_Job[Any]]:
+        """Return all that waits, at least one job; nothing once closed."""
+        batch: list[_Job[Any]] = []
+        while len(batch) < _MOST and not (batch and self._jobs.empty()):
+            job = self._jobs.get()
+            if job is None:
+                if batch:
+                    self._jobs.put(None)
+                break
+            batch.append(job)
+        return batch
+
+
+def _connect(path: Path) -> sa.Engine:
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    engine = sa.create_engine(f"sqlite:///{path}", poolclass=NullPool, connect_args={"check_same_thread": False})
+    event.listen(engine, "connect", _set_up)
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    with engine.begin() as connection:
+        tables.prepare(connection)
+    return engine
+
+
+def _set_up(connection: Any, _: Any) -> None:
+    """Make the driver leave transactions to us, and every commit reach the disk."""
+    connection.isolation_level = None
+    for pragma in ("busy_timeout = 10000", "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _commit(connection: Connection, batch: Sequence[_Job[Any]]) -> list[Any]:
+    try:
+        with _begun(connection):
+            return [_attempt(connection, job) for job in batch]
+    except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to those who wait
+        return [error] * len(batch)
+
+
+def _begun(connection: Connection) -> sa.RootTransaction:
+    try:
+        return connection.begin()
+    except Exception:
+        if not connection.invalidated:
+            raise
+        return connection.begin()  # nothing was lost yet: the connection had ended while nobody used it
+
+
+def _attempt(connection: Connection, job: _Job[Any]) -> Any:
+    try:
+        with connection.begin_nested():
+            return job.run(connection)
+    except Exception as error:
+        if connection.invalidated:
+            raise  # the transaction is lost, and with it what the neighbours did
+        return error  # the savepoint has undone what the job did
+
+
+def _settle(batch: Sequence[_Job[Any]], outcomes: Sequence[Any]) -> None:
+    loop = batch[0].done.get_loop()
+    loop.call_soon_threadsafe(_hand_over, tuple(zip(batch, outcomes, strict=True)))
+
+
+def _hand_over(pairs: Sequence[tuple[_Job[Any], Any]]) -> None:
+    for job, outcome in pairs:
+        if job.done.done():
+            continue  # whoever asked was cancelled; the work is done all the same
+        if isinstance(outcome, Exception):
+            job.done.set_exception(outcome)
+        else:
+            job.done.set_result(outcome)

@@ -1,0 +1,1 @@
+"""What a flag evaluates to for one context, without I/O."""

@@ -1,0 +1,155 @@
+"""What a flag evaluates to, and why (CONTRACT.md D27); docs/flags.md says it at length.
+
+The order: an archived or disabled flag is its default; else the first rule that is for whoever asks decides; else the
+roll-out; else the flag is on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Final
+
+import attrs
+
+from infrai_async.local._errors import Refusal
+from infrai_async.local.targeting.rollout import check_value, is_inside, name_of, pick, read_rollout
+from infrai_async.local.targeting.rules import Condition, Reader, Who, wrong
+from infrai_async.models import JSON
+
+_SHORT: Final = 4000
+"""Longer rules, in characters, are read each time: remembered, they could fill the memory."""
+
+
+@attrs.frozen(kw_only=True)
+class Verdict:
+    """What a flag is for one who asks, and why."""
+
+    value: JSON
+    on: bool
+    reason: str
+    variant: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class _Rule:
+    """Whom a rule is for, and what it serves: a value, a variant of the flag's, or one of its own roll-out's."""
+
+    holds: Condition
+    serve: JSON
+    variant: Mapping[str, Any] | None
+    rollout: Mapping[str, Any] | None
+
+    def is_for(self, who: Who) -> bool:
+        return self.holds(who) and (self.rollout is None or is_inside(self.rollout, who))
+
+    def served(self, who: Who) -> Mapping[str, Any] | None:
+        return pick(self.rollout, who) if self.rollout and self.rollout["variants"] else self.variant
+
+
+def checked(flag: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a definition whole, once all of its parts fit its type and each other.
+
+    Raises:
+        Refusal: 400 that names the place and what would be right there.
+    """
+    kind, default = flag["type"], flag["default_value"]
+    if default is not None or kind == "bool":
+        check_value("default_value", kind, default)
+    rollout = read_rollout("rollout", flag["rollout"], kind) if flag["rollout"] else None
+    _read_rules(kind, flag["rules"], rollout["variants"] if rollout else [])
+    return {**flag, "rollout": rollout}
+
+
+def evaluate(flag: Mapping[str, Any], user_id: str | None, context: Mapping[str, JSON]) -> Verdict:
+    """Evaluate a definition that was ``checked``.
+
+    Raises:
+        Refusal: 503, it was checked by a gateway that could do what this one cannot (``matches`` without RE2).
+    """
+    if flag["archived"]:
+        return _default(flag, "archived")
+    if not flag["enabled"]:
+        return _default(flag, "disabled")
+    who = dict(context) if user_id is None else {**context, "user_id": user_id}
+    rule = next((rule for rule in _usable_rules(flag) if rule.is_for(who)), None)
+    if rule is not None:
+        variant = rule.served(who)
+        return _serve(flag, rule.serve, "rule_match") if variant is None else _arm(flag, variant, "rule_match")
+    return _roll_out(flag, flag["rollout"], who) if flag["rollout"] else _on(flag, "enabled")
+
+
+def _roll_out(flag: Mapping[str, Any], rollout: Mapping[str, Any], who: Who) -> Verdict:
+    if not is_inside(rollout, who):
+        return _default(flag, "outside_rollout")
+    return _arm(flag, pick(rollout, who), "in_rollout") if rollout["variants"] else _on(flag, "in_rollout")
+
+
+def _default(flag: Mapping[str, Any], reason: str) -> Verdict:
+    default = flag["default_value"]
+    return Verdict(value=default, on=flag["type"] == "bool" and default is True, reason=reason)
+
+
+def _on(flag: Mapping[str, Any], reason: str) -> Verdict:
+    return _serve(flag, True if flag["type"] == "bool" else flag["default_value"], reason)
+
+
+def _arm(flag: Mapping[str, Any], variant: Mapping[str, Any], reason: str) -> Verdict:
+    return attrs.evolve(_serve(flag, variant["value"], reason), variant=name_of(variant))
+
+
+def _serve(flag: Mapping[str, Any], value: JSON, reason: str) -> Verdict:
+    return Verdict(value=value, on=value is True if flag["type"] == "bool" else True, reason=reason)
+
+
+def _usable_rules(flag: Mapping[str, Any]) -> Sequence[_Rule]:
+    """Return a flag's rules, read once as long as they stay the same: asking them takes a fraction of reading them."""
+    variants = flag["rollout"]["variants"] if flag["rollout"] else []
+    text = json.dumps([flag["type"], flag["rules"], variants])
+    try:
+        return _remembered(text) if len(text) < _SHORT else _remembered.__wrapped__(text)
+    except Refusal as refusal:
+        told = f"the flag's rules cannot be evaluated here: {refusal.message}"
+        raise Refusal(503, "VENDOR_UNAVAILABLE", told, retryable=False) from None
+
+
+@lru_cache(maxsize=2048)
+def _remembered(text: str) -> Sequence[_Rule]:
+    return _read_rules(*json.loads(text))
+
+
+def _read_rules(
+    kind: str, rules: Sequence[Mapping[str, Any]], variants: Sequence[Mapping[str, Any]]
+) -> Sequence[_Rule]:
+    reader = Reader()
+    return [_read_rule(reader, f"rules[{number}]", rule, kind, variants) for number, rule in enumerate(rules)]
+
+
+def _read_rule(
+    reader: Reader, place: str, given: Mapping[str, Any], kind: str, variants: Sequence[Mapping[str, Any]]
+) -> _Rule:
+    named = given.get("variant")
+    holds = reader.rule(place, given)
+    rollout = None if given.get("rollout") is None else read_rollout(f"{place}.rollout", given["rollout"], kind)
+    variant = next((variant for variant in variants if name_of(variant) == named), None)
+    if named is not None and variant is None:
+        raise wrong(f"{place}.variant", "the name of a variant of the flag's roll-out")
+    several = [name for name, there in _servings(given, rollout).items() if there]
+    if len(several) > 1:
+        raise wrong(f"{place}.{several[0]}", f"absent where {several[1]} says what is served")
+    if not several and kind != "bool":
+        raise wrong(f"{place}.serve", f"given: what a {kind} flag is where this rule decides")
+    serve = given.get("serve", True)
+    if "serve" in given:
+        check_value(f"{place}.serve", kind, serve)
+    return _Rule(holds=holds, serve=serve, variant=variant, rollout=rollout)
+
+
+def _servings(given: Mapping[str, Any], rollout: Mapping[str, Any] | None) -> Mapping[str, bool]:
+    """Say which of the ways to serve something a rule uses; of them it takes one."""
+    return {
+        "serve": "serve" in given,
+        "variant": given.get("variant") is not None,
+        "rollout": bool(rollout and rollout["variants"]),
+    }

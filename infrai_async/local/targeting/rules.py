@@ -1,0 +1,158 @@
+"""Targeting rules: from the JSON of a flag to conditions that can be asked; docs/flags.md says what they may be.
+
+Reading refuses whatever is wrong, with its place. What was read never fails, whoever asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias
+
+from infrai_async.local._errors import Refusal, invalid
+from infrai_async.local.targeting.operators import ALIASES, OPERATORS, Operator, Unusable
+from infrai_async.models import JSON
+
+Who: TypeAlias = Mapping[str, JSON]
+"""Whoever asks: the context, with the user's id in it."""
+Condition: TypeAlias = Callable[[Who], bool]
+
+_MOST: Final = 1000
+_MOST_PATTERNS: Final = 16
+_DEEPEST: Final = 10
+_COMBINED: Final = ("all", "any", "not")
+_ASKING: Final = ("attribute", "operator", "value", "values", "negate", "ignore_case", *_COMBINED)
+_SERVING: Final = ("serve", "variant", "rollout")
+_LABELS: Final = ("id", "name", "description")
+
+
+def wrong(place: str, wanted: str) -> Refusal:
+    """Return a 400 that names the place and says what would be right there."""
+    return invalid(f"{place} has to be {wanted}", **{place: wanted})
+
+
+def _look_up(who: Who, attribute: str) -> JSON:
+    """Find ``a.b`` under its whole name, else as ``b`` inside of ``a``; what is not there is null."""
+    if attribute in who:
+        return who[attribute]
+    here: Any = who
+    for name in attribute.split("."):
+        here = here.get(name) if isinstance(here, dict) else None
+    found: JSON = here
+    return found
+
+
+class Reader:
+    """Reads the conditions of one flag, which share their limits."""
+
+    def __init__(self) -> None:
+        self._left = {"conditions": _MOST, "patterns": _MOST_PATTERNS}
+
+    def rule(self, place: str, given: Mapping[str, Any]) -> Condition:
+        """Return whom a rule is for.
+
+        Raises:
+            Refusal: something in it is wrong.
+        """
+        _check_names(place, given, (*_ASKING, *_SERVING, *_LABELS))
+        return self._condition(place, given, 0)
+
+    def _condition(self, place: str, given: Mapping[str, Any], depth: int) -> Condition:
+        forms = [name for name in ("attribute", *_COMBINED) if given.get(name) is not None]
+        if len(forms) > 1:
+            raise wrong(place, f"one condition: {' or '.join(forms)}")
+        if forms and forms[0] in _COMBINED:
+            return self._combined(place, forms[0], given[forms[0]], depth + 1)
+        return self._leaf(place, given)
+
+    def _combined(self, place: str, form: str, given: Any, depth: int) -> Condition:
+        place = f"{place}.{form}"
+        if depth > _DEEPEST:
+            raise wrong(place, f"nested at most {_DEEPEST} deep")
+        if form == "not":
+            return _opposite(self._part(place, given, depth))
+        if not (isinstance(given, list) and given):
+            raise wrong(place, "a list of at least one condition")
+        parts = [self._part(f"{place}[{number}]", part, depth) for number, part in enumerate(given)]
+        if form == "all":
+            return lambda who: all(part(who) for part in parts)
+        return lambda who: any(part(who) for part in parts)
+
+    def _part(self, place: str, given: Any, depth: int) -> Condition:
+        if not isinstance(given, dict):
+            raise wrong(place, "an object")
+        _check_names(place, given, (*_ASKING, *_LABELS))
+        return self._condition(place, given, depth)
+
+    def _leaf(self, place: str, given: Mapping[str, Any]) -> Condition:
+        attribute = given.get("attribute")
+        if not (isinstance(attribute, str) and attribute):
+            raise wrong(f"{place}.attribute", "the name of an attribute (or give all, any or not)")
+        name, negated = _operator(f"{place}.operator", given.get("operator"))
+        negated ^= _flag(place, given, "negate")
+        ignore_case = _flag(place, given, "ignore_case")
+        made = OPERATORS[name]
+        if ignore_case and made.fold is None:
+            raise wrong(f"{place}.ignore_case", f"absent: {name} compares no texts")
+        operands = _operands(place, name, given)
+        self._spend("conditions", 1 if name in ("eq", "in") else max(1, len(operands)))
+        self._spend("patterns", len(operands) if name == "matches" else 0)
+        read = [_read(where, made, value, ignore_case) for where, value in operands]
+        test = made.test(read, ignore_case=ignore_case)
+
+        def holds(who: Who) -> bool:
+            return test(_look_up(who, attribute))
+
+        return _opposite(holds) if negated else holds
+
+    def _spend(self, what: str, count: int) -> None:
+        self._left[what] -= count
+        if self._left[what] < 0:
+            most = {"conditions": _MOST, "patterns": _MOST_PATTERNS}[what]
+            raise wrong("rules", f"at most {most} {what} in all")
+
+
+def _opposite(condition: Condition) -> Condition:
+    return lambda who: not condition(who)
+
+
+def _check_names(place: str, given: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    for name in given:
+        if name in _SERVING and name not in known:
+            raise wrong(f"{place}.{name}", "absent: only the rule as a whole serves something")
+        if name not in known:
+            raise wrong(f"{place}.{name[:40]}", f"absent; what there is: {', '.join(known)}")
+
+
+def _flag(place: str, given: Mapping[str, Any], name: str) -> bool:
+    value = given.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise wrong(f"{place}.{name}", "true or false")
+    return bool(value)
+
+
+def _operator(place: str, given: Any) -> tuple[str, bool]:
+    name = ALIASES.get(given, given) if isinstance(given, str) else ""
+    plain = name.removeprefix("not_")
+    if plain not in OPERATORS:
+        raise wrong(place, f"one of {', '.join(OPERATORS)}, each also with not_ before it")
+    return plain, plain != name
+
+
+def _operands(place: str, name: str, given: Mapping[str, Any]) -> list[tuple[str, JSON]]:
+    """Return what a condition compares with, each with its place: one ``value``, or any of ``values``."""
+    one, many = given.get("value"), given.get("values")
+    if one is not None and many is not None:
+        raise wrong(f"{place}.values", "absent where there is a value")
+    if many is None and name != "in":
+        return [(f"{place}.value", True if name == "exists" and one is None else one)]
+    where, many = (f"{place}.value", one) if many is None else (f"{place}.values", many)
+    if not isinstance(many, list):
+        raise wrong(where, "a list")
+    return [(f"{where}[{number}]", value) for number, value in enumerate(many)]
+
+
+def _read(place: str, made: Operator, value: JSON, ignore_case: bool) -> Any:
+    try:
+        return made.operand(value, ignore_case=ignore_case)
+    except Unusable as error:
+        raise wrong(place, str(error)) from None
