@@ -51,10 +51,10 @@ def by_openai(url: str, _: str) -> Made:
     """Return the same with a generated SDK, typed, whose client all threads share."""
     import openai
 
-    from benchmarks.generated import Answer
+    from benchmarks.generated import Response
 
     client, ids = openai.OpenAI(api_key=answers.API_KEY, base_url=url), answers.ids()
-    return lambda: lambda: client.get(f"{answers.GET}{next(ids)}", cast_to=Answer).data, client.close
+    return lambda: lambda: client.get(f"{answers.GET}{next(ids)}", cast_to=Response).data, client.close
 
 
 def by_helper(url: str, _: str) -> Made:

@@ -105,12 +105,12 @@ async def by_openai(url: str, work: str, in_flight: int) -> Made:
     import openai
     from openai._base_client import make_request_options
 
-    from benchmarks.generated import Answer, Page, Project
+    from benchmarks.generated import Page, Project, Response
 
     client, ids = openai.AsyncOpenAI(api_key=answers.API_KEY, base_url=url), answers.ids(work)
 
     async def get() -> Project:
-        return (await client.get(f"{answers.GET}{next(ids)}", cast_to=Answer)).data
+        return (await client.get(f"{answers.GET}{next(ids)}", cast_to=Response)).data
 
     async def page() -> list[Project]:
         wanted = make_request_options(query={"limit": answers.PER_PAGE})

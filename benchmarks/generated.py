@@ -19,7 +19,7 @@ class Project(BaseModel):
     created_at: datetime
 
 
-class Answer(BaseModel):
+class Response(BaseModel):
     ok: bool
     data: Project
 

@@ -2,14 +2,14 @@
 
     capabilities -> _request -> _pool -> _decode -> models
 
-One table says what there is (``capabilities``). ``_core`` puts a call together, which is then one object
+One table says what there is (``capabilities``). ``_dispatcher`` puts a call together, which is then one object
 (``_flow.Call``), and ``_pool.run`` makes it: the request is built (``_request``), admitted (``_transport.throttle``),
 sent over the running loop's session (``_transport.sessions``), and the answer read (``_decode``). Only what does not
 plainly succeed goes further: ``_flow`` decides by ``_answer`` and ``_retry`` whether it takes another route, waits, is
 sent again or fails, and does no I/O itself. While a call runs, its loop watches it as a ``_transport.call_state``.
 
 Around that, ``_scopes`` keeps what surrounds a call, ``_reporter`` tells a listener of it in ``_events``, ``_figures``
-counts. The resources are typed one-line methods over ``_core``; ``_fan_out`` and ``_inventory`` list many things at
+counts. The resources are typed one-line methods over ``_dispatch``; ``_fan_out`` and ``_inventory`` list many things at
 once; ``sync`` is the same for threads that wait; ``ext`` plugs into other packages. ``local`` shares the table and
 nothing else. Where comments and docstrings name a rule (``D4``, ``CONTRACT.md 1.3``), it stands in
 ``docs/CONTRACT.md``.

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, Self
 import aiohttp
 from yarl import URL
 
-from infrai_async._dispatch import Core, Options
+from infrai_async._dispatch import Dispatcher, Options
 from infrai_async._protocol.config import Secret
 from infrai_async._protocol.config import base_url as resolve_base_url
 from infrai_async._protocol.request import UNSET, Unset, check_names, seconds
@@ -114,48 +114,50 @@ class AsyncInfrai(Scoped):
             ssl=ssl,
             listener=_listener(on_event),
         )
-        self._core = Core(Pool(settings), Options(_time_limit(timeout), _policy(retry), _header_set(headers)))
+        self._dispatcher = Dispatcher(
+            Pool(settings), Options(_time_limit(timeout), _policy(retry), _header_set(headers))
+        )
 
     def _scope(self) -> Pool:
-        return self._core.pool
+        return self._dispatcher.pool
 
     def __repr__(self) -> str:
-        return f"<AsyncInfrai {self._core.pool.settings.origin}>"
+        return f"<AsyncInfrai {self._dispatcher.pool.settings.origin}>"
 
     @cached_property
     def db(self) -> Db:
         """Postgres: projects, branches, snapshots."""
-        return Db(self._core)
+        return Db(self._dispatcher)
 
     @cached_property
     def storage(self) -> Storage:
         """Object storage: buckets and presigned URLs."""
-        return Storage(self._core)
+        return Storage(self._dispatcher)
 
     @cached_property
     def cdn(self) -> Cdn:
         """Content delivery: distributions and their caches."""
-        return Cdn(self._core)
+        return Cdn(self._dispatcher)
 
     @cached_property
     def flags(self) -> Flags:
         """Feature flags and roll-outs."""
-        return Flags(self._core)
+        return Flags(self._dispatcher)
 
     @cached_property
     def account(self) -> Account:
         """The wallet, and a first key."""
-        return Account(self._core)
+        return Account(self._dispatcher)
 
     @cached_property
     def discovery(self) -> Discovery:
         """What the service offers; needs no key."""
-        return Discovery(self._core)
+        return Discovery(self._dispatcher)
 
     @property
     def stats(self) -> Stats:
         """What the pool did so far, over all views of this client."""
-        return self._core.pool.stats()
+        return self._dispatcher.pool.stats()
 
     async def call(
         self,
@@ -178,17 +180,17 @@ class AsyncInfrai(Scoped):
             InvalidArgument: no such capability, or its arguments are wrong.
             InfraiError: whatever else the call may raise.
         """
-        row = CAPABILITIES.get(capability)
-        if row is None:
+        known = CAPABILITIES.get(capability)
+        if known is None:
             close = difflib.get_close_matches(capability, CAPABILITIES, n=1)
             advice = f"did you mean {close[0]!r}?" if close else "see infrai_async.CAPABILITIES"
             raise InvalidArgument(f"{capability!r} is no capability that this version knows: {advice}")
         given = dict(arguments or {})
-        idempotency_key = _one_key(row.mutates, given, idempotency_key)
-        given = check_names(row, given)
-        if row.paged:
-            return await self._core.page(row, given)
-        return await self._core.call(row, given, idempotency_key)
+        idempotency_key = _one_key(known.mutates, given, idempotency_key)
+        given = check_names(known, given)
+        if known.paged:
+            return await self._dispatcher.page(known, given)
+        return await self._dispatcher.call(known, given, idempotency_key)
 
     def with_options(
         self,
@@ -207,12 +209,12 @@ class AsyncInfrai(Scoped):
         Raises:
             InvalidArgument: an argument is wrong.
         """
-        core = self._core
-        now = core.options
+        dispatcher = self._dispatcher
+        now = dispatcher.options
         view = object.__new__(type(self))
         view._is_view = True
-        view._core = Core(
-            core.pool,
+        view._dispatcher = Dispatcher(
+            dispatcher.pool,
             Options(
                 now.timeout if isinstance(timeout, Unset) else _time_limit(timeout),
                 now.retry if isinstance(retry, Unset) else _policy(retry),
@@ -230,7 +232,7 @@ class AsyncInfrai(Scoped):
         Args:
             grace: seconds; zero ends them at once.
         """
-        await self._core.pool.close(grace_seconds(grace))
+        await self._dispatcher.pool.close(grace_seconds(grace))
 
     async def __aenter__(self) -> Self:
         return self

@@ -20,7 +20,7 @@ from infrai_async.capabilities import Capability
 from infrai_async.models import Model, Page
 
 if TYPE_CHECKING:
-    from infrai_async._protocol.reader import Reader
+    from infrai_async._protocol.reader import ResponseReader
 
 T = TypeVar("T", bound=Model)
 
@@ -34,7 +34,7 @@ class Options:
     headers: HeaderSet
 
 
-class Core:
+class Dispatcher:
     """Makes calls for the resources."""
 
     __slots__ = ("options", "pool")
@@ -45,7 +45,7 @@ class Core:
 
     def call(
         self,
-        row: Capability[T],
+        capability: Capability[T],
         arguments: Mapping[str, object],
         idempotency_key: str | None = None,
         *,
@@ -62,26 +62,26 @@ class Core:
         key, scopes, claim = idempotency_key, None, None
         if blocks.get() and (scopes := surrounding(pool)) is not None:
             deadline = min(deadline, scopes.until)
-            claim = None if chosen else scopes.claim(row, arguments)
+            claim = None if chosen else scopes.claim(capability, arguments)
         if claim is not None:
             key = claim.key
-        elif chosen or row.mutates:
-            key = _key_for(row, key)
-        call = Call(row, arguments, _READERS[paged], options.retry, begun, deadline, key, chosen, scopes)
+        elif chosen or capability.mutates:
+            key = _key_for(capability, key)
+        call = Call(capability, arguments, _READERS[paged], options.retry, begun, deadline, key, chosen, scopes)
         if pool.listener is None:
             running = pool.run(call, options.headers)
         else:
-            reporter = pool.listener.follow(row.id, current_operation(pool))
+            reporter = pool.listener.follow(capability.id, current_operation(pool))
             running = reporter.watch(pool.run(call, options.headers, reporter))
         return running if claim is None else claim.follow(running)
 
-    def page(self, row: Capability[T], arguments: Mapping[str, object]) -> Coroutine[Any, Any, Page[T]]:
+    def page(self, capability: Capability[T], arguments: Mapping[str, object]) -> Coroutine[Any, Any, Page[T]]:
         """Fetch one page of a listing."""
-        return self.call(row, arguments, paged=True)  # type: ignore[return-value] # what it decodes
+        return self.call(capability, arguments, paged=True)  # type: ignore[return-value] # what it decodes
 
     def cursor(
         self,
-        row: Capability[T],
+        capability: Capability[T],
         arguments: dict[str, object],
         *,
         cursor: str | None = None,
@@ -91,20 +91,20 @@ class Core:
         """Return a cursor over a listing; nothing is sent yet, but the arguments are checked."""
         at_most = check_max_items(max_items)
         ahead = check_count("prefetch", prefetch)
-        build(row, row.routes[0], {**arguments, "cursor": cursor})
+        build(capability, capability.routes[0], {**arguments, "cursor": cursor})
         return Cursor(
-            lambda position: self.page(row, {**arguments, "cursor": position}),
-            capability=row.id,
+            lambda position: self.page(capability, {**arguments, "cursor": position}),
+            capability=capability.id,
             cursor=cursor,
             max_items=at_most,
             prefetch=ahead,
         )
 
 
-class _Readers(dict[bool, "Reader[Any]"]):
+class _Readers(dict[bool, "ResponseReader[Any]"]):
     """What reads the answers of calls, by whether they are pages."""
 
-    def __missing__(self, paged: bool) -> Reader[Any]:
+    def __missing__(self, paged: bool) -> ResponseReader[Any]:
         from infrai_async._protocol.decode import PAGE, VALUE  # and cattrs, which building a client does not need
 
         self.update({True: PAGE, False: VALUE})
@@ -117,9 +117,9 @@ _READERS: Final = _Readers()
 class Resource:
     """A namespace of the client, which makes its calls through one core."""
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
 
 
-def _key_for(row: Capability[Any], given: str | None) -> str:
-    return os.urandom(16).hex() if given is None else check_key(row, given)
+def _key_for(capability: Capability[Any], given: str | None) -> str:
+    return os.urandom(16).hex() if given is None else check_key(capability, given)

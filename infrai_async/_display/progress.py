@@ -45,7 +45,7 @@ def reporting(progress: Progress, what: str) -> Iterator[Report]:
         yield given
 
 
-class Reporter:
+class ProgressReporter:
     """Reports from its first use until it is closed, or dropped; the arguments are those of ``reporting``.
 
     Raises:

@@ -13,7 +13,7 @@ from infrai_async.errors import InvalidArgument, PaginationError
 from infrai_async.models import JSON, Model, Page
 
 if TYPE_CHECKING:
-    from infrai_async._listing.prefetch import Ahead, Fetch
+    from infrai_async._listing.prefetch import Fetch, Prefetcher
 
 T = TypeVar("T", bound=Model)
 
@@ -218,10 +218,10 @@ class Pages(Generic[T]):
         return await cursor._fetch_next()
 
 
-def _read_ahead(fetch: Fetch[T], pages: int) -> Ahead[T]:
-    from infrai_async._listing.prefetch import Ahead  # few listings need it
+def _read_ahead(fetch: Fetch[T], pages: int) -> Prefetcher[T]:
+    from infrai_async._listing.prefetch import Prefetcher  # few listings need it
 
-    return Ahead(fetch, pages)
+    return Prefetcher(fetch, pages)
 
 
 class _Seen:

@@ -17,7 +17,7 @@ from itertools import chain, islice, repeat
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeAlias, TypeVar
 
-from infrai_async._display.progress import Progress, Reporter
+from infrai_async._display.progress import Progress, ProgressReporter
 from infrai_async._listing.cursor import Cursor, check_count
 from infrai_async.errors import ClientClosedError, InvalidArgument
 from infrai_async.models import Page
@@ -86,7 +86,7 @@ def spread(
         raise InvalidArgument("on_error must be a function of a parent and an error")
     at_once = check_count("concurrency", concurrency, least=1)
     work = _Work(_batches("parents must be", parents), children, at_once, on_error, enough)
-    return FanOut(work, Reporter(progress, what))
+    return FanOut(work, ProgressReporter(progress, what))
 
 
 class FanOut(Generic[P, C]):
@@ -98,7 +98,7 @@ class FanOut(Generic[P, C]):
 
     __slots__ = ("__weakref__", "_items", "_reporter", "_work")
 
-    def __init__(self, work: _Work[P, C], reporter: Reporter) -> None:
+    def __init__(self, work: _Work[P, C], reporter: ProgressReporter) -> None:
         self._work = work
         self._reporter = reporter
         self._items: Iterator[tuple[P, C]] = iter(())

@@ -30,7 +30,7 @@ class Reached(Generic[T]):
         return self.page.next_cursor is None or self.left == 0
 
 
-class Ahead(Generic[T]):
+class Prefetcher(Generic[T]):
     """Fetches the next pages while the one in hand is being read, each as soon as the one before it names its cursor.
 
     The tasks know nothing of this object, so that dropping it, with the cursor that owns it, ends them.
@@ -41,7 +41,7 @@ class Ahead(Generic[T]):
         self._pages = pages
         self._tasks: deque[asyncio.Task[Reached[T]]] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._finalizer: weakref.finalize[..., Ahead[T]] | None = None
+        self._finalizer: weakref.finalize[..., Prefetcher[T]] | None = None
 
     async def take(self, cursor: str | None, left: int | None) -> Page[T]:
         """Return the page that ``cursor`` names, and have the next ones fetched; ``left`` items are still wanted.

@@ -1,12 +1,12 @@
 """Functions that read the documents of one model, for each set of fields that they come with.
 
 A frozen class pays ``object.__setattr__`` for every field, and a loop over the fields looks everything up again for
-each document. So the steps are written out once, compiled, and fill a bare twin that then becomes the model: a third
+each document. So the steps are written out once, compiled, and fill a blank that then becomes the model: a third
 of the time. These functions know what is plainly right and leave all else to others. For snapshots that come with
 ``id``, ``project_id``, ``created_at`` and a field that nobody knows, this is what runs::
 
     def one(plain, metadata):
-        made = twin()
+        made = blank()
         try:
             if len(plain) != 4: raise Unlike
             value = plain[key_0]
@@ -29,7 +29,7 @@ of the time. These functions know what is plainly right and leave all else to ot
 
     def each(items, metadata, other):
         key_0, key_1, key_2, key_3 = items[0]
-        found = list(starmap(twin, repeat((), len(items))))
+        found = list(starmap(blank, repeat((), len(items))))
         for number, plain, made in zip(range(len(items)), items, found):
             try:
                 (the same steps)
@@ -75,7 +75,7 @@ _CONVERSIONS: Final[Mapping[Any, tuple[str, ...]]] = {
 _READ_INLINE: Final = frozenset({*_UNLIKE, *_CONVERSIONS, object})
 _BOTH: Final = """\
 def one(plain, metadata):
-    made = twin()
+    made = blank()
     try:
 {one}
     except Exception:
@@ -84,7 +84,7 @@ def one(plain, metadata):
 
 def each(items, metadata, other):
     {keys} = items[0]
-    found = list(starmap(twin, repeat((), len(items))))
+    found = list(starmap(blank, repeat((), len(items))))
     for number, plain, made in zip(range(len(items)), items, found):
         try:
 {each}
@@ -149,7 +149,7 @@ def compiled(cls: type[Any], names: tuple[str, ...], hook_of: Callable[[Any], Ho
         return None
     scope: dict[str, Any] = {"cls": cls, "exact": exact, "prices": _PRICES, "moment": datetime.fromisoformat}
     scope |= {"Unlike": Unlike}
-    scope |= {"twin": _twin(cls), "starmap": starmap, "repeat": repeat}  # type: ignore[arg-type] # a class is hashable
+    scope |= {"blank": _blank_class(cls), "starmap": starmap, "repeat": repeat}  # type: ignore[arg-type] # a class is hashable
     scope |= {f"key_{number}": name for number, name in enumerate(names)}
     for field in fields_of(cls):
         base, _ = _split(field.type)
@@ -205,7 +205,7 @@ def _split(annotation: Any) -> tuple[Any, bool]:
 
 
 @functools.cache
-def _twin(cls: type[Any]) -> type[Any]:
+def _blank_class(cls: type[Any]) -> type[Any]:
     """Return a class of the same layout, to be filled with plain stores before it becomes ``cls``.
 
     It must not inherit any of attrs' ``__init__``, ``__setattr__`` and ``__delattr__``: with a single one left every

@@ -19,7 +19,7 @@ from cattrs import Converter
 
 from infrai_async._protocol import json
 from infrai_async._protocol._codegen import Compiled, Field, compiled, fields_of
-from infrai_async._protocol.reader import Reader
+from infrai_async._protocol.reader import ResponseReader
 from infrai_async._protocol.response import Envelope, exact, kind_of
 from infrai_async.capabilities import Capability
 from infrai_async.errors import DecodeError
@@ -61,58 +61,58 @@ class _Missing(_Mismatch):
     """A field that the documentation promises is not there."""
 
 
-def decode(row: Capability[R], envelope: Envelope) -> R:
-    """Return the model that the answer of ``row`` is.
+def decode(capability: Capability[R], envelope: Envelope) -> R:
+    """Return the model that the answer of ``capability`` is.
 
     Raises:
         DecodeError: the answer is not what the contract promises; it names the place.
     """
     try:
-        return _value(row, envelope.data, envelope.metadata, envelope.enveloped)
+        return _value(capability, envelope.data, envelope.metadata, envelope.enveloped)
     except _Mismatch as mismatch:
         raise _decode_error(mismatch, envelope.root) from None
 
 
-def decode_page(row: Capability[R], envelope: Envelope) -> Page[R]:
+def decode_page(capability: Capability[R], envelope: Envelope) -> Page[R]:
     """Return the page that the answer of a listing is.
 
     Raises:
         DecodeError: as for ``decode``.
     """
     try:
-        return _page(row, envelope.data, envelope.metadata)
+        return _page(capability, envelope.data, envelope.metadata)
     except _Mismatch as mismatch:
         raise _decode_error(mismatch, envelope.root) from None
 
 
-def quick(row: Capability[R], body: bytes) -> R | None:
+def quick(capability: Capability[R], body: bytes) -> R | None:
     """Return what ``decode`` would of an answer of status 200; ``None`` for what is no plain envelope, or wrong."""
     try:
         document: Any = json.loads(body)
         if document["ok"] is True:
-            return _value(row, document["data"], document.get("metadata"), True)
+            return _value(capability, document["data"], document.get("metadata"), True)
     except Exception:  # noqa: BLE001 - whatever it is, the full way meets it again and words it
         return None
     return None
 
 
-def quick_page(row: Capability[R], body: bytes) -> Page[R] | None:
+def quick_page(capability: Capability[R], body: bytes) -> Page[R] | None:
     """As ``quick``, for what ``decode_page`` returns."""
     try:
         document: Any = json.loads(body)
         if document["ok"] is True:
-            return _page(row, document["data"], document.get("metadata"))
+            return _page(capability, document["data"], document.get("metadata"))
     except Exception:  # noqa: BLE001 - as above
         return None
     return None
 
 
-VALUE: Final[Reader[Any]] = Reader(decode, quick)
-PAGE: Final[Reader[Any]] = Reader(decode_page, quick_page)
+VALUE: Final[ResponseReader[Any]] = ResponseReader(decode, quick)
+PAGE: Final[ResponseReader[Any]] = ResponseReader(decode_page, quick_page)
 
 
-def _value(row: Capability[R], data: object, metadata: object, enveloped: bool) -> R:
-    reader = _READERS[row.returns]
+def _value(capability: Capability[R], data: object, metadata: object, enveloped: bool) -> R:
+    reader = _READERS[capability.returns]
     if reader.form is not None:
         data = reader.form(data, enveloped)
     said = _METADATA.last(metadata, None) or _metadata(metadata)
@@ -120,7 +120,7 @@ def _value(row: Capability[R], data: object, metadata: object, enveloped: bool) 
     return reader.read(data, said) if made is None else made  # type: ignore[no-any-return]
 
 
-def _page(row: Capability[R], data: object, metadata: object) -> Page[R]:
+def _page(capability: Capability[R], data: object, metadata: object) -> Page[R]:
     said = _metadata(metadata)
     if not isinstance(data, dict):
         raise _Mismatch("an object with items", data)
@@ -129,7 +129,9 @@ def _page(row: Capability[R], data: object, metadata: object) -> Page[R]:
         raise _Mismatch("a list", items).under(".items")
     if not isinstance(next_cursor, str | None):
         raise _Mismatch("a string", next_cursor).under(".next_cursor")
-    return Page(items=_READERS[row.returns].read_each(items, said), next_cursor=next_cursor or None, metadata=said)
+    return Page(
+        items=_READERS[capability.returns].read_each(items, said), next_cursor=next_cursor or None, metadata=said
+    )
 
 
 def _decode_error(mismatch: _Mismatch, root: str) -> DecodeError:

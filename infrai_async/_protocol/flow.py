@@ -30,8 +30,14 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 import attrs
 
 from infrai_async._protocol.request import Request, build, target_of
-from infrai_async._protocol.response import Answer, Broken, open_envelope, refusal, said_of_the_call
-from infrai_async._protocol.retry import RetryPolicy, Verdict, judge_broken, judge_refusal, retry_after_seconds
+from infrai_async._protocol.response import NoResponse, Response, api_error_of, metadata_of, open_envelope
+from infrai_async._protocol.retry import (
+    RetryDecision,
+    RetryPolicy,
+    decide_on_error,
+    decide_without_response,
+    retry_after_seconds,
+)
 from infrai_async._protocol.scopes import Scopes
 from infrai_async.capabilities import Capability
 from infrai_async.errors import (
@@ -51,7 +57,7 @@ from infrai_async.errors import (
 from infrai_async.models import NO_METADATA, Ack, Metadata
 
 if TYPE_CHECKING:
-    from infrai_async._protocol.reader import Reader
+    from infrai_async._protocol.reader import ResponseReader
 
 T = TypeVar("T")
 E = TypeVar("E", bound=InfraiError)
@@ -67,19 +73,19 @@ class Pause:
 
 
 @attrs.frozen
-class Hold:
+class Throttle:
     """Let nobody in the pool send for so long; nothing to wait for now."""
 
     seconds: float
 
 
 @attrs.frozen
-class Renew:
+class RefreshKey:
     """Ask for the API key again; the pool answers whether there is another one."""
 
 
 @attrs.frozen
-class Refused:
+class ThrottledPastDeadline:
     """The gate opens only after the call's time is up; nothing was sent."""
 
     seconds: float
@@ -108,10 +114,10 @@ class RouteMemory:
         self.generation = generation
 
 
-Step: TypeAlias = Request | Pause | Hold | Renew
-Result: TypeAlias = Answer | Broken | Refused | Expired | Closed | bool | None
+Step: TypeAlias = Request | Pause | Throttle | RefreshKey
+Result: TypeAlias = Response | NoResponse | ThrottledPastDeadline | Expired | Closed | bool | None
 Flow: TypeAlias = Generator[Step, Result, T]
-NoteAnswer: TypeAlias = Callable[[Metadata], None]
+NoteResponse: TypeAlias = Callable[[Metadata], None]
 
 
 @attrs.frozen
@@ -119,7 +125,7 @@ class Failure:
     """An attempt that did not succeed; ``unrouted`` says that the service does not know the route itself (D2)."""
 
     error: InfraiError
-    verdict: Verdict
+    decision: RetryDecision
     unrouted: bool = False
 
 
@@ -137,7 +143,7 @@ class Call(Generic[T]):
 
     capability: Capability[Any]
     arguments: Mapping[str, object]
-    reader: Reader[T]
+    reader: ResponseReader[T]
     policy: RetryPolicy
     begun: float
     deadline: float
@@ -233,12 +239,12 @@ class _FlowState(Generic[T]):
     def _generation(self) -> int:
         return self.call.capability.routes.index(self.request.route)
 
-    def note_attempt(self, result: Answer | Broken, error: str, request_id: str | None = None) -> None:
+    def note_attempt(self, result: Response | NoResponse, error: str, request_id: str | None = None) -> None:
         """Keep what came of an attempt that failed, for the error's ``attempts``."""
         attempt = Attempt(
             started_at=datetime.fromtimestamp(result.started_at, UTC),
             seconds=result.seconds,
-            status=result.status if isinstance(result, Answer) else None,
+            status=result.status if isinstance(result, Response) else None,
             error=error,
             waited=result.waited,
             request_id=request_id,
@@ -254,30 +260,30 @@ class _FlowState(Generic[T]):
         """Take note of a failure; true when it is the success of an earlier attempt (D17)."""
         method = self.call.capability.method
         gone = method == "DELETE" and getattr(failure.error, "status", None) == 404 and self.ambiguous
-        self.ambiguous = self.ambiguous or failure.verdict.ambiguous
+        self.ambiguous = self.ambiguous or failure.decision.ambiguous
         not_sent = isinstance(failure.error, TransportError)
         clear: Outcome = "not_sent" if not_sent else "rejected"
-        self.failed(failure.error, "maybe_applied" if failure.verdict.ambiguous else clear)
+        self.failed(failure.error, "maybe_applied" if failure.decision.ambiguous else clear)
         return gone
 
     def pause(self, failure: Failure) -> float | None:
         """Return how long to pause before the next attempt, ``None`` when there is to be none."""
-        verdict, policy = failure.verdict, self.call.policy
-        if not verdict.again or policy.max_attempts == 1:
+        decision, policy = failure.decision, self.call.policy
+        if not decision.again or policy.max_attempts == 1:
             return None
-        if verdict.hold is not None:  # the gate makes it wait; such an answer uses up no attempt
-            return 0.0 if verdict.hold <= self.left() else None
+        if decision.hold is not None:  # the gate makes it wait; such an answer uses up no attempt
+            return 0.0 if decision.hold <= self.left() else None
         self._failures += 1
         if self._failures >= policy.max_attempts:
             return None
-        pause = max(verdict.after, policy.pause(self._failures, self._chance()))
+        pause = max(decision.after, policy.pause(self._failures, self._chance()))
         return pause if pause <= self.left() else None
 
 
 def run(
     call: Call[T],
     request: Request,
-    note_answer: NoteAnswer,
+    note_response: NoteResponse,
     routes: RouteMemory,
     *,
     clock: Callable[[], float] = time.monotonic,
@@ -288,7 +294,7 @@ def run(
     Args:
         call: what is asked.
         request: its first request, which whoever drives the flow may have sent already.
-        note_answer: told what each answer that could be read says of the call.
+        note_response: told what each answer that could be read says of the call.
         routes: what the client has found out about the service's routes.
         clock: tells the time that the call's deadline is a point of.
         chance: gives numbers from 0 up to 1.
@@ -306,7 +312,7 @@ def run(
                 raise state.failed(error, error.outcome)  # noqa: B904
             state.failed(forbidden, "not_sent")
             raise
-        outcome = _outcome(state, result, error, note_answer)
+        outcome = _outcome(state, result, error, note_response)
         if not isinstance(outcome, Failure):
             return outcome
         if state.move(outcome):
@@ -314,9 +320,9 @@ def run(
         error = outcome.error
         if state.settle(outcome):
             return Ack(ok=True)  # type: ignore[return-value] # what a DELETE answers
-        hold = outcome.verdict.hold
+        hold = outcome.decision.hold
         if hold is not None:
-            yield Hold(hold)
+            yield Throttle(hold)
         if (yield from _renewed(state, error)):
             state.send_again(counts=False)
             continue
@@ -324,21 +330,23 @@ def run(
         if pause is None:
             raise error
         if isinstance(error, RateLimitError) and hold is None:
-            yield Hold(pause)  # it did not say for how long: nobody had better ask again before this call does
+            yield Throttle(pause)  # it did not say for how long: nobody had better ask again before this call does
         # Where the gate makes it wait, it draws on no quota.
         if hold is None and (yield Pause(pause, call.capability.id, state.reason)) is not True:
             raise error
         state.send_again(counts=True)
 
 
-def _outcome(state: _FlowState[T], result: Result, before: InfraiError | None, note_answer: NoteAnswer) -> T | Failure:
+def _outcome(
+    state: _FlowState[T], result: Result, before: InfraiError | None, note_response: NoteResponse
+) -> T | Failure:
     """Return what the call returns, or the failure that an attempt was; raise where nothing was sent."""
-    if isinstance(result, Answer):
-        return _read(state, result, note_answer)
-    if isinstance(result, Broken):
+    if isinstance(result, Response):
+        return _read(state, result, note_response)
+    if isinstance(result, NoResponse):
         state.note_attempt(result, str(result.error))
-        return Failure(result.error, judge_broken(state.call.capability, result.error, sent=result.sent))
-    assert isinstance(result, Refused | Expired | Closed)  # noqa: S101 - nothing else answers a request
+        return Failure(result.error, decide_without_response(state.call.capability, result.error, sent=result.sent))
+    assert isinstance(result, ThrottledPastDeadline | Expired | Closed)  # noqa: S101 - nothing else answers a request
     raise _unsent(state, result, before)
 
 
@@ -348,38 +356,40 @@ def _renewed(state: _FlowState[Any], error: InfraiError) -> Generator[Step, Resu
         return False
     state.note_renewal()
     try:
-        another = yield Renew()
+        another = yield RefreshKey()
     except ConfigurationError as failed:
         error.__cause__ = failed
         return False
     return another is True and state.call.policy.max_attempts > 1
 
 
-def _read(state: _FlowState[T], answer: Answer, note_answer: NoteAnswer) -> T | Failure:
+def _read(state: _FlowState[T], response: Response, note_response: NoteResponse) -> T | Failure:
     said, capability = NO_METADATA, state.call.capability
     try:
-        envelope = open_envelope(answer)
-        said = said_of_the_call(envelope)
-        note_answer(said)
+        envelope = open_envelope(response)
+        said = metadata_of(envelope)
+        note_response(said)
         if envelope.error is None:
             value = state.call.reader.full(capability, envelope)
             state.note_route(unrouted=False)
             return value
     except DecodeError as error:
-        error.status = answer.status
-        state.note_attempt(answer, str(error), said.request_id)
-        return Failure(error, Verdict(ambiguous=True, again=False))
-    after = retry_after_seconds(answer.headers, datetime.now(UTC))
-    refused = refusal(answer, envelope, after)
-    state.note_attempt(answer, refused.code or f"HTTP {answer.status}", refused.request_id)
-    unrouted = answer.status in (404, 405) and (not envelope.enveloped or refused.code == "NOT_FOUND")
+        error.status = response.status
+        state.note_attempt(response, str(error), said.request_id)
+        return Failure(error, RetryDecision(ambiguous=True, again=False))
+    after = retry_after_seconds(response.headers, datetime.now(UTC))
+    refused = api_error_of(response, envelope, after)
+    state.note_attempt(response, refused.code or f"HTTP {response.status}", refused.request_id)
+    unrouted = response.status in (404, 405) and (not envelope.enveloped or refused.code == "NOT_FOUND")
     state.note_route(unrouted=unrouted)
-    return Failure(refused, judge_refusal(capability, refused, after), unrouted)
+    return Failure(refused, decide_on_error(capability, refused, after), unrouted)
 
 
-def _unsent(state: _FlowState[Any], result: Refused | Expired | Closed, error: InfraiError | None) -> InfraiError:
+def _unsent(
+    state: _FlowState[Any], result: ThrottledPastDeadline | Expired | Closed, error: InfraiError | None
+) -> InfraiError:
     if error is not None and (
-        isinstance(result, Closed) or (isinstance(result, Refused) and isinstance(error, APIError))
+        isinstance(result, Closed) or (isinstance(result, ThrottledPastDeadline) and isinstance(error, APIError))
     ):
         return state.failed(error, error.outcome)
     failed: InfraiError

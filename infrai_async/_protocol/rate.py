@@ -36,7 +36,7 @@ class Gate:
 
 
 @attrs.define
-class Pace:
+class RateEstimator:
     """How fast calls may start: as they come, until the service throttles; then at a rate that is learned.
 
     After each throttling the rate falls a little below what the service was found to stand, comes back to it, stays

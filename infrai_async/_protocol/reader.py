@@ -15,7 +15,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 @attrs.frozen
-class Reader(Generic[T_co]):
+class ResponseReader(Generic[T_co]):
     """The two ways to read one kind of answer, which come to the same.
 
     Attributes:

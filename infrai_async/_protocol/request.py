@@ -67,7 +67,7 @@ class Request:
 
 
 def build(
-    row: Capability[Any],
+    capability: Capability[Any],
     route: Route,
     arguments: Mapping[str, object],
     idempotency_key: str | None = None,
@@ -77,11 +77,11 @@ def build(
     """Build the request of one call.
 
     Args:
-        row: the capability.
-        route: which of the row's routes to take.
+        capability: what is called.
+        route: which of the capability's routes to take.
         arguments: the caller's, by public name; ``None`` and ``UNSET`` mean not given.
         idempotency_key: sent as a header with every call that changes something.
-        key_in_body: whether the caller chose the key, which then goes into the body too where the row has it (D4).
+        key_in_body: whether the caller chose the key, which then goes into the body too (D4).
 
     Raises:
         InvalidArgument: an argument is missing or wrong.
@@ -93,28 +93,28 @@ def build(
         value = _given(param, arguments)
         if value is UNSET:
             if param.required:
-                raise InvalidArgument(f"{param.name} is required", capability=row.id)
+                raise InvalidArgument(f"{param.name} is required", capability=capability.id)
             continue
-        plain = _checked(row, param, value)
+        plain = _checked(capability, param, value)
         if param.needs:
-            _check_needs(row, param, value, arguments)
+            _check_needs(capability, param, value, arguments)
         if param.where == "path":
-            path[param.name] = _encoded_segment(row, param, str(plain))
+            path[param.name] = _encoded_segment(capability, param, str(plain))
         elif param.where == "query":
             query.append(f"{param.wire}={quote(_query_text(param, plain), safe='')}")
         else:
             body[param.wire] = plain.lower() if param.lower and isinstance(plain, str) else plain
         for name in param.also:
             body[name] = plain
-    if len(row.routes) > 1:
-        _check_others(row, route, arguments)
-    if key_in_body and row.deduplicates:
+    if len(capability.routes) > 1:
+        _check_others(capability, route, arguments)
+    if key_in_body and capability.deduplicates:
         body["idempotency_key"] = idempotency_key
     target = route.path.format_map(path)
     if query:
         target += "?" + "&".join(query)
-    encoded = canonical_body(body) if row.method in ("POST", "PUT", "PATCH") else None
-    return Request(row.method, target, encoded, idempotency_key if row.mutates else None, route=route)
+    encoded = canonical_body(body) if capability.method in ("POST", "PUT", "PATCH") else None
+    return Request(capability.method, target, encoded, idempotency_key if capability.mutates else None, route=route)
 
 
 class _Targets(dict["Route", Callable[[Mapping[str, object]], "str | None"]]):
@@ -170,11 +170,11 @@ def _misfits(param: Param, value: str) -> str:
     return f"not ({value} is None or {fits})" if param.may_lack else f"not ({fits})"
 
 
-def _check_others(row: Capability[Any], route: Route, arguments: Mapping[str, object]) -> None:
+def _check_others(capability: Capability[Any], route: Route, arguments: Mapping[str, object]) -> None:
     """Check what only another generation's route carries: not sent here, but no less wrong."""
-    for param in row.params.values():
+    for param in capability.params.values():
         if param not in route.params and (value := _given(param, arguments)) is not UNSET:
-            _checked(row, param, value)
+            _checked(capability, param, value)
 
 
 def canonical_body(body: Mapping[str, JSON]) -> bytes:
@@ -182,39 +182,39 @@ def canonical_body(body: Mapping[str, JSON]) -> bytes:
     return (_canonical(body) + "\n").encode()
 
 
-def canonical_call(name: str, row: Capability[Any], arguments: Mapping[str, object]) -> bytes:
+def canonical_call(name: str, capability: Capability[Any], arguments: Mapping[str, object]) -> bytes:
     """Encode what is asked for, under a name, whichever generation of routes carries it (D2).
 
     Raises:
         InvalidArgument: an argument is wrong.
     """
     given = {
-        param.name: _checked(row, param, value)
-        for param in row.params.values()
+        param.name: _checked(capability, param, value)
+        for param in capability.params.values()
         if (value := _given(param, arguments)) is not UNSET
     }
-    return _canonical([name, row.id, given]).encode()
+    return _canonical([name, capability.id, given]).encode()
 
 
-def check_names(row: Capability[Any], arguments: Mapping[str, object]) -> dict[str, object]:
+def check_names(capability: Capability[Any], arguments: Mapping[str, object]) -> dict[str, object]:
     """Return ``arguments`` by their public names; the wire's spelling (``from``) is taken too.
 
     Raises:
         InvalidArgument: a name is none of the capability's.
     """
-    by_wire = {param.wire: name for name, param in row.params.items()}
+    by_wire = {param.wire: name for name, param in capability.params.items()}
     public: dict[str, object] = {}
     for name, value in arguments.items():
-        known = name if name in row.params else by_wire.get(name)
+        known = name if name in capability.params else by_wire.get(name)
         if known is None:
-            close = difflib.get_close_matches(str(name), row.params, n=1)
-            advice = f"did you mean {close[0]}?" if close else "it takes " + (", ".join(row.params) or "none")
-            raise InvalidArgument(f"{name} is no argument of it: {advice}", capability=row.id)
+            close = difflib.get_close_matches(str(name), capability.params, n=1)
+            advice = f"did you mean {close[0]}?" if close else "it takes " + (", ".join(capability.params) or "none")
+            raise InvalidArgument(f"{name} is no argument of it: {advice}", capability=capability.id)
         public[known] = value
     return public
 
 
-def check_key(row: Capability[Any], key: object) -> str:
+def check_key(capability: Capability[Any], key: object) -> str:
     """Return an idempotency key that a header can carry.
 
     Raises:
@@ -222,7 +222,9 @@ def check_key(row: Capability[Any], key: object) -> str:
     """
     if isinstance(key, str) and key and key.isascii() and key.isprintable():
         return key
-    raise InvalidArgument("idempotency_key must be a non-empty string of printable ASCII characters", capability=row.id)
+    raise InvalidArgument(
+        "idempotency_key must be a non-empty string of printable ASCII characters", capability=capability.id
+    )
 
 
 def seconds(name: str, value: float | timedelta) -> float:
@@ -244,24 +246,24 @@ def _given(param: Param, arguments: Mapping[str, object]) -> object:
     return param.default if value is UNSET and param.default is not None else value
 
 
-def _checked(row: Capability[Any], param: Param, value: object) -> JSON:
+def _checked(capability: Capability[Any], param: Param, value: object) -> JSON:
     if type(value) is str and param.free and value.isascii():
         return value  # by far the most common argument
     try:
         plain = _plain(value)
     except (_NotPlain, RecursionError) as error:
         reason = str(error) if isinstance(error, _NotPlain) else "is nested too deeply"
-        raise InvalidArgument(f"{param.name} {reason}", capability=row.id) from None
+        raise InvalidArgument(f"{param.name} {reason}", capability=capability.id) from None
     wanted = param.mismatch(plain)
     if wanted is not None:
-        raise InvalidArgument(f"{param.name} must be {wanted}, not {_describe(param, value)}", capability=row.id)
+        raise InvalidArgument(f"{param.name} must be {wanted}, not {_describe(param, value)}", capability=capability.id)
     return plain
 
 
-def _check_needs(row: Capability[Any], param: Param, value: object, arguments: Mapping[str, object]) -> None:
+def _check_needs(capability: Capability[Any], param: Param, value: object, arguments: Mapping[str, object]) -> None:
     other = param.needs.get(str(value))
-    if other is not None and _given(row.params[other], arguments) is UNSET:
-        raise InvalidArgument(f"{other} is required with {param.name}={value!r}", capability=row.id)
+    if other is not None and _given(capability.params[other], arguments) is UNSET:
+        raise InvalidArgument(f"{other} is required with {param.name}={value!r}", capability=capability.id)
 
 
 class _NotPlain(Exception):
@@ -314,10 +316,10 @@ def _describe(param: Param, value: object) -> str:
     return repr(value) if param.choices or param.bounds else type(value).__name__
 
 
-def _encoded_segment(row: Capability[Any], param: Param, text: str) -> str:
+def _encoded_segment(capability: Capability[Any], param: Param, text: str) -> str:
     """One path segment, whatever is in it: a lone dot would be resolved away on its way (D3)."""
     if not text:
-        raise InvalidArgument(f"{param.name} must not be empty", capability=row.id)
+        raise InvalidArgument(f"{param.name} must not be empty", capability=capability.id)
     encoded = quote(text, safe="")
     return encoded.replace(".", "%2E") if encoded in (".", "..") else encoded
 

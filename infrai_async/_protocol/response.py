@@ -20,12 +20,12 @@ from infrai_async.errors import (
 )
 from infrai_async.models import Metadata
 
-LARGEST_ANSWER: Final = 64 * 2**20  # bytes; a page is some kB, so more is a fault or an attack
+LARGEST_RESPONSE: Final = 64 * 2**20  # bytes; a page is some kB, so more is a fault or an attack
 _ENVELOPE: Final = frozenset({"data", "error", "metadata"})
 
 
 @attrs.define
-class Answer:
+class Response:
     """A complete answer, or one that is ``oversized``: too large to be what was asked for, and not read to its end.
 
     ``started_at`` is in seconds since the epoch; ``seconds`` and ``waited`` are lengths.
@@ -41,7 +41,7 @@ class Answer:
 
 
 @attrs.frozen
-class Broken:
+class NoResponse:
     """An attempt without a complete answer; ``sent`` says whether anything of it may have left the machine."""
 
     error: TransportError
@@ -62,26 +62,26 @@ class Envelope:
     enveloped: bool = False
 
 
-def open_envelope(answer: Answer) -> Envelope:
+def open_envelope(response: Response) -> Envelope:
     """Take an answer apart: an envelope, a bare document, or a refusal in any form (D14, D16).
 
     Raises:
         DecodeError: a success that cannot be read. A refusal never is one: it keeps its status at the least.
     """
-    success = 200 <= answer.status < 300
+    success = 200 <= response.status < 300
     try:
-        document = json.loads(answer.body)
+        document = json.loads(response.body)
     except ValueError:
         if success:
-            raise DecodeError(_unreadable(answer), status=answer.status) from None
-        return Envelope(error={"message": _unreadable(answer)})
+            raise DecodeError(_unreadable(response), status=response.status) from None
+        return Envelope(error={"message": _unreadable(response)})
     if not isinstance(document, dict):
         return Envelope(document, error=None if success else {})
     ok = document.get("ok")
     if success and ok is True and "data" in document:
         return Envelope(document["data"], document.get("metadata"), None, "$.data", True)
     if ok is False or ("ok" in document and not _ENVELOPE.isdisjoint(document)):
-        return _from_envelope(document, success, answer.status)
+        return _from_envelope(document, success, response.status)
     return Envelope(document, error=None if success else _bare_error(document))
 
 
@@ -107,15 +107,15 @@ def _bare_error(document: dict[str, object]) -> dict[str, object]:
     return document
 
 
-def _unreadable(answer: Answer) -> str:
-    kind = answer.headers.get("Content-Type", "no content type").partition(";")[0].lower()
-    if answer.oversized:
-        return f"the answer is larger than {LARGEST_ANSWER} bytes"
-    if not answer.body:
+def _unreadable(response: Response) -> str:
+    kind = response.headers.get("Content-Type", "no content type").partition(";")[0].lower()
+    if response.oversized:
+        return f"the answer is larger than {LARGEST_RESPONSE} bytes"
+    if not response.body:
         return "the answer is empty"
     if "html" in kind:
         return f"the answer is a web page ({kind}), not JSON: a proxy or a sign-in page may stand in between"
-    return f"the answer is not valid JSON ({kind}, {len(answer.body)} bytes): it may have been cut off"
+    return f"the answer is not valid JSON ({kind}, {len(response.body)} bytes): it may have been cut off"
 
 
 @functools.lru_cache(maxsize=1024, typed=True)
@@ -124,7 +124,7 @@ def exact(number: float) -> Decimal:
     return Decimal(repr(number))
 
 
-def said_of_the_call(envelope: Envelope) -> Metadata:
+def metadata_of(envelope: Envelope) -> Metadata:
     """Return what an answer of any kind says of its call, as far as it can be read: cost, vendor and request id."""
     return Metadata(request_id=request_id(envelope), cost_usd=cost_of(envelope), vendor=vendor_of(envelope))
 
@@ -151,19 +151,19 @@ def _noted(envelope: Envelope, name: str) -> str | None:
     return _text(metadata.get(name)) if isinstance(metadata, dict) else None
 
 
-def refusal(answer: Answer, envelope: Envelope, retry_after: float | None) -> APIError:
+def api_error_of(response: Response, envelope: Envelope, retry_after: float | None) -> APIError:
     """Return the error that a refusal is, without the call's own context."""
     fields = envelope.error or {}
     code, retryable = _text(fields.get("code")), fields.get("retryable")
-    cls = api_error_class(answer.status, code)
+    cls = api_error_class(response.status, code)
     details: dict[str, Any] = {}
     if cls is InsufficientCreditError:
         details["checkout_url"] = _checkout_url(fields)
     if cls is RateLimitError:
         details["retry_after"] = retry_after
     return cls(
-        _text(fields.get("message")) or _text(fields.get("hint")) or _wordless(answer),
-        status=answer.status,
+        _text(fields.get("message")) or _text(fields.get("hint")) or _wordless(response),
+        status=response.status,
         code=code,
         hint=_text(fields.get("hint")),
         request_id=request_id(envelope),
@@ -172,8 +172,8 @@ def refusal(answer: Answer, envelope: Envelope, retry_after: float | None) -> AP
     )
 
 
-def _wordless(answer: Answer) -> str:
-    if 300 <= answer.status < 400:
+def _wordless(response: Response) -> str:
+    if 300 <= response.status < 400:
         return "the service redirects, which this client does not follow: check base_url"
     return "the service gave no reason"
 

@@ -64,7 +64,7 @@ class RetryPolicy:
 
 
 @attrs.frozen
-class Verdict:
+class RetryDecision:
     """What follows from one failed attempt.
 
     Attributes:
@@ -80,21 +80,21 @@ class Verdict:
     after: float = 0.0
 
 
-def judge_broken(row: Capability[Any], error: TransportError, *, sent: bool) -> Verdict:
+def decide_without_response(capability: Capability[Any], error: TransportError, *, sent: bool) -> RetryDecision:
     """Judge an attempt that got no complete answer; one whose time ran out has none left for another."""
-    again = (not sent or row.resendable) and not isinstance(error, TimeoutError)
-    return Verdict(ambiguous=sent, again=again)
+    again = (not sent or capability.resendable) and not isinstance(error, TimeoutError)
+    return RetryDecision(ambiguous=sent, again=again)
 
 
-def judge_refusal(row: Capability[Any], error: APIError, retry_after: float | None) -> Verdict:
+def decide_on_error(capability: Capability[Any], error: APIError, retry_after: float | None) -> RetryDecision:
     """Judge an answer that refused."""
     status, retryable = error.status, error.retryable
     ambiguous = status >= 500 and retryable is None
     if status == 402:
-        return Verdict(ambiguous=False, again=False)  # paying is the caller's to do (CONTRACT.md 1.4)
-    again = (status == 429 or (ambiguous and row.resendable)) if retryable is None else retryable
+        return RetryDecision(ambiguous=False, again=False)  # paying is the caller's to do (CONTRACT.md 1.4)
+    again = (status == 429 or (ambiguous and capability.resendable)) if retryable is None else retryable
     hold = retry_after if status in (429, 503) else None
-    return Verdict(ambiguous, again, hold, after=retry_after or 0.0)
+    return RetryDecision(ambiguous, again, hold, after=retry_after or 0.0)
 
 
 def retry_after_seconds(headers: Mapping[str, str], now: datetime) -> float | None:

@@ -36,7 +36,7 @@ _exactly: Final = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])
 add_exactly: Final = _exactly.add
 multiply_exactly: Final = _exactly.multiply
 
-blocks: Final[ContextVar[tuple[Entered, ...]]] = ContextVar("infrai_async_scopes", default=())
+blocks: Final[ContextVar[tuple[ActiveScope, ...]]] = ContextVar("infrai_async_scopes", default=())
 """The blocks around the code that runs, outermost first."""
 
 
@@ -64,8 +64,8 @@ class Block:
                 blocks.set(entered[:index] + entered[index + 1 :])
                 break
 
-    def _enter(self) -> Entered:
-        return Entered(self)
+    def _enter(self) -> ActiveScope:
+        return ActiveScope(self)
 
     def _serves(self, pool: object) -> bool:
         return self._pool() is pool
@@ -128,8 +128,8 @@ class Deadline(Block):
     def __repr__(self) -> str:
         return f"<Deadline: {self._seconds:g} s>"
 
-    def _enter(self) -> Entered:
-        return Entered(self, until=time.monotonic() + self._seconds)
+    def _enter(self) -> ActiveScope:
+        return ActiveScope(self, until=time.monotonic() + self._seconds)
 
 
 class Operation(Block):
@@ -147,8 +147,8 @@ class Operation(Block):
         """The name that was given, without those of the operations around it."""
         return self._name
 
-    def _enter(self) -> Entered:
-        return Entered(self, ordinals=Ordinals())
+    def _enter(self) -> ActiveScope:
+        return ActiveScope(self, ordinals=Ordinals())
 
 
 class Ordinals:
@@ -175,7 +175,7 @@ class Ordinals:
 
 
 @attrs.frozen(eq=False)
-class Entered:
+class ActiveScope:
     """One time that a block was entered; ``until`` by ``time.monotonic``."""
 
     block: Block
@@ -184,7 +184,7 @@ class Entered:
 
 
 @attrs.frozen(eq=False)
-class Claim:
+class DerivedKey:
     """The idempotency key that an operation gives to one call."""
 
     key: str
@@ -205,7 +205,7 @@ class Claim:
 class Scopes:
     """All that surrounds one call, outermost first; ``until`` is the earliest deadline, by ``time.monotonic``."""
 
-    entered: tuple[Entered, ...]
+    entered: tuple[ActiveScope, ...]
     until: float
     budgets: tuple[Budget, ...]
 
@@ -226,7 +226,7 @@ class Scopes:
         for budget in self.budgets:
             budget._charge(cost, capability, vendor or _UNKNOWN)
 
-    def claim(self, row: Capability[Any], arguments: Mapping[str, object]) -> Claim | None:
+    def claim(self, capability: Capability[Any], arguments: Mapping[str, object]) -> DerivedKey | None:
         """Claim the idempotency key of a call, which has none if no operation surrounds it, or if it only reads.
 
         Raises:
@@ -234,13 +234,13 @@ class Scopes:
         """
         ordinals = next((each.ordinals for each in reversed(self.entered) if each.ordinals is not None), None)
         # Without the API key the service cannot tell callers apart: equal names would get each other's answers.
-        if ordinals is None or not row.mutates or row.public:
+        if ordinals is None or not capability.mutates or capability.public:
             return None
-        digest = sha256(canonical_call(_name(self.entered) or "", row, arguments))
+        digest = sha256(canonical_call(_name(self.entered) or "", capability, arguments))
         call = digest.digest()
         number = ordinals.take(call)
         digest.update(b"%d" % number)
-        return Claim(digest.hexdigest(), call, number, ordinals)
+        return DerivedKey(digest.hexdigest(), call, number, ordinals)
 
 
 def surrounding(pool: object) -> Scopes | None:
@@ -269,7 +269,7 @@ def current_operation(pool: object = None) -> str | None:
     return _name(tuple(each for each in entered if each.block._serves(pool)))
 
 
-def _name(entered: tuple[Entered, ...]) -> str | None:
+def _name(entered: tuple[ActiveScope, ...]) -> str | None:
     names = [each.block.name for each in entered if isinstance(each.block, Operation)]
     return "/".join(names) or None
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 import aiohttp
 
 from infrai_async._protocol.config import Secret
-from infrai_async._protocol.flow import Call, Closed, Expired, Refused
-from infrai_async._protocol.response import Answer, Broken
+from infrai_async._protocol.flow import Call, Closed, Expired, ThrottledPastDeadline
+from infrai_async._protocol.response import NoResponse, Response
 from infrai_async._transport.connector import ConnectionTrace
 from infrai_async._transport.headers import HeaderTemplate
-from infrai_async._transport.stats import Figures
+from infrai_async._transport.stats import Counters
 from infrai_async.errors import TimeoutError, TransportError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Waiting(enum.Enum):
 
 
 _FIRST: Final = Waiting.PLACE
-_NO_TRACE: Final = ConnectionTrace(Figures(), HeaderTemplate({}, None, False), None, False)
+_NO_TRACE: Final = ConnectionTrace(Counters(), HeaderTemplate({}, None, False), None, False)
 
 
 class Reason(enum.Enum):
@@ -74,7 +74,7 @@ class CallState:
     )
 
     def __init__(
-        self, call: Call[Any], counters: Figures, task: asyncio.Task[Any], reporter: Reporter | None = None
+        self, call: Call[Any], counters: Counters, task: asyncio.Task[Any], reporter: Reporter | None = None
     ) -> None:
         self.call = call
         self.counters = counters
@@ -114,23 +114,23 @@ class CallState:
             if response is not None:
                 response.close()
 
-    def broken(self, error: TransportError, *, not_sent: bool = False) -> Broken:
+    def broken(self, error: TransportError, *, not_sent: bool = False) -> NoResponse:
         """Describe an attempt that got no complete answer."""
         sent = self.trace.connected and not not_sent
         started_at, seconds, waited = self._times()
-        return Broken(error, sent, started_at, seconds, waited)
+        return NoResponse(error, sent, started_at, seconds, waited)
 
-    def answered(self, response: aiohttp.ClientResponse, body: bytes | None) -> Answer:
+    def answered(self, response: aiohttp.ClientResponse, body: bytes | None) -> Response:
         """Describe an attempt that got an answer; without a ``body``, one that was too large."""
         started_at, seconds, waited = self._times()
-        return Answer(response.status, response.headers, body or b"", started_at, seconds, waited, body is None)
+        return Response(response.status, response.headers, body or b"", started_at, seconds, waited, body is None)
 
     def _times(self) -> tuple[float, float, float]:
         now = time.monotonic()
         seconds, waited, self._idle_since = now - self.sent_at, self.waited, now
         return time.time() - seconds, seconds, waited
 
-    def note_answer(self, said: Metadata) -> None:
+    def note_response(self, said: Metadata) -> None:
         """Take note of what an answer says of the call: it is counted, charged and reported."""
         cost = said.cost_usd
         if cost is not None:
@@ -158,13 +158,13 @@ class CallState:
             self._reason = reason
             self._task.cancel()
 
-    def interrupted(self) -> Broken | Closed | Expired | Refused | None:
+    def interrupted(self) -> NoResponse | Closed | Expired | ThrottledPastDeadline | None:
         """Take a cancellation back if it was the pool's, and return what that means; ``None`` for anybody else's."""
         reason = self._reason
         if reason is None or self._task.uncancel() > self._cancelling:
             return None
         if reason is Reason.REFUSED:
-            return Refused(self._opens_at - time.monotonic())
+            return ThrottledPastDeadline(self._opens_at - time.monotonic())
         if not self.sending:
             return Closed() if reason is Reason.CLOSED else Expired(self._waiting.value)
         if reason is Reason.CLOSED:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from aiohttp.typedefs import LooseHeaders
 
     from infrai_async._transport.headers import HeaderTemplate
-    from infrai_async._transport.stats import Figures
+    from infrai_async._transport.stats import Counters
 
 CONNECT_SECONDS: Final = 10.0  # for one attempt's connection, TLS included; the call's own time bounds the whole
 _RECEIVE_BYTES: Final = 64 * 2**10
@@ -43,7 +43,7 @@ class ConnectionTrace:
     __slots__ = ("_counters", "_fresh", "_transport", "connected", "headers", "idempotency_key")
 
     def __init__(
-        self, counters: Figures, headers: HeaderTemplate, idempotency_key: str | None, connected: bool
+        self, counters: Counters, headers: HeaderTemplate, idempotency_key: str | None, connected: bool
     ) -> None:
         self._counters = counters
         self.headers = headers

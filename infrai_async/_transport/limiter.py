@@ -17,7 +17,7 @@ class _Waiter:
     granted: bool = False
 
 
-class Places:
+class CapacityLimiter:
     """``limit`` places, handed straight to whoever has waited longest; loops in several threads share them.
 
     Free places lie in a list, which may be taken from and put back to without a lock. Only who waits, and who hands
@@ -30,9 +30,9 @@ class Places:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._closed = False
-        self.begin_afresh()
+        self.reset()
 
-    def begin_afresh(self) -> None:
+    def reset(self) -> None:
         """Have every place free and nobody waiting, as in a forked child."""
         self.waiting = 0
         self._free: list[None] = []
@@ -45,7 +45,7 @@ class Places:
         """How many are taken now."""
         return self._needed - len(self._free)
 
-    def take_now(self) -> int:
+    def acquire_nowait(self) -> int:
         """Take a place if one is free and nobody waits; return how many are taken then, 0 without one."""
         if self._queue or self._closed:
             return 0
@@ -66,7 +66,7 @@ class Places:
 
     async def take(self) -> bool:
         """Wait for a place; false when the pool closes first."""
-        if self.take_now():
+        if self.acquire_nowait():
             return True
         loop = asyncio.get_running_loop()
         waiter = _Waiter(loop, loop.create_future())

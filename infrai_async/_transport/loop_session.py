@@ -18,7 +18,7 @@ from yarl import URL
 
 from infrai_async._transport.call_state import CallState, Reason
 from infrai_async._transport.connector import CONNECT_SECONDS, TracedRequest, make_connector
-from infrai_async._transport.stats import Figures
+from infrai_async._transport.stats import Counters
 
 if TYPE_CHECKING:
     from infrai_async._observability.reporter import Reporter
@@ -30,7 +30,7 @@ _TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS
 _NEVER: Final = float("inf")
 
 
-class Home:
+class LoopSession:
     """One loop's part of a pool; everything here happens in that loop."""
 
     def __init__(
@@ -42,7 +42,7 @@ class Home:
     ) -> None:
         self.loop = loop
         self.calls: set[CallState] = set()
-        self.figures = Figures()
+        self.counters = Counters()
         self.key_lock = asyncio.Lock()
         self.borrowed = borrowed is not None
         self.http = borrowed or _new_session(proxy, context)
@@ -51,7 +51,7 @@ class Home:
         self._next_deadline = _NEVER
         self._closing: asyncio.Task[None] | None = None
         self._close_by = _NEVER
-        self._stir: asyncio.Future[None] | None = None
+        self._changed: asyncio.Future[None] | None = None
         self.over = False  # its own session is closed
         self._keeper = None if self.borrowed else _keep(self.http, weakref.ref(self))
         if self._keeper is not None:
@@ -66,9 +66,9 @@ class Home:
     def enter(self, call: Call[Any], reporter: Reporter | None) -> CallState:
         """Watch over a call, which the current task runs."""
         task: asyncio.Task[Any] = current_task(self.loop)  # type: ignore[assignment] # a call is awaited
-        figures = self.figures
-        figures.calls += 1
-        state = CallState(call, figures, task, reporter)
+        counters = self.counters
+        counters.calls += 1
+        state = CallState(call, counters, task, reporter)
         self.calls.add(state)
         if call.deadline < self._next_deadline:
             self._arm(call.deadline)
@@ -78,9 +78,9 @@ class Home:
         """Let a call go, and count what it came to."""
         self.calls.discard(state)
         if succeeded:
-            self.figures.succeeded += 1
+            self.counters.succeeded += 1
         else:
-            self.figures.failed += 1
+            self.counters.failed += 1
         if self._closing is not None and not self.calls:
             self._wake_closing()
 
@@ -134,12 +134,12 @@ class Home:
                     await self._keeper.aclose()
 
     async def _wait(self, seconds: float) -> None:
-        self._stir = self.loop.create_future()
-        await asyncio.wait([self._stir], timeout=seconds)
+        self._changed = self.loop.create_future()
+        await asyncio.wait([self._changed], timeout=seconds)
 
     def _wake_closing(self) -> None:
-        if self._stir is not None and not self._stir.done():
-            self._stir.set_result(None)
+        if self._changed is not None and not self._changed.done():
+            self._changed.set_result(None)
 
     def end(self) -> None:
         """Note that its own session is closed, so that calls need another."""
@@ -215,7 +215,7 @@ def step(awaitable: Awaitable[object]) -> None:
         awaitable.__await__().__next__()
 
 
-async def _keep(session: aiohttp.ClientSession, weakly: weakref.ref[Home]) -> AsyncGenerator[None]:
+async def _keep(session: aiohttp.ClientSession, weakly: weakref.ref[LoopSession]) -> AsyncGenerator[None]:
     try:
         yield
     finally:

@@ -24,10 +24,21 @@ import attrs
 from yarl import URL
 
 from infrai_async._protocol import flow as call_flow
-from infrai_async._protocol.flow import Call, Closed, Flow, Hold, NoteAnswer, Pause, Refused, Renew, Result, RouteMemory
+from infrai_async._protocol.flow import (
+    Call,
+    Closed,
+    Flow,
+    NoteResponse,
+    Pause,
+    RefreshKey,
+    Result,
+    RouteMemory,
+    Throttle,
+    ThrottledPastDeadline,
+)
 from infrai_async._protocol.rate import RetryQuota
 from infrai_async._protocol.request import Request
-from infrai_async._protocol.response import LARGEST_ANSWER
+from infrai_async._protocol.response import LARGEST_RESPONSE
 from infrai_async._transport.call_state import CallState, Waiting
 from infrai_async._transport.connector import (
     ConnectionTrace,
@@ -36,7 +47,7 @@ from infrai_async._transport.connector import (
     trace_of_attempt,
 )
 from infrai_async._transport.keys import ApiKey, KeySource
-from infrai_async._transport.limiter import Places
+from infrai_async._transport.limiter import CapacityLimiter
 from infrai_async._transport.sessions import LoopSessions
 from infrai_async._transport.stats import Stats
 from infrai_async._transport.throttle import AdmissionControl
@@ -45,7 +56,7 @@ from infrai_async.errors import ConfigurationError, InfraiError
 if TYPE_CHECKING:
     from infrai_async._observability.reporter import Listener, Reporter
     from infrai_async._transport.headers import HeaderSet
-    from infrai_async._transport.loop_session import Home
+    from infrai_async._transport.loop_session import LoopSession
     from infrai_async.models import Model, Page
 
 T = TypeVar("T", bound="Model | Page[Any]")
@@ -84,7 +95,7 @@ class Pool:
         self.listener = settings.listener
         self._key = ApiKey(settings.api_key)
         self._sessions = LoopSessions(settings.session, functools.partial(_proxy, settings), settings.ssl)
-        self._places = Places(settings.max_concurrency)
+        self._places = CapacityLimiter(settings.max_concurrency)
         self._admission = AdmissionControl(self._places, self._sessions)
         self._quota = RetryQuota()
         self._routes = RouteMemory()
@@ -127,7 +138,7 @@ class Pool:
                         state.end_attempt(response, body)
                         self._places.release()
                     response = body = None  # an error's traceback has this frame
-                flow = flow or self._begin_flow(call, request, state.note_answer)
+                flow = flow or self._begin_flow(call, request, state.note_response)
                 step = await self._follow(flow, session, state, result)
                 if isinstance(step, _Done):
                     succeeded = True
@@ -136,7 +147,7 @@ class Pool:
         finally:
             session.leave(state, succeeded)
 
-    def _open_session(self, call: Call[T], request: Request) -> Home:
+    def _open_session(self, call: Call[T], request: Request) -> LoopSession:
         """Open a session for the running loop, or fail as a call does that was never sent."""
         try:
             session = self._sessions.open()
@@ -148,7 +159,7 @@ class Pool:
             raise AssertionError("a flow ends when the client is closed")
         return session
 
-    async def _admit(self, session: Home, state: CallState) -> Refused | Closed | None:
+    async def _admit(self, session: LoopSession, state: CallState) -> ThrottledPastDeadline | Closed | None:
         """Wait for all that a call may have to wait for; ``None`` with a place taken, else why there is none."""
         call = state.call
         if call.scopes is not None:
@@ -168,7 +179,7 @@ class Pool:
         return None
 
     def _send(
-        self, session: Home, state: CallState, request: Request, headers: HeaderSet
+        self, session: LoopSession, state: CallState, request: Request, headers: HeaderSet
     ) -> Coroutine[Any, Any, aiohttp.ClientResponse]:
         """Begin an attempt. A plain method, because each time a call waits one more coroutine would cost something."""
         key = None if state.call.capability.public else self._key.current
@@ -201,14 +212,14 @@ class Pool:
 
     # --- what its flow wants done ---
 
-    def _begin_flow(self, call: Call[T], request: Request, note_answer: NoteAnswer) -> Flow[T]:
+    def _begin_flow(self, call: Call[T], request: Request, note_response: NoteResponse) -> Flow[T]:
         """Return a flow that waits for what came of the call's first request."""
-        flow = call_flow.run(call, request, note_answer, self._routes)
+        flow = call_flow.run(call, request, note_response, self._routes)
         next(flow)
         return flow
 
     async def _follow(
-        self, flow: Flow[T], session: Home, state: CallState, result: Result | InfraiError
+        self, flow: Flow[T], session: LoopSession, state: CallState, result: Result | InfraiError
     ) -> Request | _Done[T]:
         """Tell the flow what came of an attempt, do what it wants done, and return what is to be sent next."""
         try:
@@ -224,15 +235,15 @@ class Pool:
         except StopIteration as stop:
             return _Done(stop.value)
 
-    async def _do(self, session: Home, state: CallState, step: Pause | Hold | Renew) -> bool | None:
+    async def _do(self, session: LoopSession, state: CallState, step: Pause | Throttle | RefreshKey) -> bool | None:
         reporter = state.reporter
         match step:
-            case Hold(seconds):
+            case Throttle(seconds):
                 self._admission.hold(state, seconds)
                 if reporter is not None:
                     reporter.throttled(seconds)
                 return None
-            case Renew():
+            case RefreshKey():
                 state.waits(Waiting.OTHER_KEY)
                 refused = state.key
                 return self._key.renewable and await self._key.find(session.key_lock, refused) != refused
@@ -253,7 +264,7 @@ class Pool:
         """Return the figures as they are now."""
         # Without a lock: a signal's handler may make a call in the middle of this, which would wait for it for ever.
         places, throttled = self._places, self._admission.held_seconds
-        return self._sessions.figures().stats(
+        return self._sessions.counters().stats(
             in_flight=places.taken, waiting=places.waiting, throttled_seconds=throttled
         )
 
@@ -270,7 +281,7 @@ class Pool:
     def after_fork(self) -> None:
         """Begin afresh in a forked child: what the parent has stays the parent's."""
         self._sessions.after_fork()
-        self._places.begin_afresh()
+        self._places.reset()
         self._admission.after_fork()
         self._lock = threading.Lock()
 
@@ -285,11 +296,11 @@ def _read_quickly(call: Call[T], state: CallState, response: aiohttp.ClientRespo
         return None
     value = call.reader.quick(call.capability, body)
     if value is not None:
-        state.note_answer(value.metadata)
+        state.note_response(value.metadata)
     return value
 
 
-def _as_result(session: Home, state: CallState, error: BaseException) -> Result | InfraiError:
+def _as_result(session: LoopSession, state: CallState, error: BaseException) -> Result | InfraiError:
     """Return what an exception means for the call; ``None`` when it is not the pool's to handle."""
     if isinstance(error, asyncio.CancelledError):
         return state.interrupted()
@@ -316,7 +327,7 @@ async def _read(content: aiohttp.StreamReader) -> bytes | None:
     chunks, size = [], 0
     while chunk := await content.readany():
         size += len(chunk)
-        if size > LARGEST_ANSWER:
+        if size > LARGEST_RESPONSE:
             return None
         chunks.append(chunk)
     return b"".join(chunks)

@@ -14,8 +14,8 @@ from typing import Final
 import aiohttp
 from yarl import URL
 
-from infrai_async._transport.loop_session import Home
-from infrai_async._transport.stats import Figures
+from infrai_async._transport.loop_session import LoopSession
+from infrai_async._transport.stats import Counters
 from infrai_async.errors import ConfigurationError
 
 _ELSEWHERE: Final = 2.0  # seconds beyond the grace for another loop to close its part
@@ -41,12 +41,12 @@ class LoopSessions:
         self._borrowed = borrowed
         self._proxy = proxy
         self._context = context
-        self._by_loop: dict[asyncio.AbstractEventLoop, Home] = {}
+        self._by_loop: dict[asyncio.AbstractEventLoop, LoopSession] = {}
         self._lender: asyncio.AbstractEventLoop | None = None
-        self._figures = Figures()  # of loops that are gone
+        self._figures = Counters()  # of loops that are gone
         self._lock = threading.Lock()
 
-    def here(self) -> Home | None:
+    def here(self) -> LoopSession | None:
         """Return the running loop's session, if it has one that may be used."""
         if self.closed:
             return None  # looked at first, because the facade asks outside of any loop then
@@ -56,7 +56,7 @@ class LoopSessions:
             return None
         return None if session.over else session
 
-    def open(self) -> Home | None:
+    def open(self) -> LoopSession | None:
         """Open a session for the running loop, instead of one that is over; ``None`` once the client is closed.
 
         Raises:
@@ -72,19 +72,19 @@ class LoopSessions:
                 self._check_borrowed(loop, self._borrowed)
             for known in [known for known in self._by_loop if known is loop or known.is_closed()]:
                 over = self._by_loop.pop(known)
-                self._figures.add(over.figures)
+                self._figures.add(over.counters)
                 over.abandon()
-            session = self._by_loop[loop] = Home(loop, self._borrowed, self._proxy(), self._context)
+            session = self._by_loop[loop] = LoopSession(loop, self._borrowed, self._proxy(), self._context)
         return session
 
-    def all(self) -> tuple[Home, ...]:
+    def all(self) -> tuple[LoopSession, ...]:
         """Return the sessions of every loop."""
         return tuple(self._by_loop.copy().values())  # a copy, because another thread may make one
 
-    def figures(self) -> Figures:
+    def counters(self) -> Counters:
         """Return the sum of what all loops have counted."""
-        total = Figures()
-        for part in (self._figures, *(session.figures for session in self.all())):
+        total = Counters()
+        for part in (self._figures, *(session.counters for session in self.all())):
             total.add(part)
         return total
 
@@ -92,7 +92,7 @@ class LoopSessions:
         """Return how many calls went well so far."""
         count = self._figures.succeeded
         for session in self.all():
-            count += session.figures.succeeded
+            count += session.counters.succeeded
         return count
 
     def _check_borrowed(self, loop: asyncio.AbstractEventLoop, session: aiohttp.ClientSession) -> None:
@@ -131,11 +131,11 @@ class LoopSessions:
         """Begin afresh in a forked child: what the parent has stays the parent's."""
         _left_behind.append(self._by_loop)  # kept alive: collecting them would close or warn
         for session in self._by_loop.values():
-            self._figures.add(session.figures)
+            self._figures.add(session.counters)
         self._by_loop, self._lock, self._lender = {}, threading.Lock(), None
 
 
-def _close_elsewhere(session: Home, grace: float) -> concurrent.futures.Future[None] | None:
+def _close_elsewhere(session: LoopSession, grace: float) -> concurrent.futures.Future[None] | None:
     """Close another loop's part there; if that loop does not run now, it does so when it runs again."""
     with contextlib.suppress(RuntimeError):  # it may be closed at any moment
         if session.loop.is_running():

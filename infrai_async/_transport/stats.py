@@ -47,7 +47,7 @@ class Stats:
         return record(self)
 
 
-class Figures:
+class Counters:
     """What one loop's part of a pool has counted. Nobody else counts in it, so that a call needs no lock for it."""
 
     __slots__ = (
@@ -86,7 +86,7 @@ class Figures:
             spent = add_exactly(spent, multiply_exactly(price, Decimal(times)))
         return spent
 
-    def add(self, other: Figures) -> None:
+    def add(self, other: Counters) -> None:
         """Count in what another part has counted."""
         self.calls += other.calls
         self.succeeded += other.succeeded

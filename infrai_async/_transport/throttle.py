@@ -9,15 +9,15 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from infrai_async._protocol.flow import Closed, Refused
-from infrai_async._protocol.rate import Gate, Pace
+from infrai_async._protocol.flow import Closed, ThrottledPastDeadline
+from infrai_async._protocol.rate import Gate, RateEstimator
 from infrai_async._transport.call_state import Waiting
 from infrai_async._transport.loop_session import call_later
 
 if TYPE_CHECKING:
     from infrai_async._transport.call_state import CallState
-    from infrai_async._transport.limiter import Places
-    from infrai_async._transport.loop_session import Home
+    from infrai_async._transport.limiter import CapacityLimiter
+    from infrai_async._transport.loop_session import LoopSession
     from infrai_async._transport.sessions import LoopSessions
 
 
@@ -28,11 +28,11 @@ class AdmissionControl:
     they came, by one timer.
     """
 
-    def __init__(self, places: Places, sessions: LoopSessions) -> None:
+    def __init__(self, places: CapacityLimiter, sessions: LoopSessions) -> None:
         self._places = places
         self._sessions = sessions
         self._gate = Gate()
-        self._pace = Pace()
+        self._estimator = RateEstimator()
         self._lock = threading.Lock()
         self._queues: dict[asyncio.AbstractEventLoop, deque[asyncio.Future[None]]] = {}
 
@@ -43,14 +43,14 @@ class AdmissionControl:
 
     def admit_at_once(self) -> bool:
         """Take a place if there is nothing to wait for."""
-        if self._pace.limited:
+        if self._estimator.limited:
             return False
-        taken = self._places.take_now()
+        taken = self._places.acquire_nowait()
         if taken == 1:
             self._begin()
         return taken > 0
 
-    async def admit(self, state: CallState) -> Refused | Closed | None:
+    async def admit(self, state: CallState) -> ThrottledPastDeadline | Closed | None:
         """Wait for a place and for one's turn; ``None`` with the place taken, else why there is none."""
         if (refused := self._refused(state)) is not None:
             return refused
@@ -58,7 +58,7 @@ class AdmissionControl:
         if not await self._places.take():
             return Closed()
         try:
-            refused = await self._turn(state) if self._pace.limited else None
+            refused = await self._turn(state) if self._estimator.limited else None
         except BaseException:
             self._places.release()
             raise
@@ -78,7 +78,7 @@ class AdmissionControl:
         now = time.monotonic()
         with self._lock:
             self._gate.close(now + seconds, now)
-            self._pace.slow_down(now, now + seconds, self._sessions.succeeded(), throttled.sent_at)
+            self._estimator.slow_down(now, now + seconds, self._sessions.succeeded(), throttled.sent_at)
         here = asyncio.get_running_loop()
         for session in self._sessions.all():
             if session.loop is here:
@@ -89,15 +89,15 @@ class AdmissionControl:
 
     def _begin(self) -> None:
         """Note that a call starts while no other is under way."""
-        self._pace.begin(time.monotonic(), self._sessions.succeeded())
+        self._estimator.begin(time.monotonic(), self._sessions.succeeded())
 
     # --- whose deadline comes first ---
 
-    def _refused(self, state: CallState) -> Refused | None:
+    def _refused(self, state: CallState) -> ThrottledPastDeadline | None:
         now, opens_at = time.monotonic(), self._gate.opens_at
-        return Refused(opens_at - now) if opens_at > now and opens_at > state.call.deadline else None
+        return ThrottledPastDeadline(opens_at - now) if opens_at > now and opens_at > state.call.deadline else None
 
-    def _refuse_late(self, session: Home, throttled: CallState) -> None:
+    def _refuse_late(self, session: LoopSession, throttled: CallState) -> None:
         opens_at = self._gate.opens_at
         for state in session.calls:
             if not state.sending and state.call.deadline < opens_at and state is not throttled:
@@ -105,7 +105,7 @@ class AdmissionControl:
 
     # --- whose turn it is ---
 
-    async def _turn(self, state: CallState) -> Refused | None:
+    async def _turn(self, state: CallState) -> ThrottledPastDeadline | None:
         state.waits(Waiting.GATE)
         again = False
         while not again or self._gate.opens_at > time.monotonic():  # it may be closed anew just then
@@ -137,14 +137,14 @@ class AdmissionControl:
         queue = self._queues[loop]
         while queue:
             now = time.monotonic()
-            delay = max(self._gate.opens_at, self._pace.next_start) - now
+            delay = max(self._gate.opens_at, self._estimator.next_start) - now
             if delay > 0:
                 call_later(loop, delay, self._let_start)
                 return
             waiter = queue.popleft()
             if not waiter.done():
                 with self._lock:
-                    self._pace.start(now, len(queue))
+                    self._estimator.start(now, len(queue))
                 waiter.set_result(None)
         del self._queues[loop]
 

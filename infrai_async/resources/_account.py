@@ -22,7 +22,7 @@ class Account(Resource):
         Raises:
             InfraiError: whatever the call may raise.
         """
-        return await self._core.call(ACCOUNT_BALANCE, {})
+        return await self._dispatcher.call(ACCOUNT_BALANCE, {})
 
     async def topup(
         self,
@@ -52,7 +52,7 @@ class Account(Resource):
             "payment_method": payment_method,
             "return_url": return_url,
         }
-        return await self._core.call(ACCOUNT_TOPUP, arguments, idempotency_key)
+        return await self._dispatcher.call(ACCOUNT_TOPUP, arguments, idempotency_key)
 
     async def activate(
         self,
@@ -82,7 +82,7 @@ class Account(Resource):
         if write_credentials:
             prepare_credentials(credentials_file())
         try:
-            activation = await self._core.call(ACCOUNT_ACTIVATE, arguments, idempotency_key)
+            activation = await self._dispatcher.call(ACCOUNT_ACTIVATE, arguments, idempotency_key)
         except APIError as error:
             if error.status in (404, 405, 410):
                 error.add_note("hint: this service opens no account by itself: sign in and set INFRAI_API_KEY")

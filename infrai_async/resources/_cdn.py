@@ -26,12 +26,12 @@ class Cdn(Resource):
     @cached_property
     def distribution(self) -> Distributions:
         """Distributions: an edge in front of an origin."""
-        return Distributions(self._core)
+        return Distributions(self._dispatcher)
 
     @cached_property
     def cache(self) -> Cache:
         """What the edges hold."""
-        return Cache(self._core)
+        return Cache(self._dispatcher)
 
 
 class Distributions(Resource):
@@ -69,7 +69,7 @@ class Distributions(Resource):
                 create a second distribution (D19).
         """
         arguments = _settings(origin, domain, enabled, cache_ttl_seconds, allowed_methods, https_only, tags, vendor)
-        return await self._core.call(DISTRIBUTION_CREATE, arguments, idempotency_key)
+        return await self._dispatcher.call(DISTRIBUTION_CREATE, arguments, idempotency_key)
 
     async def get(self, distribution_id: str) -> Distribution:
         """Look a distribution up (``cdn.distribution.get``).
@@ -81,7 +81,7 @@ class Distributions(Resource):
             NotFoundError: there is none of that id.
             InfraiError: whatever else the call may raise.
         """
-        return await self._core.call(DISTRIBUTION_GET, {"distribution_id": distribution_id})
+        return await self._dispatcher.call(DISTRIBUTION_GET, {"distribution_id": distribution_id})
 
     async def update(
         self,
@@ -118,7 +118,7 @@ class Distributions(Resource):
         """
         arguments = _settings(origin, domain, enabled, cache_ttl_seconds, allowed_methods, https_only, tags, vendor)
         arguments["distribution_id"] = distribution_id
-        return await self._core.call(DISTRIBUTION_UPDATE, arguments, idempotency_key)
+        return await self._dispatcher.call(DISTRIBUTION_UPDATE, arguments, idempotency_key)
 
     async def delete(self, distribution_id: str, *, idempotency_key: str | None = None) -> Ack:
         """Delete a distribution (``cdn.distribution.delete``).
@@ -131,7 +131,7 @@ class Distributions(Resource):
             NotFoundError: there is none of that id.
             InfraiError: whatever else the call may raise.
         """
-        return await self._core.call(DISTRIBUTION_DELETE, {"distribution_id": distribution_id}, idempotency_key)
+        return await self._dispatcher.call(DISTRIBUTION_DELETE, {"distribution_id": distribution_id}, idempotency_key)
 
     def list(
         self,
@@ -152,7 +152,7 @@ class Distributions(Resource):
         Raises:
             InvalidArgument: an argument is wrong.
         """
-        return self._core.cursor(
+        return self._dispatcher.cursor(
             DISTRIBUTION_LIST, {"limit": limit}, cursor=cursor, max_items=max_items, prefetch=prefetch
         )
 
@@ -192,7 +192,7 @@ class Cache(Resource):
             "purge_everything": purge_everything,
             "vendor": vendor,
         }
-        return await self._core.call(CACHE_PURGE, arguments, idempotency_key)
+        return await self._dispatcher.call(CACHE_PURGE, arguments, idempotency_key)
 
     async def stats(
         self,
@@ -212,7 +212,7 @@ class Cache(Resource):
             InvalidArgument: an argument is wrong, for example a time without a time zone.
             InfraiError: whatever else the call may raise.
         """
-        return await self._core.call(CACHE_STATS, {"distribution_id": distribution_id, "from_": from_, "to": to})
+        return await self._dispatcher.call(CACHE_STATS, {"distribution_id": distribution_id, "from_": from_, "to": to})
 
 
 def _settings(

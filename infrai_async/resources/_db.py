@@ -40,17 +40,17 @@ class Db(Resource):
     @cached_property
     def project(self) -> Projects:
         """Projects: a database each."""
-        return Projects(self._core)
+        return Projects(self._dispatcher)
 
     @cached_property
     def branch(self) -> Branches:
         """Branches: copies of a project to try things in."""
-        return Branches(self._core)
+        return Branches(self._dispatcher)
 
     @cached_property
     def snapshot(self) -> Snapshots:
         """Snapshots: a project frozen at one moment."""
-        return Snapshots(self._core)
+        return Snapshots(self._dispatcher)
 
     def inventory(
         self,
@@ -160,7 +160,7 @@ class Projects(Resource):
             "mode": mode,
             "postgres_version": postgres_version,
         }
-        return await self._core.call(PROJECT_CREATE, arguments, idempotency_key)
+        return await self._dispatcher.call(PROJECT_CREATE, arguments, idempotency_key)
 
     async def get(self, id: str) -> Project:
         """Look a project up (``db.project.get``).
@@ -172,7 +172,7 @@ class Projects(Resource):
             NotFoundError: there is none of that id.
             InfraiError: whatever else the call may raise.
         """
-        return await self._core.call(PROJECT_GET, {"id": id})
+        return await self._dispatcher.call(PROJECT_GET, {"id": id})
 
     async def delete(self, id: str, *, idempotency_key: str | None = None) -> Ack:
         """Delete a project with its branches and snapshots (``db.project.delete``). There is no way back.
@@ -185,7 +185,7 @@ class Projects(Resource):
             NotFoundError: there is none of that id.
             InfraiError: whatever else the call may raise.
         """
-        return await self._core.call(PROJECT_DELETE, {"id": id}, idempotency_key)
+        return await self._dispatcher.call(PROJECT_DELETE, {"id": id}, idempotency_key)
 
     def list(
         self,
@@ -206,7 +206,9 @@ class Projects(Resource):
         Raises:
             InvalidArgument: an argument is wrong.
         """
-        return self._core.cursor(PROJECT_LIST, {"limit": limit}, cursor=cursor, max_items=max_items, prefetch=prefetch)
+        return self._dispatcher.cursor(
+            PROJECT_LIST, {"limit": limit}, cursor=cursor, max_items=max_items, prefetch=prefetch
+        )
 
 
 class Branches(Resource):
@@ -242,7 +244,7 @@ class Branches(Resource):
             "branch_name": branch_name,
             "from_branch": from_branch,
         }
-        return await self._core.call(BRANCH_CREATE, arguments, idempotency_key)
+        return await self._dispatcher.call(BRANCH_CREATE, arguments, idempotency_key)
 
     async def get(self, id: str) -> Branch:
         """Look a branch up (``db.branch.get``).
@@ -254,7 +256,7 @@ class Branches(Resource):
             NotFoundError: there is none of that id.
             InfraiError: whatever else the call may raise.
         """
-        return await self._core.call(BRANCH_GET, {"id": id})
+        return await self._dispatcher.call(BRANCH_GET, {"id": id})
 
     async def delete(self, id: str, *, idempotency_key: str | None = None) -> Ack:
         """Delete a branch (``db.branch.delete``).
@@ -267,7 +269,7 @@ class Branches(Resource):
             NotFoundError: there is none of that id.
             InfraiError: whatever else the call may raise.
         """
-        return await self._core.call(BRANCH_DELETE, {"id": id}, idempotency_key)
+        return await self._dispatcher.call(BRANCH_DELETE, {"id": id}, idempotency_key)
 
     def list(
         self,
@@ -291,7 +293,7 @@ class Branches(Resource):
             InvalidArgument: an argument is wrong.
         """
         arguments: dict[str, object] = {"project_id": project_id, "limit": limit}
-        return self._core.cursor(BRANCH_LIST, arguments, cursor=cursor, max_items=max_items, prefetch=prefetch)
+        return self._dispatcher.cursor(BRANCH_LIST, arguments, cursor=cursor, max_items=max_items, prefetch=prefetch)
 
 
 class Snapshots(Resource):
@@ -311,7 +313,7 @@ class Snapshots(Resource):
             NotFoundError: there is no such project.
             InfraiError: whatever else the call may raise.
         """
-        return await self._core.call(SNAPSHOT_CREATE, {"project_id": project_id, "label": label}, idempotency_key)
+        return await self._dispatcher.call(SNAPSHOT_CREATE, {"project_id": project_id, "label": label}, idempotency_key)
 
     async def get(self, id: str) -> Snapshot:
         """Look a snapshot up (``db.snapshot.get``).
@@ -323,7 +325,7 @@ class Snapshots(Resource):
             NotFoundError: there is none of that id.
             InfraiError: whatever else the call may raise.
         """
-        return await self._core.call(SNAPSHOT_GET, {"id": id})
+        return await self._dispatcher.call(SNAPSHOT_GET, {"id": id})
 
     async def restore(self, id: str, *, new_name: str | None = None, idempotency_key: str | None = None) -> Project:
         """Make a new project of a snapshot (``db.snapshot.restore``). It is billed.
@@ -340,7 +342,7 @@ class Snapshots(Resource):
             NotFoundError: there is none of that id.
             InfraiError: whatever else the call may raise.
         """
-        return await self._core.call(SNAPSHOT_RESTORE, {"id": id, "new_name": new_name}, idempotency_key)
+        return await self._dispatcher.call(SNAPSHOT_RESTORE, {"id": id, "new_name": new_name}, idempotency_key)
 
     def list(
         self,
@@ -364,4 +366,4 @@ class Snapshots(Resource):
             InvalidArgument: an argument is wrong.
         """
         arguments: dict[str, object] = {"project_id": project_id, "limit": limit}
-        return self._core.cursor(SNAPSHOT_LIST, arguments, cursor=cursor, max_items=max_items, prefetch=prefetch)
+        return self._dispatcher.cursor(SNAPSHOT_LIST, arguments, cursor=cursor, max_items=max_items, prefetch=prefetch)

@@ -16,7 +16,7 @@ class Discovery(Resource):
         Raises:
             InfraiError: whatever the call may raise.
         """
-        return await self._core.call(DISCOVERY_LIST, {})
+        return await self._dispatcher.call(DISCOVERY_LIST, {})
 
     async def get(self, capability: str) -> CapabilityInfo:
         """Describe one capability (``discovery.get``).
@@ -28,4 +28,4 @@ class Discovery(Resource):
             NotFoundError: there is none of that id.
             InfraiError: whatever else the call may raise.
         """
-        return await self._core.call(DISCOVERY_GET, {"capability": capability})
+        return await self._dispatcher.call(DISCOVERY_GET, {"capability": capability})

@@ -50,7 +50,7 @@ class Flags(Resource):
             NotFoundError: there is no such flag.
             InfraiError: whatever else the call may raise.
         """
-        return await self._core.call(FLAG_IS_ENABLED, {"key": key, "user_id": user_id, "context": context})
+        return await self._dispatcher.call(FLAG_IS_ENABLED, {"key": key, "user_id": user_id, "context": context})
 
     async def get_value(
         self,
@@ -76,7 +76,7 @@ class Flags(Resource):
         """
         arguments: dict[str, object] = {"key": key, "user_id": user_id, "context": context, "default": default}
         try:
-            return await self._core.call(FLAG_GET_VALUE, arguments)
+            return await self._dispatcher.call(FLAG_GET_VALUE, arguments)
         except (NotFoundError, TransportError, RateLimitError, ServerError):
             if isinstance(default, Unset):
                 raise
@@ -95,7 +95,7 @@ class Flags(Resource):
         Raises:
             InfraiError: whatever the call may raise.
         """
-        return await self._core.call(FLAG_GET_ALL, {"user_id": user_id, "context": context})
+        return await self._dispatcher.call(FLAG_GET_ALL, {"user_id": user_id, "context": context})
 
     async def get(self, key: str) -> Flag:
         """Read a flag's definition (``flags.get``).
@@ -107,7 +107,7 @@ class Flags(Resource):
             NotFoundError: there is no such flag.
             InfraiError: whatever else the call may raise.
         """
-        return await self._core.call(FLAG_GET, {"key": key})
+        return await self._dispatcher.call(FLAG_GET, {"key": key})
 
     async def set(
         self,
@@ -157,7 +157,7 @@ class Flags(Resource):
             "archived": archived,
             "version": version,
         }
-        return await self._core.call(FLAG_SET, arguments, idempotency_key)
+        return await self._dispatcher.call(FLAG_SET, arguments, idempotency_key)
 
     async def toggle(self, key: str, *, enabled: bool, version: int, idempotency_key: str | None = None) -> Flag:
         """Switch a flag on or off (``flags.toggle``, D5).
@@ -174,7 +174,7 @@ class Flags(Resource):
             InfraiError: whatever else the call may raise.
         """
         arguments: dict[str, object] = {"key": key, "enabled": enabled, "version": version}
-        return await self._core.call(FLAG_TOGGLE, arguments, idempotency_key)
+        return await self._dispatcher.call(FLAG_TOGGLE, arguments, idempotency_key)
 
     async def rollout(
         self,
@@ -213,7 +213,7 @@ class Flags(Resource):
             "version": version,
             "variants": variants,
         }
-        return await self._core.call(FLAG_ROLLOUT, arguments, idempotency_key)
+        return await self._dispatcher.call(FLAG_ROLLOUT, arguments, idempotency_key)
 
     async def delete(self, key: str, *, idempotency_key: str | None = None) -> Ack:
         """Delete a flag for good (``flags.delete``).
@@ -226,7 +226,7 @@ class Flags(Resource):
             NotFoundError: there is no such flag.
             InfraiError: whatever else the call may raise.
         """
-        return await self._core.call(FLAG_DELETE, {"key": key}, idempotency_key)
+        return await self._dispatcher.call(FLAG_DELETE, {"key": key}, idempotency_key)
 
     def list(
         self,
@@ -250,4 +250,4 @@ class Flags(Resource):
             InvalidArgument: an argument is wrong.
         """
         arguments: dict[str, object] = {"include_archived": include_archived, "limit": limit}
-        return self._core.cursor(FLAG_LIST, arguments, cursor=cursor, max_items=max_items, prefetch=prefetch)
+        return self._dispatcher.cursor(FLAG_LIST, arguments, cursor=cursor, max_items=max_items, prefetch=prefetch)

@@ -18,12 +18,12 @@ class Storage(Resource):
     @cached_property
     def bucket(self) -> Buckets:
         """Buckets."""
-        return Buckets(self._core)
+        return Buckets(self._dispatcher)
 
     @cached_property
     def object(self) -> Objects:
         """Objects, whose bytes travel over presigned URLs."""
-        return Objects(self._core)
+        return Objects(self._dispatcher)
 
 
 class Buckets(Resource):
@@ -53,7 +53,7 @@ class Buckets(Resource):
             InfraiError: whatever else the call may raise.
         """
         arguments: dict[str, object] = {"bucket": bucket, "vendor": vendor, "region": region, "acl": acl}
-        return await self._core.call(BUCKET_CREATE, arguments, idempotency_key)
+        return await self._dispatcher.call(BUCKET_CREATE, arguments, idempotency_key)
 
     def list(self, *, max_items: int | None = None) -> Cursor[Bucket]:
         """List the account's buckets (``storage.bucket.list``); the API gives them as one page.
@@ -64,7 +64,7 @@ class Buckets(Resource):
         Raises:
             InvalidArgument: ``max_items`` is negative or no whole number.
         """
-        return self._core.cursor(BUCKET_LIST, {}, max_items=max_items)
+        return self._dispatcher.cursor(BUCKET_LIST, {}, max_items=max_items)
 
 
 class Objects(Resource):
@@ -114,7 +114,7 @@ class Objects(Resource):
             "max_bytes": max_bytes,
             "response_disposition": response_disposition,
         }
-        return await self._core.call(OBJECT_PRESIGN, arguments, idempotency_key)
+        return await self._dispatcher.call(OBJECT_PRESIGN, arguments, idempotency_key)
 
     async def delete(self, bucket: str, key: str, *, idempotency_key: str | None = None) -> Ack:
         """Delete an object (``storage.object.delete``).
@@ -128,4 +128,4 @@ class Objects(Resource):
             NotFoundError: there is no such bucket or object.
             InfraiError: whatever else the call may raise.
         """
-        return await self._core.call(OBJECT_DELETE, {"bucket": bucket, "key": key}, idempotency_key)
+        return await self._dispatcher.call(OBJECT_DELETE, {"bucket": bucket, "key": key}, idempotency_key)

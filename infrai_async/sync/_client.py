@@ -84,7 +84,7 @@ class Infrai(Facade[AsyncInfrai], Scoped):
     ) -> None:
         if isinstance(api_key, str):
             api_key = Secret(api_key)  # first of all, so that no dump of this frame shows it
-        twin = AsyncInfrai(
+        async_client = AsyncInfrai(
             api_key,
             base_url=base_url,
             timeout=timeout,
@@ -97,48 +97,48 @@ class Infrai(Facade[AsyncInfrai], Scoped):
             headers=headers,
             on_event=on_event,
         )
-        super().__init__(twin, Runner())
+        super().__init__(async_client, Runner())
 
     def _scope(self) -> Pool:
-        return self._twin._scope()
+        return self._async._scope()
 
     def __repr__(self) -> str:
-        return repr(self._twin).replace("AsyncInfrai", "Infrai", 1)
+        return repr(self._async).replace("AsyncInfrai", "Infrai", 1)
 
     @cached_property
     def db(self) -> Db:
         """Postgres: projects, branches, snapshots."""
-        return Db(self._twin.db, self._runner)
+        return Db(self._async.db, self._runner)
 
     @cached_property
     def storage(self) -> Storage:
         """Object storage: buckets and presigned URLs."""
-        return Storage(self._twin.storage, self._runner)
+        return Storage(self._async.storage, self._runner)
 
     @cached_property
     def cdn(self) -> Cdn:
         """Content delivery: distributions and their caches."""
-        return Cdn(self._twin.cdn, self._runner)
+        return Cdn(self._async.cdn, self._runner)
 
     @cached_property
     def flags(self) -> Flags:
         """Feature flags and roll-outs."""
-        return Flags(self._twin.flags, self._runner)
+        return Flags(self._async.flags, self._runner)
 
     @cached_property
     def account(self) -> Account:
         """The wallet, and a first key."""
-        return Account(self._twin.account, self._runner)
+        return Account(self._async.account, self._runner)
 
     @cached_property
     def discovery(self) -> Discovery:
         """What the service offers; needs no key."""
-        return Discovery(self._twin.discovery, self._runner)
+        return Discovery(self._async.discovery, self._runner)
 
     @property
     def stats(self) -> Stats:
         """What the pool did so far, over all views of this client."""
-        return self._twin.stats
+        return self._async.stats
 
     @blocking(AsyncInfrai.call)
     def call(self) -> None: ...
@@ -194,7 +194,7 @@ class Infrai(Facade[AsyncInfrai], Scoped):
         view = object.__new__(type(self))
         view._is_view = True
         view._runner = self._runner
-        view._twin = self._twin.with_options(timeout=timeout, retry=retry, headers=headers)
+        view._async = self._async.with_options(timeout=timeout, retry=retry, headers=headers)
         return view
 
     def close(self, grace: float | timedelta = 5.0) -> None:
@@ -212,7 +212,7 @@ class Infrai(Facade[AsyncInfrai], Scoped):
         """
         seconds = grace_seconds(grace)
         self._runner.check_outside()
-        pool = self._twin._core.pool
+        pool = self._async._dispatcher.pool
         pool.refuse()
         self._runner.close(pool.close, seconds)
 

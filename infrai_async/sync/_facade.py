@@ -25,8 +25,8 @@ Stub: TypeAlias = Callable[[Any], None]
 class Facade(Generic[A]):
     """Holds the asynchronous twin, and the runner of the loop in which the twin's methods run."""
 
-    def __init__(self, twin: A, runner: Runner) -> None:
-        self._twin = twin
+    def __init__(self, async_object: A, runner: Runner) -> None:
+        self._async = async_object
         self._runner = runner
 
 
@@ -37,7 +37,7 @@ def blocking(
 
     def call(self: Facade[A], /, *args: P.args, **kwargs: P.kwargs) -> R:
         __tracebackhide__ = True
-        return self._runner.run(partial(method, self._twin, *args, **kwargs))
+        return self._runner.run(partial(method, self._async, *args, **kwargs))
 
     return lambda stub: declared(stub, call, method)
 
@@ -49,7 +49,7 @@ def paged(
 
     def call(self: Facade[A], /, *args: P.args, **kwargs: P.kwargs) -> Cursor[T]:
         __tracebackhide__ = True
-        return Cursor(method(self._twin, *args, **kwargs), self._runner)
+        return Cursor(method(self._async, *args, **kwargs), self._runner)
 
     returns = cast("Any", Cursor)[get_args(get_type_hints(method)["return"])]
     return lambda stub: returning(returns, declared(stub, call, method))
@@ -80,7 +80,7 @@ class Cursor(Facade[cursor.Cursor[T]], Generic[T]):
     """
 
     def __repr__(self) -> str:
-        return repr(self._twin)
+        return repr(self._async)
 
     @property
     def next_cursor(self) -> str | None:
@@ -89,7 +89,7 @@ class Cursor(Facade[cursor.Cursor[T]], Generic[T]):
         While a page's items are still being handed out it names that page, so that nothing is lost; ``None`` before
         the first page of a fresh listing, and after the last.
         """
-        return self._twin.next_cursor
+        return self._async.next_cursor
 
     def __iter__(self) -> Iterator[T]:
         return chain.from_iterable(self._batches())
@@ -103,11 +103,11 @@ class Cursor(Facade[cursor.Cursor[T]], Generic[T]):
     def _batches(self) -> Iterator[Iterator[T]]:
         """Give what is in hand, page after page: the twin's own iterators, so that both stand at the same item."""
         __tracebackhide__ = True
-        twin = self._twin
-        yield twin._items
-        while not twin._fetched_all:
-            self._runner.run(twin._load)
-            yield twin._items
+        async_object = self._async
+        yield async_object._items
+        while not async_object._fetched_all:
+            self._runner.run(async_object._load)
+            yield async_object._items
 
     @blocking(cursor.Cursor[T].page)
     def page(self) -> None: ...
@@ -115,7 +115,7 @@ class Cursor(Facade[cursor.Cursor[T]], Generic[T]):
     def pages(self) -> Iterator[Page[T]]:
         """Iterate over pages: ``for page in cursor.pages()``."""
         __tracebackhide__ = True
-        while self._twin._in_hand or not self._twin._fetched_all:
+        while self._async._in_hand or not self._async._fetched_all:
             yield self.page()
 
     def collect(self, *, max_items: int | None = None, progress: Progress = False) -> builtins.list[T]:
@@ -134,11 +134,11 @@ class Cursor(Facade[cursor.Cursor[T]], Generic[T]):
         """
         __tracebackhide__ = True
         limit = check_max_items(max_items)
-        twin = self._twin
+        async_object = self._async
         found: Items[T] = Items()
-        with reporting(progress, twin._capability) as report:
-            while twin._gather(found, limit, report):
-                self._runner.run(twin._load)
+        with reporting(progress, async_object._capability) as report:
+            while async_object._gather(found, limit, report):
+                self._runner.run(async_object._load)
         return found
 
     def to_records(self, *, max_items: int | None = None, progress: Progress = False) -> builtins.list[dict[str, JSON]]:

@@ -7,7 +7,7 @@ from itertools import chain
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeAlias, TypeVar
 
-from infrai_async._display.progress import Progress, Reporter
+from infrai_async._display.progress import Progress, ProgressReporter
 from infrai_async._listing import fan_out as _fan_out
 from infrai_async._listing import inventory as _inventory
 from infrai_async._listing.fan_out import OnError
@@ -19,19 +19,19 @@ A = TypeVar("A")
 P = TypeVar("P")
 C = TypeVar("C")
 Parameters = ParamSpec("Parameters")
-_Twin: TypeAlias = "_fan_out.FanOut[Any, Any] | _inventory.Inventory"
-M = TypeVar("M", bound=_Twin)
+_AsyncMany: TypeAlias = "_fan_out.FanOut[Any, Any] | _inventory.Inventory"
+M = TypeVar("M", bound=_AsyncMany)
 
 
 class _Many(Facade[M], Generic[M]):
     """What is read batch by batch, and may be left early."""
 
-    def __init__(self, twin: M, runner: Runner, reporter: Reporter) -> None:
-        super().__init__(twin, runner)
+    def __init__(self, async_object: M, runner: Runner, reporter: ProgressReporter) -> None:
+        super().__init__(async_object, runner)
         self._reporter = reporter
 
     def __repr__(self) -> str:
-        return repr(self._twin)
+        return repr(self._async)
 
     def _load(self) -> bool:
         """Have the twin take what is ready in hand; false at the end."""
@@ -39,8 +39,8 @@ class _Many(Facade[M], Generic[M]):
         more = False
         try:
             self._reporter.open()
-            more = self._runner.run(self._twin._load)
-            self._reporter.report(*self._twin._progress)
+            more = self._runner.run(self._async._load)
+            self._reporter.report(*self._async._progress)
         finally:
             if not more:
                 self._reporter.close()
@@ -50,7 +50,7 @@ class _Many(Facade[M], Generic[M]):
         """End everything that is under way, and wait for its end; calling it again does nothing more."""
         __tracebackhide__ = True
         self._reporter.close()
-        self._runner.run(self._twin.aclose)
+        self._runner.run(self._async.aclose)
 
     def __enter__(self) -> Self:
         return self
@@ -79,9 +79,9 @@ class FanOut(_Many[_fan_out.FanOut[P, C]], Generic[P, C]):
 
     def _batches(self) -> Iterator[Iterator[tuple[P, C]]]:
         __tracebackhide__ = True
-        yield self._twin._items
+        yield self._async._items
         while self._load():
-            yield self._twin._items
+            yield self._async._items
 
 
 class Inventory(_Many[_inventory.Inventory]):
@@ -96,7 +96,7 @@ class Inventory(_Many[_inventory.Inventory]):
 
     def __next__(self) -> ProjectInventory:
         __tracebackhide__ = True
-        while (entry := self._twin._next()) is None:
+        while (entry := self._async._next()) is None:
             if not self._load():
                 raise StopIteration
         return entry
@@ -114,8 +114,8 @@ def fan_out(
     """Return the blocking fan-out over blocking cursors; progress is reported in the thread that reads it."""
     source: Any = _twin_of(parents)
     listed: Any = (lambda parent: _twin_of(children(parent))) if callable(children) else children
-    twin: _fan_out.FanOut[P, C] = _fan_out.fan_out(source, listed, concurrency=concurrency, on_error=on_error)
-    return FanOut(twin, runner, Reporter(progress, _fan_out.title(source)))
+    async_object: _fan_out.FanOut[P, C] = _fan_out.fan_out(source, listed, concurrency=concurrency, on_error=on_error)
+    return FanOut(async_object, runner, ProgressReporter(progress, _fan_out.title(source)))
 
 
 def inventory(
@@ -125,11 +125,11 @@ def inventory(
 
     def call(self: Facade[A], /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Inventory:
         __tracebackhide__ = True
-        reporter = Reporter(kwargs.pop("progress", False), "db.inventory")  # type: ignore[arg-type]
-        return Inventory(method(self._twin, *args, **kwargs), self._runner, reporter)
+        reporter = ProgressReporter(kwargs.pop("progress", False), "db.inventory")  # type: ignore[arg-type]
+        return Inventory(method(self._async, *args, **kwargs), self._runner, reporter)
 
     return lambda stub: returning(Inventory, declared(stub, call, method))
 
 
 def _twin_of(source: object) -> object:
-    return source._twin if isinstance(source, Cursor | _Many) else source
+    return source._async if isinstance(source, Cursor | _Many) else source

@@ -15,17 +15,17 @@ class Db(Facade[_db.Db]):
     @cached_property
     def project(self) -> Projects:
         """Projects: a database each."""
-        return Projects(self._twin.project, self._runner)
+        return Projects(self._async.project, self._runner)
 
     @cached_property
     def branch(self) -> Branches:
         """Branches: copies of a project to try things in."""
-        return Branches(self._twin.branch, self._runner)
+        return Branches(self._async.branch, self._runner)
 
     @cached_property
     def snapshot(self) -> Snapshots:
         """Snapshots: a project frozen at one moment."""
-        return Snapshots(self._twin.snapshot, self._runner)
+        return Snapshots(self._async.snapshot, self._runner)
 
     @inventory(_db.Db.inventory)
     def inventory(self) -> None: ...
@@ -85,12 +85,12 @@ class Storage(Facade[_storage.Storage]):
     @cached_property
     def bucket(self) -> Buckets:
         """Buckets."""
-        return Buckets(self._twin.bucket, self._runner)
+        return Buckets(self._async.bucket, self._runner)
 
     @cached_property
     def object(self) -> Objects:
         """Objects, whose bytes travel over presigned URLs."""
-        return Objects(self._twin.object, self._runner)
+        return Objects(self._async.object, self._runner)
 
 
 class Buckets(Facade[_storage.Buckets]):
@@ -119,12 +119,12 @@ class Cdn(Facade[_cdn.Cdn]):
     @cached_property
     def distribution(self) -> Distributions:
         """Distributions: an edge in front of an origin."""
-        return Distributions(self._twin.distribution, self._runner)
+        return Distributions(self._async.distribution, self._runner)
 
     @cached_property
     def cache(self) -> Cache:
         """What the edges hold."""
-        return Cache(self._twin.cache, self._runner)
+        return Cache(self._async.cache, self._runner)
 
 
 class Distributions(Facade[_cdn.Distributions]):

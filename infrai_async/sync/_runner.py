@@ -46,7 +46,7 @@ _left_behind: Final[list[object]] = []
 _exiting: Final = threading.Event()
 
 
-class Crossing(Generic[R]):
+class ThreadCall(Generic[R]):
     """One call on its way through the loop, while a thread waits for what becomes of it."""
 
     __slots__ = ("_done", "_start", "_task", "error", "over", "unheard", "value")
@@ -268,7 +268,7 @@ class Runner:
         self._thread: LoopThread | None = None
         self._loop: Loop | None = None
         self._ident: int | None = None
-        self._crossings: set[Crossing[Any]] = set()
+        self._thread_calls: set[ThreadCall[Any]] = set()
         self._finalizer: weakref.finalize[..., Runner] | None = None
 
     def run(self, start: Callable[[], Coroutine[Any, Any, R]]) -> R:
@@ -279,24 +279,24 @@ class Runner:
             TransportError: the coroutine was cancelled in the loop.
         """
         __tracebackhide__ = True
-        crossing = Crossing(start)
+        thread_call = ThreadCall(start)
         try:
-            self._crossings.add(crossing)  # before the look at the loop: whoever ends that one finds this waiting
-            while not crossing.over:
+            self._thread_calls.add(thread_call)  # before the look at the loop: whoever ends that one finds this waiting
+            while not thread_call.over:
                 loop = self._loop
                 if loop is None or _thread.get_ident() == self._ident:
                     loop = self._open()
                 if loop is None:
-                    crossing.be_refused()
+                    thread_call.be_refused()
                 else:
-                    crossing.cross(loop)
-                    if not crossing.over and self._loop is loop:
+                    thread_call.cross(loop)
+                    if not thread_call.over and self._loop is loop:
                         self._loop = None  # it has ended: by closing, or by the interpreter's exit
         finally:
-            self._crossings.discard(crossing)
-        if crossing.error is None:
-            return crossing.value
-        error, crossing.error = _as_raised(crossing.error), None
+            self._thread_calls.discard(thread_call)
+        if thread_call.error is None:
+            return thread_call.value
+        error, thread_call.error = _as_raised(thread_call.error), None
         try:
             raise error
         finally:
@@ -357,32 +357,34 @@ class Runner:
         finally:
             thread.stop()
             thread.join(_LAST_WORDS)
-            for other in tuple(self._crossings):
+            for other in tuple(self._thread_calls):
                 other.give_up()
 
     def _bid(self, thread: LoopThread, farewell: Callable[[float], Coroutine[Any, Any, None]], grace: float) -> None:
-        crossing = Crossing(partial(farewell, grace))
+        thread_call = ThreadCall(partial(farewell, grace))
         try:
-            self._crossings.add(crossing)
-            crossing.cross(thread.loop(), grace + _LAST_WORDS)
+            self._thread_calls.add(thread_call)
+            thread_call.cross(thread.loop(), grace + _LAST_WORDS)
         finally:
-            self._crossings.discard(crossing)
+            self._thread_calls.discard(thread_call)
 
     def end(self) -> LoopThread | None:
         """Let the loop end at exit, and return its thread, if there is one; the next call would start another."""
         with self._lock:
             thread, self._thread, self._loop = self._thread, None, None
-        for crossing in tuple(self._crossings):
-            crossing.unheard = True  # of daemon threads, which had better not wake to say so
+        for thread_call in tuple(self._thread_calls):
+            thread_call.unheard = True  # of daemon threads, which had better not wake to say so
         if thread is not None:
             thread.stop()
         return thread
 
     def after_fork(self) -> None:
         """Begin afresh in a forked child, where the thread does not exist: what the parent has stays the parent's."""
-        _left_behind.append((self._thread, self._loop, self._crossings))  # kept alive: collecting them would complain
-        for crossing in self._crossings:  # of this very thread, which forked in a signal's handler
-            crossing.end("the process was forked during this call, which goes on in the parent")
+        _left_behind.append(
+            (self._thread, self._loop, self._thread_calls)
+        )  # kept alive: collecting them would complain
+        for thread_call in self._thread_calls:  # of this very thread, which forked in a signal's handler
+            thread_call.end("the process was forked during this call, which goes on in the parent")
         if self._finalizer is not None:
             self._finalizer.detach()
         self._begin_afresh()

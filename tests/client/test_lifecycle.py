@@ -397,8 +397,8 @@ def test_the_key_shows_nowhere(oracle: Oracle) -> None:
         shown = []
         async with AsyncInfrai(key, base_url=oracle.url) as client:
             await one(client)
-            shown += [repr(client), repr(vars(client)), repr(client._core.pool.settings), repr(client.stats)]
-            headers = client._core.options.headers
+            shown += [repr(client), repr(vars(client)), repr(client._dispatcher.pool.settings), repr(client.stats)]
+            headers = client._dispatcher.options.headers
             shown += [repr(getattr(headers, name)) for name in headers.__slots__]
             shown += [repr((template.to_give("k1"), template.complete)) for template in headers._last[1:]]
         async with AsyncInfrai(key, base_url="http://127.0.0.1:9", timeout=1) as client:

@@ -34,7 +34,7 @@ from infrai_async import (
     TimeoutError,
     TransportError,
 )
-from infrai_async._protocol.rate import Pace
+from infrai_async._protocol.rate import RateEstimator
 
 pytestmark = pytest.mark.anyio
 QUICK = RetryPolicy(initial=0.001, maximum=0.002)
@@ -294,7 +294,7 @@ async def test_a_fixed_key_that_is_refused_is_an_error_at_once() -> None:
 
 
 async def test_an_answer_without_end_is_given_up_and_not_fetched_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("infrai_async._transport.pool.LARGEST_ANSWER", 100_000)
+    monkeypatch.setattr("infrai_async._transport.pool.LARGEST_RESPONSE", 100_000)
     with Oracle(in_turn(Reply(body=b" " * 300_000 + b"{}"), answer(SMALL))) as oracle:
         async with client_of(oracle) as client:
             with pytest.raises(DecodeError, match="larger than"):
@@ -493,7 +493,7 @@ async def test_a_client_that_is_dropped_while_its_gate_is_closed_is_collected() 
         await asyncio.sleep(0.05)
         waiting.cancel()
         await asyncio.wait([waiting])
-        pool = weakref.ref(client._core.pool)
+        pool = weakref.ref(client._dispatcher.pool)
         del client, waiting
         gc.collect()
         assert pool() is None
@@ -504,11 +504,11 @@ async def test_a_client_that_is_dropped_while_its_gate_is_closed_is_collected() 
 async def test_calls_leave_the_gate_in_the_order_in_which_they_came(
     closed_anew: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start = Pace.start
+    start = RateEstimator.start
     turns: list[float] = []
     entered: list[str] = []
 
-    def start_and_close(pace: Pace, now: float, waiting: int) -> None:
+    def start_and_close(pace: RateEstimator, now: float, waiting: int) -> None:
         start(pace, now, waiting)
         turns.append(now)
         if closed_anew and len(turns) == 3:  # by another call's answer, before the one whose turn it is goes on
@@ -518,7 +518,7 @@ async def test_calls_leave_the_gate_in_the_order_in_which_they_came(
         if isinstance(event, AttemptSent):
             entered.append(event.path.rpartition("/")[2])
 
-    monkeypatch.setattr(Pace, "start", start_and_close)
+    monkeypatch.setattr(RateEstimator, "start", start_and_close)
     gate = refuse(429, "RATE_LIMITED", headers={"Retry-After": "0.5"})
     with Oracle(in_turn(gate, answer(SMALL))) as oracle:
         options: dict[str, Any] = {"max_concurrency": 64, "retry": RetryPolicy.none(), "on_event": note}
@@ -526,7 +526,7 @@ async def test_calls_leave_the_gate_in_the_order_in_which_they_came(
             with pytest.raises(RateLimitError):
                 await client.db.project.get("first")
             entered.clear()
-            pool = client._core.pool
+            pool = client._dispatcher.pool
             calls = []
             for number in range(40):
                 calls.append(asyncio.create_task(client.db.project.get(f"{number:02}")))

@@ -219,7 +219,7 @@ async def test_a_generators_block_ends_in_whatever_task_it_is_closed(client: Asy
 
 async def test_a_dropped_client_is_collected_though_a_context_remembers_its_blocks(oracle: Oracle) -> None:
     client = client_of(oracle)
-    gone = weakref.ref(client._core.pool)
+    gone = weakref.ref(client._dispatcher.pool)
     with client.budget(usd=1), client.operation("a"), client.deadline(FAR):
         await client.db.project.get("p")
         waiting = asyncio.create_task(asyncio.sleep(FAR))

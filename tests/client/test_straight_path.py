@@ -20,9 +20,9 @@ from infrai_async._protocol.request import Request
 from infrai_async._transport.call_state import CallState
 from infrai_async._transport.connector import ConnectionTrace, TracedRequest
 from infrai_async._transport.headers import HeaderSet, HeaderTemplate
-from infrai_async._transport.limiter import Places
+from infrai_async._transport.limiter import CapacityLimiter
 from infrai_async._transport.loop_session import sender_of
-from infrai_async._transport.stats import Figures
+from infrai_async._transport.stats import Counters
 from infrai_async.capabilities import CAPABILITIES, Capability, Route
 
 pytestmark = pytest.mark.anyio
@@ -238,7 +238,7 @@ async def test_the_frames_of_a_failing_call_hold_no_secret(reply: Reply) -> None
 
 @pytest.mark.parametrize("limit", [1, 3, 16])
 def test_loops_in_threads_never_hold_more_places_than_there_are(limit: int) -> None:
-    places = Places(limit)
+    places = CapacityLimiter(limit)
     holding: list[None] = []
     most: list[int] = []
     ended: list[int] = []
@@ -246,7 +246,7 @@ def test_loops_in_threads_never_hold_more_places_than_there_are(limit: int) -> N
     async def work(seed: int) -> None:
         chance = random.Random(seed)
         for _ in range(40):
-            if not (places.take_now() or await places.take()):
+            if not (places.acquire_nowait() or await places.take()):
                 return
             holding.append(None)
             most.append(len(holding))
@@ -287,32 +287,32 @@ def test_a_place_that_was_taken_is_told_whatever_another_thread_does_meanwhile()
             return count
 
     def take_and_give_back() -> None:
-        assert places.take_now()
+        assert places.acquire_nowait()
         places.release()
 
-    places = Places(2)
+    places = CapacityLimiter(2)
     meanwhile: list[Callable[[], None]] = []
     places._free = Free()
     meanwhile.append(take_and_give_back)
-    assert places.take_now() > 0
+    assert places.acquire_nowait() > 0
     assert places.taken == 1
 
 
 async def test_who_comes_later_does_not_overtake_who_waits() -> None:
-    places = Places(1)
-    assert places.take_now() == 1
+    places = CapacityLimiter(1)
+    assert places.acquire_nowait() == 1
     first = asyncio.create_task(places.take())
     await asyncio.sleep(0)
     places.release()
-    assert places.take_now() == 0
+    assert places.acquire_nowait() == 0
     assert await first
     places.release()
-    assert places.take_now() == 1
+    assert places.acquire_nowait() == 1
 
 
 async def test_who_gives_up_just_as_the_place_comes_hands_it_on() -> None:
-    places = Places(1)
-    places.take_now()
+    places = CapacityLimiter(1)
+    places.acquire_nowait()
     first, second = asyncio.create_task(places.take()), asyncio.create_task(places.take())
     await asyncio.sleep(0)
     places.release()
@@ -322,15 +322,15 @@ async def test_who_gives_up_just_as_the_place_comes_hands_it_on() -> None:
 
 
 async def test_a_closed_pool_sends_everybody_away() -> None:
-    places = Places(1)
-    places.take_now()
+    places = CapacityLimiter(1)
+    places.acquire_nowait()
     waiting = asyncio.create_task(places.take())
     await asyncio.sleep(0)
     places.close()
     assert not await waiting
     assert not await places.take()
     places.release()
-    assert places.take_now() == 0
+    assert places.acquire_nowait() == 0
 
 
 # --- what is made for each call is small ------------------------------------------------------------------------
@@ -338,7 +338,18 @@ async def test_a_closed_pool_sends_everybody_away() -> None:
 
 @pytest.mark.parametrize(
     "cls",
-    [Call, CallState, ConnectionTrace, Request, Route, Capability, HeaderSet, HeaderTemplate, Figures, Places],
+    [
+        Call,
+        CallState,
+        ConnectionTrace,
+        Request,
+        Route,
+        Capability,
+        HeaderSet,
+        HeaderTemplate,
+        Counters,
+        CapacityLimiter,
+    ],
     ids=lambda cls: cls.__name__,
 )
 def test_it_has_slots_and_no_dictionary(cls: type) -> None:

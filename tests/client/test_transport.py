@@ -56,7 +56,7 @@ async def test_calls_go_through_a_proxy_whose_password_shows_nowhere() -> None:
         through = proxy.url.replace("//", "//user:passw0rd@")
         async with AsyncInfrai("k", base_url="http://127.0.0.1:9", proxy=through) as client:
             assert (await client.db.project.get("p")).id == "p1"
-            assert "passw0rd" not in repr(client._core.pool.settings)
+            assert "passw0rd" not in repr(client._dispatcher.pool.settings)
     assert proxy.seen[0].target == "http://127.0.0.1:9/v1/db/project/get/p"
     assert proxy.seen[0].headers["proxy-authorization"] == "Basic dXNlcjpwYXNzdzByZA=="
 
@@ -136,7 +136,7 @@ async def test_small_pieces_and_compression_are_put_together() -> None:
 async def test_the_address_is_the_base_url_and_the_target_byte_for_byte(base: str) -> None:
     async with AsyncInfrai("k", base_url=base) as client:
         for target in ("/v1/db/project/get/a%2Fb", "/v1/db/branch/list?project_id=a%2Fb&cursor=%20%3F"):
-            address = client._core.pool._url(target)
+            address = client._dispatcher.pool._url(target)
             assert str(address) == base + target
             assert address == URL(base + target, encoded=True)
             assert address.raw_host == URL(base, encoded=True).raw_host

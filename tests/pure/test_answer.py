@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infrai_async._protocol import json as parsers
-from infrai_async._protocol.response import Answer, Envelope, kind_of, open_envelope, refusal, request_id
+from infrai_async._protocol.response import Envelope, Response, api_error_of, kind_of, open_envelope, request_id
 from infrai_async.errors import (
     APIError,
     AuthenticationError,
@@ -35,13 +35,13 @@ def codec(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(parsers, "loads", parsers.loads_by_standard_library)
 
 
-def answer(body: object, status: int = 200, headers: dict[str, str] = JSON) -> Answer:
-    return Answer(status, headers, body if isinstance(body, bytes) else json.dumps(body).encode())
+def answer(body: object, status: int = 200, headers: dict[str, str] = JSON) -> Response:
+    return Response(status, headers, body if isinstance(body, bytes) else json.dumps(body).encode())
 
 
 def refused(body: object, status: int = 400, *, retry_after: float | None = None) -> APIError:
     given = answer(body, status)
-    return refusal(given, open_envelope(given), retry_after)
+    return api_error_of(given, open_envelope(given), retry_after)
 
 
 def test_the_codec_with_the_extra_is_orjson(request: pytest.FixtureRequest) -> None:
@@ -241,7 +241,7 @@ def test_ok_false_is_a_refusal_whatever_the_status(form: str, status: int) -> No
 @pytest.mark.parametrize(("body", "headers", "message"), UNREADABLE.values(), ids=UNREADABLE)
 def test_a_refusal_that_cannot_be_read_keeps_its_status(body: bytes, headers: dict[str, str], message: str) -> None:
     given = answer(body, 502, headers)
-    error = refusal(given, open_envelope(given), None)
+    error = api_error_of(given, open_envelope(given), None)
     assert (type(error), error.status, error.code, error.message) == (ServerError, 502, None, message)
 
 
@@ -408,6 +408,6 @@ def test_an_answers_repr_shows_neither_body_nor_headers() -> None:
 
 @pytest.mark.parametrize(("status", "outcome"), [(200, DecodeError), (502, ServerError)])
 def test_an_answer_beyond_all_measure_says_so(status: int, outcome: type[Exception]) -> None:
-    given = Answer(status, JSON, b"", oversized=True)
+    given = Response(status, JSON, b"", oversized=True)
     with pytest.raises(outcome, match="the answer is larger than 67108864 bytes"):
-        raise refusal(given, open_envelope(given), None)
+        raise api_error_of(given, open_envelope(given), None)

@@ -21,7 +21,7 @@ from infrai_async import models
 from infrai_async._protocol import _codegen
 from infrai_async._protocol._codegen import fields_of, source_of
 from infrai_async._protocol.decode import _explain, _Mismatch, _ModelReader, decode, decode_page
-from infrai_async._protocol.response import Answer, Envelope, open_envelope
+from infrai_async._protocol.response import Envelope, Response, open_envelope
 from infrai_async.capabilities import CAPABILITIES, Capability
 from infrai_async.errors import DecodeError
 from infrai_async.models import (
@@ -217,7 +217,7 @@ def names(cls: type) -> list[str]:
 
 def envelope(data: object, metadata: object = None, *, bare: bool = False) -> Envelope:
     body = data if bare else {"ok": True, "data": data, "error": None, "metadata": metadata}
-    return open_envelope(Answer(200, {}, json.dumps(body).encode()))
+    return open_envelope(Response(200, {}, json.dumps(body).encode()))
 
 
 def read(row: Capability[Any], document: object) -> Any:
@@ -523,7 +523,7 @@ def test_wrong_metadata_of_a_page_is_an_error_too() -> None:
     ],
 )
 def test_money_is_read_from_the_shortest_decimal_form(written: bytes, expected: str) -> None:
-    answer = Answer(200, {}, b'{"ok":true,"data":{"balance_usd":' + written + b"}}")
+    answer = Response(200, {}, b'{"ok":true,"data":{"balance_usd":' + written + b"}}")
     made: Any = decode(CAPABILITIES["account.balance"], open_envelope(answer))
     assert type(made.balance_usd) is Decimal
     assert made.balance_usd == Decimal(expected)

@@ -28,7 +28,7 @@ from infrai_async import (
     Throttled,
 )
 from infrai_async._observability.reporter import Listener
-from infrai_async._protocol.response import Envelope, said_of_the_call
+from infrai_async._protocol.response import Envelope, metadata_of
 
 COMMON: dict[str, Any] = {"capability": "db.project.get", "operation": "deploy-42", "attempt": 1, "call": 7}
 EVENTS = [
@@ -141,7 +141,7 @@ def reported(*costs: float | None) -> tuple[CallFinished, list[Event]]:
         for number, cost in enumerate(costs):
             reporter.sent("GET", "https://api.infrai.cc", "/v1/things?cursor=private", 0.0)
             envelope = Envelope(metadata={"cost_usd": cost, "request_id": f"r-{number}"})
-            reporter.answered(said_of_the_call(envelope))
+            reporter.answered(metadata_of(envelope))
     (*_, last) = seen
     assert isinstance(last, CallFinished)
     return last, seen

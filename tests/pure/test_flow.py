@@ -18,17 +18,17 @@ from infrai_async._protocol.flow import (
     Closed,
     Expired,
     Flow,
-    Hold,
     Pause,
-    Refused,
-    Renew,
+    RefreshKey,
     Result,
     RouteMemory,
+    Throttle,
+    ThrottledPastDeadline,
     run,
 )
-from infrai_async._protocol.reader import Reader
+from infrai_async._protocol.reader import ResponseReader
 from infrai_async._protocol.request import Request
-from infrai_async._protocol.response import Answer, Broken
+from infrai_async._protocol.response import NoResponse, Response
 from infrai_async._protocol.retry import RetryPolicy
 from infrai_async.capabilities import CAPABILITIES
 from infrai_async.errors import (
@@ -55,7 +55,7 @@ ROWS: list[dict[str, Any]] = json.loads(
     (Path(__file__).parent.parent / "contract" / "capabilities.json").read_text(encoding="utf-8")
 )
 DOCUMENTED = {row["id"]: row for row in ROWS}
-NOT_SENT, SENT = Broken(ConnectError("refused"), sent=False), Broken(TransportError("reset"), sent=True)
+NOT_SENT, SENT = NoResponse(ConnectError("refused"), sent=False), NoResponse(TransportError("reset"), sent=True)
 
 # One row of each kind that D19 tells apart; the flow decodes into plain JSON here, which is not its subject.
 KINDS = {
@@ -71,7 +71,7 @@ def plain(_: object, envelope: Any) -> Any:
     return envelope.data
 
 
-def answer(status: int = 200, data: object = None, *, after: object = None, **error: object) -> Answer:
+def answer(status: int = 200, data: object = None, *, after: object = None, **error: object) -> Response:
     """An enveloped answer: ``data``, or an error of the given fields."""
     document = {
         "ok": status < 300 and not error,
@@ -80,7 +80,7 @@ def answer(status: int = 200, data: object = None, *, after: object = None, **er
         "metadata": {"request_id": "r1"},
     }
     headers = {} if after is None else {"Retry-After": str(after)}
-    return Answer(status, headers, json.dumps(document).encode(), started_at=1767323045.0, seconds=0.25, waited=0.5)
+    return Response(status, headers, json.dumps(document).encode(), started_at=1767323045.0, seconds=0.25, waited=0.5)
 
 
 @attrs.define
@@ -94,7 +94,7 @@ class Asked:
     costs: list[Decimal | None] = attrs.field(factory=list)
 
     def start(self, decoder: Any) -> Flow[Any]:
-        call = attrs.evolve(self.call, reader=Reader(decoder, lambda *_: None))
+        call = attrs.evolve(self.call, reader=ResponseReader(decoder, lambda *_: None))
         request = call.request(self.routes.generation)
         note = lambda said: self.costs.append(said.cost_usd)  # noqa: E731
         return run(call, request, note, self.routes, clock=self.clock, chance=self.chance)
@@ -129,7 +129,7 @@ def call(
 def drive(made: Asked, *results: Result, decoder: Any = plain) -> tuple[list[object], Any]:
     """Send ``results`` one after another; return the steps and what came of it (``...``: it wants more).
 
-    A step that has no answer of its own (``Hold``) is answered by ``None`` unasked.
+    A step that has no answer of its own (``Throttle``) is answered by ``None`` unasked.
     """
     steps, waiting = [], list(results)
     try:
@@ -137,7 +137,7 @@ def drive(made: Asked, *results: Result, decoder: Any = plain) -> tuple[list[obj
         step = next(flow)
         while True:
             steps.append(step)
-            if isinstance(step, Hold):
+            if isinstance(step, Throttle):
                 step = flow.send(None)
             elif waiting:
                 step = flow.send(waiting.pop(0))
@@ -187,7 +187,7 @@ def test_a_list_becomes_a_page() -> None:
 
 
 def test_a_bare_document_is_an_answer_too() -> None:
-    bare = Answer(200, {}, b'{"balance_usd": 1}')
+    bare = Response(200, {}, b'{"balance_usd": 1}')
     assert drive(call("account.balance", {}), bare, decoder=decode)[1] == Balance(balance_usd=1)  # type: ignore[arg-type]
 
 
@@ -230,7 +230,7 @@ FAILURES: dict[str, tuple[Result, set[str], bool, str]] = {
     "503 retryable with Retry-After": (answer(503, after=2, retryable=True), ALL, True, "rejected"),
     "503 not retryable with Retry-After": (answer(503, after=2, retryable=False), NONE, True, "rejected"),
     "500": (answer(500, code="INTERNAL_ERROR"), REPEATABLE, False, "maybe_applied"),
-    "502 of a proxy": (Answer(502, {"Content-Type": "text/html"}, b"<html>"), REPEATABLE, False, "maybe_applied"),
+    "502 of a proxy": (Response(502, {"Content-Type": "text/html"}, b"<html>"), REPEATABLE, False, "maybe_applied"),
     "503": (answer(503), REPEATABLE, False, "maybe_applied"),
     "504": (answer(504), REPEATABLE, False, "maybe_applied"),
     "500 retryable": (answer(500, retryable=True), ALL, False, "rejected"),
@@ -243,10 +243,10 @@ FAILURES: dict[str, tuple[Result, set[str], bool, str]] = {
     "404": (answer(404, code="DB_PROJECT_NOT_FOUND"), NONE, False, "rejected"),
     "409": (answer(409), NONE, False, "rejected"),
     "409 retryable": (answer(409, retryable=True), ALL, False, "rejected"),
-    "302": (Answer(302, {"Location": "/x"}, b""), NONE, False, "rejected"),
+    "302": (Response(302, {"Location": "/x"}, b""), NONE, False, "rejected"),
     "ok false under 200": (answer(200, code="VENDOR_ERROR"), NONE, False, "rejected"),
     "ok false under 200, retryable": (answer(200, code="VENDOR_ERROR", retryable=True), ALL, False, "rejected"),
-    "unreadable 200": (Answer(200, {}, b"{"), NONE, False, "maybe_applied"),
+    "unreadable 200": (Response(200, {}, b"{"), NONE, False, "maybe_applied"),
 }
 
 
@@ -254,13 +254,15 @@ FAILURES: dict[str, tuple[Result, set[str], bool, str]] = {
 @pytest.mark.parametrize("failure", FAILURES)
 def test_after_a_failure_only_what_is_safe_is_sent_again(failure: str, kind: str) -> None:
     result, again, held, _ = FAILURES[failure]
-    hold = ["Hold"] if held else []
+    hold = ["Throttle"] if held else []
     if kind not in again:
         assert kinds(drive(call(*KINDS[kind]), result)[0]) == ["Send", *hold]
     elif held:
-        assert kinds(drive(call(*KINDS[kind]), result)[0]) == ["Send", "Hold", "Send"]
+        assert kinds(drive(call(*KINDS[kind]), result)[0]) == ["Send", "Throttle", "Send"]
     else:
-        slowed = ["Hold"] if failure.startswith("429") else []  # by nobody knows how much: by the pause of this call
+        slowed = (
+            ["Throttle"] if failure.startswith("429") else []
+        )  # by nobody knows how much: by the pause of this call
         assert kinds(drive(call(*KINDS[kind]), result, True)[0]) == ["Send", *slowed, "Pause", "Send"]
 
 
@@ -269,7 +271,7 @@ def test_after_a_failure_only_what_is_safe_is_sent_again(failure: str, kind: str
 def test_the_last_failure_is_raised_with_what_became_of_the_call(failure: str, kind: str) -> None:
     result, _, held, outcome = FAILURES[failure]
     steps, error = drive(call(*KINDS[kind], policy=RetryPolicy.none()), result)
-    assert kinds(steps) == ["Send", "Hold"] if held else ["Send"]
+    assert kinds(steps) == ["Send", "Throttle"] if held else ["Send"]
     assert error.outcome == outcome
     assert len(error.attempts) == 1
 
@@ -332,7 +334,7 @@ def test_a_read_that_broke_and_was_then_refused_was_refused() -> None:
 
 
 def test_an_attempt_whose_time_ran_out_is_the_last() -> None:
-    steps, error = drive(call(), Broken(TimeoutError("no answer in time"), sent=True))
+    steps, error = drive(call(), NoResponse(TimeoutError("no answer in time"), sent=True))
     assert kinds(steps) == ["Send"]
     assert error.outcome == "maybe_applied"
 
@@ -341,7 +343,7 @@ def test_an_attempt_whose_time_ran_out_is_the_last() -> None:
 
 
 def test_every_attempt_is_told_in_full() -> None:
-    broken = Broken(TransportError("reset"), sent=True, started_at=1767323040.0, seconds=1.0, waited=0.0)
+    broken = NoResponse(TransportError("reset"), sent=True, started_at=1767323040.0, seconds=1.0, waited=0.0)
     error = error_of(broken, True, answer(404, code="DB_PROJECT_NOT_FOUND"))
     assert error.attempts == (
         Attempt(started_at=datetime(2026, 1, 2, 3, 4, 0, tzinfo=UTC), seconds=1.0, error="reset"),
@@ -357,7 +359,7 @@ def test_every_attempt_is_told_in_full() -> None:
 
 
 def test_an_attempt_without_a_code_is_told_by_its_status() -> None:
-    assert error_of(Answer(403, {}, b"no")).attempts[0].error == "HTTP 403"
+    assert error_of(Response(403, {}, b"no")).attempts[0].error == "HTTP 403"
 
 
 def test_an_answer_that_cannot_be_decoded_is_told_with_its_request_id() -> None:
@@ -422,8 +424,8 @@ def test_a_retry_without_a_pause_draws_on_the_quota_all_the_same(initial: float,
 def test_retry_after_holds_the_pool_and_uses_up_no_attempt(status: int) -> None:
     steps, value = drive(call(), *[answer(status, after=1.5)] * 50, answer(data="done"))
     assert value == "done"
-    assert steps[1] == Hold(1.5)
-    assert kinds(steps) == ["Send", "Hold"] * 50 + ["Send"]
+    assert steps[1] == Throttle(1.5)
+    assert kinds(steps) == ["Send", "Throttle"] * 50 + ["Send"]
 
 
 def test_attempts_are_counted_besides_the_ones_that_retry_after_asked_for() -> None:
@@ -435,55 +437,55 @@ def test_attempts_are_counted_besides_the_ones_that_retry_after_asked_for() -> N
 
 def test_a_429_without_retry_after_uses_up_an_attempt() -> None:
     steps, error = drive(call(), answer(429), True, answer(429), True, answer(429))
-    assert kinds(steps) == ["Send", "Hold", "Pause", "Send", "Hold", "Pause", "Send"]
+    assert kinds(steps) == ["Send", "Throttle", "Pause", "Send", "Throttle", "Pause", "Send"]
     assert (type(error), error.retry_after) == (RateLimitError, None)
 
 
 def test_a_hold_that_cannot_fit_raises_the_refusal_at_once() -> None:
     steps, error = drive(call(left=[1.0]), answer(429, after=1.5, code="RATE_LIMITED"))
-    assert kinds(steps) == ["Send", "Hold"]
+    assert kinds(steps) == ["Send", "Throttle"]
     assert (type(error), error.retry_after, error.status) == (RateLimitError, 1.5, 429)
 
 
 def test_holds_end_when_the_calls_time_does() -> None:
     steps, error = drive(call(left=[3.0, 2.0, 1.0]), *[answer(429, after=1.5)] * 3)
-    assert kinds(steps) == ["Send", "Hold"] * 3
+    assert kinds(steps) == ["Send", "Throttle"] * 3
     assert len(error.attempts) == 3
 
 
 def test_without_retries_a_429_still_holds_the_pool() -> None:
     steps, error = drive(call(policy=RetryPolicy.none()), answer(429, after=1.5))
-    assert steps[1:] == [Hold(1.5)]
+    assert steps[1:] == [Throttle(1.5)]
     assert (type(error), error.retry_after) == (RateLimitError, 1.5)
 
 
 def test_a_date_in_the_past_counts_as_none() -> None:
     steps, _ = drive(call(), answer(429, after="Thu, 01 Jan 2015 00:00:00 GMT"))
-    assert kinds(steps) == ["Send", "Hold", "Pause"]
+    assert kinds(steps) == ["Send", "Throttle", "Pause"]
 
 
 def test_a_429_that_does_not_say_for_how_long_holds_the_pool_for_as_long_as_its_call_pauses() -> None:
     (_, hold, pause), _ = drive(call(), answer(429))
-    assert hold == Hold(pause.seconds)
+    assert hold == Throttle(pause.seconds)
 
 
 # --- results that are no answers -----------------------------------------------------------------------------------
 
 
 def test_a_gate_that_opens_too_late_is_a_rate_limit_error() -> None:
-    error = error_of(Refused(12.5), row="db.project.create", arguments={"name": "s"})
+    error = error_of(ThrottledPastDeadline(12.5), row="db.project.create", arguments={"name": "s"})
     assert isinstance(error, RateLimitError)
     assert (error.retry_after, error.status, error.outcome, error.attempts) == (12.5, 429, "not_sent", ())
     assert (error.retryable, error.capability, error.idempotency_key) == (True, "db.project.create", KEY)
 
 
 def test_a_gate_that_opens_too_late_after_a_refusal_raises_the_refusal() -> None:
-    error = error_of(answer(503, code="VENDOR_UNAVAILABLE"), True, Refused(12.5))
+    error = error_of(answer(503, code="VENDOR_UNAVAILABLE"), True, ThrottledPastDeadline(12.5))
     assert (type(error), error.code, len(error.attempts)) == (ServerError, "VENDOR_UNAVAILABLE", 1)
 
 
 def test_a_gate_that_opens_too_late_after_a_break_is_a_rate_limit_error_that_tells_of_it() -> None:
-    error = error_of(SENT, True, Refused(2.0), row="db.project.create", arguments={"name": "s"})
+    error = error_of(SENT, True, ThrottledPastDeadline(2.0), row="db.project.create", arguments={"name": "s"})
     assert isinstance(error, RateLimitError)
     assert (error.outcome, len(error.attempts)) == ("maybe_applied", 1)
     assert isinstance(error.__cause__, TransportError)
@@ -521,26 +523,26 @@ def test_a_client_that_closes_between_attempts_raises_the_error_in_hand() -> Non
 @pytest.mark.parametrize("kind", KINDS)
 def test_after_a_401_another_key_is_asked_for_once(kind: str) -> None:
     steps, value = drive(call(*KINDS[kind]), answer(401), True, answer(data="done"))
-    assert kinds(steps) == ["Send", "Renew", "Send"]
-    assert steps[1] == Renew()
+    assert kinds(steps) == ["Send", "RefreshKey", "Send"]
+    assert steps[1] == RefreshKey()
     assert value == "done"
 
 
 def test_a_second_401_is_raised() -> None:
     steps, error = drive(call(), answer(401), True, answer(401, code="UNAUTHORIZED"))
-    assert kinds(steps) == ["Send", "Renew", "Send"]
+    assert kinds(steps) == ["Send", "RefreshKey", "Send"]
     assert (type(error), error.outcome, len(error.attempts)) == (AuthenticationError, "rejected", 2)
 
 
 def test_a_401_without_another_key_is_raised() -> None:
     steps, error = drive(call(), answer(401), False)
-    assert kinds(steps) == ["Send", "Renew"]
+    assert kinds(steps) == ["Send", "RefreshKey"]
     assert isinstance(error, AuthenticationError)
 
 
 def test_without_retries_a_401_renews_the_key_for_later_calls_only() -> None:
     steps, error = drive(call(policy=RetryPolicy.none()), answer(401), True)
-    assert kinds(steps) == ["Send", "Renew"]
+    assert kinds(steps) == ["Send", "RefreshKey"]
     assert isinstance(error, AuthenticationError)
 
 
@@ -565,8 +567,8 @@ def test_what_is_gone_after_a_break_was_deleted() -> None:
     assert value == Ack(ok=True)
 
 
-@pytest.mark.parametrize("first", [answer(500), answer(503, after=1), Answer(502, {}, b"<html>")])
-def test_what_is_gone_after_any_ambiguous_failure_was_deleted(first: Answer) -> None:
+@pytest.mark.parametrize("first", [answer(500), answer(503, after=1), Response(502, {}, b"<html>")])
+def test_what_is_gone_after_any_ambiguous_failure_was_deleted(first: Response) -> None:
     pause: list[Result] = [] if "Retry-After" in first.headers else [True]
     assert drive(call("db.project.delete"), first, *pause, answer(404, code="X"))[1] == Ack(ok=True)
 
@@ -591,11 +593,11 @@ def test_a_404_after_a_break_of_anything_else_is_not_found(kind: str) -> None:
 
 OLD, NEW = "/v1/storage/buckets/b/objects/k", "/v1/storage/object/delete/b/k"
 UNROUTED = {
-    "a page": Answer(404, {"Content-Type": "text/html"}, b"<html>"),
-    "nothing": Answer(404, {}, b""),
-    "a bare error": Answer(404, {}, b'{"error":"no such route"}'),
+    "a page": Response(404, {"Content-Type": "text/html"}, b"<html>"),
+    "nothing": Response(404, {}, b""),
+    "a bare error": Response(404, {}, b'{"error":"no such route"}'),
     "an envelope": answer(404, code="NOT_FOUND"),
-    "405": Answer(405, {}, b""),
+    "405": Response(405, {}, b""),
     "405 enveloped": answer(405, code="NOT_FOUND"),
 }
 
@@ -606,7 +608,7 @@ def storage(**options: Any) -> Call:
 
 @pytest.mark.parametrize("policy", [RetryPolicy(), RetryPolicy.none()], ids=["retries", "no retries"])
 @pytest.mark.parametrize("first", UNROUTED.values(), ids=UNROUTED)
-def test_a_route_that_is_not_there_moves_the_call_to_the_other_one(first: Answer, policy: RetryPolicy) -> None:
+def test_a_route_that_is_not_there_moves_the_call_to_the_other_one(first: Response, policy: RetryPolicy) -> None:
     steps, value = drive(storage(policy=policy), first, answer(data={"ok": True}))
     assert sent(steps) == [Request("DELETE", OLD, None, KEY), Request("DELETE", NEW, None, KEY)]
     assert kinds(steps) == ["Send", "Send"]
@@ -652,7 +654,7 @@ def test_fields_follow_the_generation() -> None:
     [answer(data={}), answer(404, code="STORAGE_BUCKET_NOT_FOUND"), answer(400), answer(429), answer(402)],
     ids=["success", "a missing bucket", "400", "429", "402"],
 )
-def test_the_route_that_answered_is_remembered(second: Answer) -> None:
+def test_the_route_that_answered_is_remembered(second: Response) -> None:
     learned = RouteMemory()
     drive(storage(learned=learned, policy=RetryPolicy.none()), UNROUTED["nothing"], second)
     assert learned == RouteMemory(generation=1)
@@ -660,7 +662,7 @@ def test_the_route_that_answered_is_remembered(second: Answer) -> None:
 
 
 @pytest.mark.parametrize("second", UNROUTED.values(), ids=UNROUTED)
-def test_when_neither_route_is_there_nothing_is_remembered(second: Answer) -> None:
+def test_when_neither_route_is_there_nothing_is_remembered(second: Response) -> None:
     learned = RouteMemory()
     steps, error = drive(storage(learned=learned), UNROUTED["nothing"], second)
     assert kinds(steps) == ["Send", "Send"]
@@ -714,7 +716,7 @@ def test_steps_show_no_body() -> None:
     assert "hunter2" not in repr(steps)
 
 
-@pytest.mark.parametrize("step", [Pause(1, "x", "y"), Hold(1), Renew()], ids=repr)
+@pytest.mark.parametrize("step", [Pause(1, "x", "y"), Throttle(1), RefreshKey()], ids=repr)
 def test_steps_are_frozen(step: Any) -> None:
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         step.seconds = 2
@@ -733,18 +735,18 @@ def test_whatever_is_not_a_pause_that_was_made_ends_the_call(result: Result) -> 
 @pytest.mark.parametrize("result", [Expired("for another API key"), Closed(), False, None], ids=repr)
 def test_whatever_is_not_another_key_ends_the_call(result: Result) -> None:
     steps, error = drive(call(), answer(401, code="UNAUTHORIZED"), result)
-    assert kinds(steps) == ["Send", "Renew"]
+    assert kinds(steps) == ["Send", "RefreshKey"]
     assert isinstance(error, AuthenticationError)
 
 
-@pytest.mark.parametrize("result", [Closed(), Refused(3.0), BudgetExceeded("spent")], ids=repr)
+@pytest.mark.parametrize("result", [Closed(), ThrottledPastDeadline(3.0), BudgetExceeded("spent")], ids=repr)
 def test_what_failed_before_a_route_was_moved_shows_both_attempts(result: Any) -> None:
     made = call("storage.bucket.list", {})
     steps = made.start(plain)
     next(steps)
-    assert steps.send(answer(401, code="UNAUTHORIZED")) == Renew()
+    assert steps.send(answer(401, code="UNAUTHORIZED")) == RefreshKey()
     steps.send(True)
-    assert isinstance(steps.send(Answer(404, {}, b"")), Request)
+    assert isinstance(steps.send(Response(404, {}, b"")), Request)
     with pytest.raises(AuthenticationError) as caught:
         if isinstance(result, InfraiError):
             steps.throw(result)
@@ -761,5 +763,5 @@ def test_only_what_repeats_a_failure_is_sent_again() -> None:
 def test_what_answers_say_they_cost_is_noted_whatever_becomes_of_them() -> None:
     costly = b'{"ok": true, "data": {"id": 5}, "metadata": {"cost_usd": 0.1}}'
     made = call()
-    drive(made, Answer(503, {}, b'{"ok": false, "metadata": {"cost_usd": 2}}'), True, Answer(200, {}, costly))
+    drive(made, Response(503, {}, b'{"ok": false, "metadata": {"cost_usd": 2}}'), True, Response(200, {}, costly))
     assert made.costs == [Decimal(2), Decimal("0.1")]

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from infrai_async._protocol import decode
 from infrai_async._protocol import json as parsers
 from infrai_async._protocol.decode import PAGE, VALUE
-from infrai_async._protocol.response import Answer, cost_of, open_envelope, request_id, vendor_of
+from infrai_async._protocol.response import Response, cost_of, open_envelope, request_id, vendor_of
 from infrai_async.capabilities import CAPABILITIES, Capability
 from infrai_async.errors import DecodeError
 from infrai_async.models import Ack, FlagValues, Metadata, Model, Page
@@ -94,7 +94,7 @@ def outcomes(row: Capability[Any], body: bytes, loads: Loads) -> tuple[Any, Any]
         quick = reader.quick(row, body)
         compile_nothing(patch)
         try:
-            envelope = open_envelope(Answer(200, {}, body))
+            envelope = open_envelope(Response(200, {}, body))
             full = reader.full(row, envelope) if envelope.error is None else None
         except DecodeError:
             full = None

@@ -11,7 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infrai_async._protocol.retry import RetryPolicy, Verdict, judge_broken, judge_refusal, retry_after_seconds
+from infrai_async._protocol.retry import (
+    RetryDecision,
+    RetryPolicy,
+    decide_on_error,
+    decide_without_response,
+    retry_after_seconds,
+)
 from infrai_async.capabilities import CAPABILITIES
 from infrai_async.errors import APIError, ConnectError, InvalidArgument, TimeoutError, TransportError
 
@@ -126,18 +132,18 @@ def test_whatever_retry_after_says_it_is_a_positive_finite_length_or_none(text: 
 
 @pytest.mark.parametrize("row", [GET, DELETE, SAFE, UNSAFE], ids=lambda row: row.id)
 def test_what_was_not_sent_may_be_sent_again(row: Any) -> None:
-    assert judge_broken(row, ConnectError("x"), sent=False) == Verdict(ambiguous=False, again=True)
+    assert decide_without_response(row, ConnectError("x"), sent=False) == RetryDecision(ambiguous=False, again=True)
 
 
 @pytest.mark.parametrize(("row", "again"), [(GET, True), (DELETE, True), (SAFE, True), (UNSAFE, False)])
 def test_what_broke_on_the_way_is_ambiguous(row: Any, again: bool) -> None:
-    assert judge_broken(row, TransportError("x"), sent=True) == Verdict(ambiguous=True, again=again)
+    assert decide_without_response(row, TransportError("x"), sent=True) == RetryDecision(ambiguous=True, again=again)
 
 
 @pytest.mark.parametrize("sent", [True, False])
 @pytest.mark.parametrize("row", [GET, DELETE, SAFE, UNSAFE], ids=lambda row: row.id)
 def test_a_call_whose_time_ran_out_is_not_sent_again(row: Any, sent: bool) -> None:
-    assert judge_broken(row, TimeoutError("x"), sent=sent) == Verdict(ambiguous=sent, again=False)
+    assert decide_without_response(row, TimeoutError("x"), sent=sent) == RetryDecision(ambiguous=sent, again=False)
 
 
 @pytest.mark.parametrize("row", CAPABILITIES.values(), ids=lambda row: row.id)
@@ -145,23 +151,23 @@ def test_a_call_whose_time_ran_out_is_not_sent_again(row: Any, sent: bool) -> No
 @pytest.mark.parametrize("retry_after", [None, 2.0])
 def test_a_402_is_never_sent_again(row: Any, retryable: bool | None, retry_after: float | None) -> None:
     error = APIError("x", status=402, retryable=retryable)
-    assert judge_refusal(row, error, retry_after) == Verdict(ambiguous=False, again=False)
+    assert decide_on_error(row, error, retry_after) == RetryDecision(ambiguous=False, again=False)
 
 
 @pytest.mark.parametrize("row", [GET, DELETE, SAFE, UNSAFE], ids=lambda row: row.id)
 @pytest.mark.parametrize("status", [200, 400, 401, 403, 404, 409, 422, 500, 503])
 @pytest.mark.parametrize("retryable", [True, False])
 def test_what_the_service_says_of_trying_again_is_obeyed(row: Any, status: int, retryable: bool) -> None:
-    verdict = judge_refusal(row, APIError("x", status=status, retryable=retryable), None)
-    assert verdict == Verdict(ambiguous=False, again=retryable)
+    decision = decide_on_error(row, APIError("x", status=status, retryable=retryable), None)
+    assert decision == RetryDecision(ambiguous=False, again=retryable)
 
 
 @pytest.mark.parametrize("status", [500, 502])
 def test_retry_after_of_another_5xx_is_the_least_pause_and_holds_nobody(status: int) -> None:
-    verdict = judge_refusal(GET, APIError("x", status=status), 2.0)
-    assert verdict == Verdict(ambiguous=True, again=True, hold=None, after=2.0)
+    decision = decide_on_error(GET, APIError("x", status=status), 2.0)
+    assert decision == RetryDecision(ambiguous=True, again=True, hold=None, after=2.0)
 
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_retry_after_of_a_429_or_503_holds_the_pool(status: int) -> None:
-    assert judge_refusal(GET, APIError("x", status=status), 2.0).hold == 2.0
+    assert decide_on_error(GET, APIError("x", status=status), 2.0).hold == 2.0

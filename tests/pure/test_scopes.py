@@ -20,13 +20,13 @@ from typing import Any
 import pytest
 
 from infrai_async._protocol.flow import Call, Pause, Result, RouteMemory, run
-from infrai_async._protocol.reader import Reader
+from infrai_async._protocol.reader import ResponseReader
 from infrai_async._protocol.request import Request, check_key
-from infrai_async._protocol.response import Answer, Broken
+from infrai_async._protocol.response import NoResponse, Response
 from infrai_async._protocol.retry import RetryPolicy
 from infrai_async._protocol.scopes import Budget, Ordinals, Scoped, Scopes, current_operation, surrounding
 from infrai_async._transport.call_state import CallState
-from infrai_async._transport.stats import Figures
+from infrai_async._transport.stats import Counters
 from infrai_async.capabilities import CAPABILITIES
 from infrai_async.errors import (
     BudgetExceeded,
@@ -509,15 +509,15 @@ class Task:
 def flow(scopes: Scopes) -> Any:
     arguments = {"name": "shop"}
     forever = float("inf")
-    reader: Reader[Any] = Reader(lambda row, envelope: envelope.data, lambda *_: None)
+    reader: ResponseReader[Any] = ResponseReader(lambda row, envelope: envelope.data, lambda *_: None)
     call = Call(CAPABILITIES[CREATE], arguments, reader, RetryPolicy(), 0.0, forever, "key", scopes=scopes)
-    state = CallState(call, Figures(), Task())  # type: ignore[arg-type]
-    return run(call, call.request(0), state.note_answer, RouteMemory())
+    state = CallState(call, Counters(), Task())  # type: ignore[arg-type]
+    return run(call, call.request(0), state.note_response, RouteMemory())
 
 
-def answer(status: int = 200, **metadata: object) -> Answer:
+def answer(status: int = 200, **metadata: object) -> Response:
     error = None if status == 200 else {"code": "X"}
-    return Answer(status, {}, json.dumps({"ok": not error, "error": error, "metadata": metadata}).encode())
+    return Response(status, {}, json.dumps({"ok": not error, "error": error, "metadata": metadata}).encode())
 
 
 @pytest.mark.parametrize("vendor", [{"vendor": "neon"}, {}, {"vendor": 5}, {"vendor": ""}])
@@ -558,7 +558,7 @@ def test_what_a_block_forbids_was_not_sent(client: Client, forbidden: InfraiErro
 @pytest.mark.parametrize(
     ("failure", "kind", "outcome"),
     [
-        (Broken(TransportError("reset"), sent=True), TransportError, "maybe_applied"),
+        (NoResponse(TransportError("reset"), sent=True), TransportError, "maybe_applied"),
         (answer(500), ServerError, "maybe_applied"),
     ],
 )

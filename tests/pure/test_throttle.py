@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infrai_async._protocol.rate import Gate, Pace, RetryQuota
+from infrai_async._protocol.rate import Gate, RateEstimator, RetryQuota
 
 
 def spend(quota: RetryQuota, calls: int, faults: float) -> int:
@@ -130,7 +130,7 @@ class Simulation:
     sent: list[float] = attrs.field(factory=list)
     throttled: list[float] = attrs.field(factory=list)  # by when they were sent
     finished: list[float] = attrs.field(factory=list)
-    _pace: Pace = attrs.field(factory=Pace)
+    _estimator: RateEstimator = attrs.field(factory=RateEstimator)
     _gate: Gate = attrs.field(factory=Gate)
     _waiting: int = 0
     _holding: int = 0
@@ -160,23 +160,23 @@ class Simulation:
         while self._waiting and self._holding < 64:
             self._waiting -= 1
             self._holding += 1
-            if self._pace.limited:
+            if self._estimator.limited:
                 self._starters.append(0)
                 if len(self._starters) == 1:
                     self._let_start(now)
             else:
                 if self._holding == 1:
-                    self._pace.begin(now, len(self.finished))
+                    self._estimator.begin(now, len(self.finished))
                 self._send(now)
 
     def _let_start(self, now: float) -> None:
         while self._starters:
-            due = max(self._gate.opens_at, self._pace.next_start)
+            due = max(self._gate.opens_at, self._estimator.next_start)
             if due > now:
                 self._at(due + self._chance.random() / 1000, self._let_start)
                 return
             self._starters.popleft()
-            self._pace.start(now, len(self._starters))
+            self._estimator.start(now, len(self._starters))
             self._send(now)
 
     def _send(self, now: float) -> None:
@@ -197,7 +197,7 @@ class Simulation:
         else:
             self.throttled.append(sent)
             self._gate.close(now + self.after, now)
-            self._pace.slow_down(now, now + self.after, len(self.finished), sent)
+            self._estimator.slow_down(now, now + self.after, len(self.finished), sent)
             self._waiting += 1
         self._fill(now)
 
@@ -247,7 +247,7 @@ def test_a_service_that_never_throttles_is_not_slowed_down() -> None:
 def test_calls_that_waited_for_a_pause_start_spread_out() -> None:
     pool = Simulation(rate=1e9, burst=1.0, after=2.0)
     pool._seen, pool._tokens = 0.0, 0.0
-    pool._pace.slow_down(0.0, 2.0, 0, 0.0)
+    pool._estimator.slow_down(0.0, 2.0, 0, 0.0)
     pool._gate.close(2.0, 0.0)
     pool.run(50)
     steps = [later - sooner for sooner, later in itertools.pairwise(pool.sent)]
@@ -257,7 +257,7 @@ def test_calls_that_waited_for_a_pause_start_spread_out() -> None:
 
 
 def test_a_limit_is_forgotten_when_the_service_has_not_throttled_for_a_while() -> None:
-    pace = Pace()
+    pace = RateEstimator()
     pace.slow_down(0.0, 0.1, 0, 0.0)
     pace.start(5.0, 0)
     assert pace.limited
@@ -266,12 +266,12 @@ def test_a_limit_is_forgotten_when_the_service_has_not_throttled_for_a_while() -
 
 
 def test_the_rate_falls_when_the_service_throttles_and_grows_back_when_not() -> None:
-    def tried(pace: Pace, now: float) -> float:
+    def tried(pace: RateEstimator, now: float) -> float:
         pace.next_start = now
         pace.start(now, 0)
         return 1.0 / (pace.next_start - now)
 
-    pace = Pace()
+    pace = RateEstimator()
     pace.begin(0.0, 0)
     pace.slow_down(1.0, 1.1, 100, 0.9)  # 100 in a second
     assert tried(pace, 1.1) == pytest.approx(85.0)
@@ -282,14 +282,16 @@ def test_the_rate_falls_when_the_service_throttles_and_grows_back_when_not() -> 
 
 
 def test_what_came_at_once_is_what_the_pause_makes_up_for() -> None:
-    pace = Pace()
+    pace = RateEstimator()
     pace.begin(0.0, 0)
     pace.slow_down(0.05, 0.15, 20, 0.04)
-    assert pace == Pace(limited=True, next_start=0.15, rate=pytest.approx(200.0), resumed=0.15, since=0.05, before=20)
+    assert pace == RateEstimator(
+        limited=True, next_start=0.15, rate=pytest.approx(200.0), resumed=0.15, since=0.05, before=20
+    )
 
 
 def test_an_answer_to_what_was_sent_before_the_pause_teaches_nothing_new() -> None:
-    pace = Pace()
+    pace = RateEstimator()
     pace.begin(0.0, 0)
     pace.slow_down(0.9, 1.0, 100, 0.8)
     before = attrs.evolve(pace)
@@ -298,7 +300,7 @@ def test_an_answer_to_what_was_sent_before_the_pause_teaches_nothing_new() -> No
 
 
 def test_a_late_loop_makes_up_for_a_moment_only() -> None:
-    pace = Pace()
+    pace = RateEstimator()
     pace.begin(0.0, 0)
     pace.slow_down(1.0, 1.1, 100, 0.9)
     pace.start(1.1, 9)

@@ -129,7 +129,7 @@ class Child:
         return printed, "".join(complaints), code
 
 
-def count_crossings(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+def count_thread_calls(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """A list that grows with each way into an event loop."""
     crossings: list[object] = []
     run = Runner.run

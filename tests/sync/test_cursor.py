@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from support.oracle import SMALL, Oracle, Reply, Seen, answer, refuse
-from sync.children import count_crossings
+from sync.children import count_thread_calls
 
 from infrai_async import Infrai, InvalidArgument, PaginationError, ServerError
 
@@ -55,7 +55,7 @@ def test_nothing_is_sent_until_the_cursor_is_read(client: Infrai, oracle: Oracle
 
 
 def test_it_crosses_into_the_loop_once_a_page(client: Infrai, monkeypatch: pytest.MonkeyPatch) -> None:
-    crossings = count_crossings(monkeypatch)
+    crossings = count_thread_calls(monkeypatch)
     assert len(list(client.db.project.list())) == 25
     assert len(crossings) == 3
 

@@ -333,7 +333,7 @@ threads[0].start()
 reached.wait()
 threads.append(threading.Thread(target=call, args=("second",)))
 threads[1].start()
-until(lambda: len(client._runner._crossings) == 2)
+until(lambda: len(client._runner._thread_calls) == 2)
 client.close(grace=0)
 for thread in threads:
     thread.join(1)

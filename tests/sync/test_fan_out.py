@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.oracle import SMALL, Oracle, Reply, Seen, answer, refuse
-from sync.children import count_crossings
+from sync.children import count_thread_calls
 
 from infrai_async import (
     BadRequestError,
@@ -78,7 +78,7 @@ def test_every_child_comes_once(client: Infrai, concurrency: int) -> None:
 
 
 def test_it_crosses_into_the_loop_at_most_once_a_page(client: Infrai, monkeypatch: pytest.MonkeyPatch) -> None:
-    crossings = count_crossings(monkeypatch)
+    crossings = count_thread_calls(monkeypatch)
     assert len(ids(pairs_of(client))) == 325
     assert len(crossings) <= 51  # two pages each of 25 parents, and the end
     crossings.clear()

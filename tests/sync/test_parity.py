@@ -112,8 +112,8 @@ def test_a_declaration_borrows_from_the_method_of_its_name(path: str, twin: Any,
 def test_both_return_the_same(path: str, twin: Any, facade: Any) -> None:
     returned, given = get_type_hints(twin)["return"], get_type_hints(facade)["return"]
     if returned is not given and returned != given:
-        moved = str(returned).replace("_cursor.Cursor", "sync._facade.Cursor")
-        assert moved.replace("_inventory.Inventory", "sync._many.Inventory") == str(given)
+        moved = str(returned).replace("_listing.cursor.Cursor", "sync._facade.Cursor")
+        assert moved.replace("_listing.inventory.Inventory", "sync._many.Inventory") == str(given)
         assert getattr(given, "__origin__", given) in (sync.Cursor, sync.Inventory)
 
 
