@@ -18,10 +18,10 @@ from typing import Final, TypeAlias
 from aiohttp import HttpVersion11, web
 
 from infrai_async.capabilities import CAPABILITIES
-from infrai_async.local._errors import Refusal, invalid
-from infrai_async.local.faults.injector import Trouble, befall, deliver
+from infrai_async.local._errors import RequestRefused, invalid
+from infrai_async.local.faults.injector import Trouble, after, before
 from infrai_async.local.http.call_log import ACCOUNT, CAPABILITY
-from infrai_async.local.http.envelope import Metadata, encode, failure, headers_of, success
+from infrai_async.local.http.envelope import CallMetadata, encode, failure, headers_of, success
 from infrai_async.local.http.host_guard import HostGuard, is_edge
 from infrai_async.local.http.params import (
     decompress,
@@ -34,16 +34,16 @@ from infrai_async.local.http.params import (
 from infrai_async.local.http.router import Match, Router
 from infrai_async.local.services import account, cdn, db, discovery, flags, storage
 from infrai_async.local.services.auth import Keys
-from infrai_async.local.services.base import Call, Parts
+from infrai_async.local.services.base import ServiceCall, ServiceContext
 from infrai_async.local.services.executor import Executor
 
 SERVING: Final = (cdn, db, discovery, flags, storage, account)
 """The modules whose import registers the services."""
-Door: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+Endpoint: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 _logger = logging.getLogger(__name__)
 
 
-class Gateway:
+class Application:
     """Answers requests.
 
     Args:
@@ -57,20 +57,20 @@ class Gateway:
 
     def __init__(
         self,
-        parts: Parts,
+        context: ServiceContext,
         executor: Executor,
         *,
         guard: HostGuard,
         keys: Keys,
         trouble: Trouble,
-        doors: Mapping[str, Door],
+        endpoints: Mapping[str, Endpoint],
     ) -> None:
-        self._parts = parts
+        self._context = context
         self._executor = executor
         self._guard = guard
         self._keys = keys
         self._trouble = trouble
-        self._doors = doors
+        self._doors = endpoints
         self._router = Router(CAPABILITIES.values())
 
     def serve_generation(self, generation: int | None) -> None:
@@ -80,62 +80,69 @@ class Gateway:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a request, whatever it is."""
         answer = await self._answer_or_refuse(request)
-        self._parts.recent.note(request, answer)
+        self._context.recent.note(request, answer)
         return answer
 
     async def _answer_or_refuse(self, request: web.BaseRequest) -> web.StreamResponse:
-        metadata = Metadata()
+        metadata = CallMetadata()
         try:
             return await self._answer(request, metadata)
-        except Refusal as refusal:
+        except RequestRefused as refusal:
             return refused(refusal, metadata)
         except web.HTTPRequestEntityTooLarge:
-            return refused(Refusal(413, "VALIDATION_ERROR", "the body is larger than 1 MiB"), metadata)
+            return refused(RequestRefused(413, "VALIDATION_ERROR", "the body is larger than 1 MiB"), metadata)
         except (web.RequestPayloadError, ConnectionResetError):
-            return refused(Refusal(400, "VALIDATION_ERROR", "the body came incomplete or garbled"), metadata)
+            return refused(RequestRefused(400, "VALIDATION_ERROR", "the body came incomplete or garbled"), metadata)
         except Exception:
             _logger.exception("request %s failed", metadata.request_id)
-            return refused(Refusal(500, "INTERNAL_ERROR", "the local gateway failed; its log says how"), metadata)
+            return refused(
+                RequestRefused(500, "INTERNAL_ERROR", "the local gateway failed; its log says how"), metadata
+            )
 
-    async def _answer(self, request: web.BaseRequest, metadata: Metadata) -> web.StreamResponse:
+    async def _answer(self, request: web.BaseRequest, metadata: CallMetadata) -> web.StreamResponse:
         await _let_body_come(request)
         self._guard.check(request.headers.get("Host"))
         name = self._guard.check(request.host)  # the one in the request's target, if that names one (RFC 9112, 3.2.2)
-        door = self._doors.get("edge" if is_edge(name) else request.rel_url.raw_path[1:].partition("/")[0])
-        return await (self._call(request, metadata) if door is None else door(request))
+        endpoint = self._doors.get("edge" if is_edge(name) else request.rel_url.raw_path[1:].partition("/")[0])
+        return await (self._call(request, metadata) if endpoint is None else endpoint(request))
 
-    async def _call(self, request: web.BaseRequest, metadata: Metadata) -> web.StreamResponse:
+    async def _call(self, request: web.BaseRequest, metadata: CallMetadata) -> web.StreamResponse:
         match = self._router.match(request.method, request.rel_url.raw_path)
-        request[CAPABILITY], authorization = match.row.id, request.headers.get("Authorization", "")
-        account = request[ACCOUNT] = "" if match.row.public else await self._keys.account(authorization)
-        fault = self._trouble.admit(match.row.id, account)
+        request[CAPABILITY], authorization = match.capability.id, request.headers.get("Authorization", "")
+        account = request[ACCOUNT] = "" if match.capability.public else await self._keys.account(authorization)
+        fault = self._trouble.admit(match.capability.id, account)
         try:
-            await befall(fault, match.row.id, account, request, self._parts)
+            await before(fault, match.capability.id, account, request, self._context)
             answer = await self._carry_out(request, match, account, metadata)
-        except Refusal as refusal:
+        except RequestRefused as refusal:
             answer = refused(refusal, metadata)
-        return await deliver(request, answer, fault)
+        return await after(request, answer, fault)
 
     async def _carry_out(
-        self, request: web.BaseRequest, match: Match, account: str, metadata: Metadata
+        self, request: web.BaseRequest, match: Match, account: str, metadata: CallMetadata
     ) -> web.Response:
         call = await self._read(request, match, account)
-        if match.row.id.startswith("db."):
-            await self._parts.postgres_settled.wait()
-            self._parts.check_postgres()
+        if match.capability.id.startswith("db."):
+            await self._context.postgres_settled.wait()
+            self._context.check_postgres()
         outcome = await self._executor.execute(call)
         about = metadata.to_dict(outcome.nano)
-        body = encode(outcome.data) if match.row.bare else success(outcome.data, about)
+        body = encode(outcome.data) if match.capability.bare else success(outcome.data, about)
         return web.Response(body=body, content_type="application/json", charset="utf-8", headers=headers_of(about))
 
-    async def _read(self, request: web.BaseRequest, match: Match, account: str) -> Call:
-        row = match.row
+    async def _read(self, request: web.BaseRequest, match: Match, account: str) -> ServiceCall:
+        capability = match.capability
         encoding = request.headers.get("Content-Encoding", "")
-        body = parse_body(decompress(await request.read(), encoding)) if row.mutates else {}
-        key = parse_idempotency_key(request.headers.get("Idempotency-Key"), body) if row.mutates else None
+        body = parse_body(decompress(await request.read(), encoding)) if capability.mutates else {}
+        key = parse_idempotency_key(request.headers.get("Idempotency-Key"), body) if capability.mutates else None
         params = parse_params(match, parse_query(request.rel_url.raw_query_string), body)
-        return Call(
-            row=row, account=account, params=params, unknown=unknown_fields(row, body), key=key, parts=self._parts
+        return ServiceCall(
+            capability=capability,
+            account=account,
+            params=params,
+            unknown=unknown_fields(capability, body),
+            key=key,
+            context=self._context,
         )
 
 
@@ -150,7 +157,7 @@ async def _let_body_come(request: web.BaseRequest) -> None:
     request.writer.output_size = 0  # so that aiohttp does not take the answer for one that was begun
 
 
-def refused(refusal: Refusal, metadata: Metadata) -> web.Response:
+def refused(refusal: RequestRefused, metadata: CallMetadata) -> web.Response:
     """Return a refusal as it is sent."""
     about = metadata.to_dict()
     return web.Response(

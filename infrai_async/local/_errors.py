@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from infrai_async.models import JSON
 
 
-class Refusal(Exception):
+class RequestRefused(Exception):
     """An answer with ``ok: false``. Raised inside a transaction, it undoes what that call did, its price included.
 
     Attributes:
@@ -66,23 +66,25 @@ class Refusal(Exception):
         }
 
 
-def invalid(message: str, **fields: str) -> Refusal:
+def invalid(message: str, **fields: str) -> RequestRefused:
     """Return a 400 that names the fields and what each should have been."""
-    return Refusal(400, "VALIDATION_ERROR", message, details={"fields": dict(fields)} if fields else None)
+    return RequestRefused(400, "VALIDATION_ERROR", message, details={"fields": dict(fields)} if fields else None)
 
 
-def not_found(thing: str, name: str) -> Refusal:
+def not_found(thing: str, name: str) -> RequestRefused:
     """Return a 404 for ``thing``, in the contract's spelling: ``DB_PROJECT``, ``FLAG``, ..."""
     words = thing.lower().replace("_", " ")
-    return Refusal(404, f"{thing}_NOT_FOUND", f"there is no {words} {name!r}", details={"id": name})
+    return RequestRefused(404, f"{thing}_NOT_FOUND", f"there is no {words} {name!r}", details={"id": name})
 
 
-def conflict(code: str, message: str, **details: JSON) -> Refusal:
+def conflict(code: str, message: str, **details: JSON) -> RequestRefused:
     """Return a 409."""
-    return Refusal(409, code, message, details=details)
+    return RequestRefused(409, code, message, details=details)
 
 
-def wrong_method(method: str, allowed: Iterable[str]) -> Refusal:
+def wrong_method(method: str, allowed: Iterable[str]) -> RequestRefused:
     """Return a 405 that says which methods a path takes."""
     names = ", ".join(sorted(allowed))
-    return Refusal(405, "METHOD_NOT_ALLOWED", f"this path takes {names}, not {method[:20]}", headers={"Allow": names})
+    return RequestRefused(
+        405, "METHOD_NOT_ALLOWED", f"this path takes {names}, not {method[:20]}", headers={"Allow": names}
+    )

@@ -15,7 +15,7 @@ from typing import Final, Literal, Self
 
 from aiohttp import web
 
-from infrai_async.local._app import Door, Gateway
+from infrai_async.local._app import Application, Endpoint
 from infrai_async.local._locks import Lock
 from infrai_async.local.edge.endpoint import Edge
 from infrai_async.local.faults.control_api import Controls
@@ -30,17 +30,17 @@ from infrai_async.local.lifecycle.shielded import to_the_end
 from infrai_async.local.lifecycle.supervisor import Keeper
 from infrai_async.local.objects.blobs import Blobs
 from infrai_async.local.objects.s3 import S3
-from infrai_async.local.objects_endpoint import Objects
+from infrai_async.local.objects_endpoint import ObjectsEndpoint
 from infrai_async.local.pages import dashboard
 from infrai_async.local.pages.checkout import Checkout
 from infrai_async.local.postgres.data_dirs import PREFIX, private, remove
 from infrai_async.local.postgres.databases import Postgres, Shared
 from infrai_async.local.services.account import FULL, open_account
 from infrai_async.local.services.auth import Keys
-from infrai_async.local.services.base import Parts, iso
+from infrai_async.local.services.base import ServiceContext, iso
 from infrai_async.local.services.executor import Executor
 from infrai_async.local.state.keyring import FIRST_ACCOUNT, Keyring
-from infrai_async.local.state.postgres_store import SharedStore, settle_in
+from infrai_async.local.state.postgres_store import SharedStore, bind
 from infrai_async.local.state.store import Store
 
 _GRACE: Final = 5.0
@@ -98,13 +98,13 @@ class LocalGateway:
         self._credit = _nano(credit)
         self._guard = HostGuard((host, *allow_hosts))
         self._trouble = Trouble()
-        self._parts: Parts | None = None
-        self._gateway: Gateway | None = None
+        self._context: ServiceContext | None = None
+        self._application: Application | None = None
         self._closing = AsyncExitStack()
         self._one_at_a_time = asyncio.Lock()
 
     def __repr__(self) -> str:
-        return f"<LocalGateway {self._parts.base_url if self._parts else 'not started'}>"
+        return f"<LocalGateway {self._context.base_url if self._context else 'not started'}>"
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -143,10 +143,10 @@ class LocalGateway:
         self._trouble.set_limit(rate, burst)
 
     @property
-    def _running(self) -> Parts:
-        if self._parts is None:
+    def _running(self) -> ServiceContext:
+        if self._context is None:
             raise RuntimeError(_NOT_STARTED)
-        return self._parts
+        return self._context
 
     def serve_generation(self, generation: Literal["seed", "current"] | None) -> None:
         """Serve only one generation of the routes that have two (``storage``), as the real service may do.
@@ -154,9 +154,9 @@ class LocalGateway:
         Args:
             generation: ``"seed"`` for the seed documents' routes, ``"current"`` for those that followed; else both.
         """
-        if self._gateway is None:
+        if self._application is None:
             raise RuntimeError(_NOT_STARTED)
-        self._gateway.serve_generation({"seed": 0, "current": 1, None: None}[generation])
+        self._application.serve_generation({"seed": 0, "current": 1, None: None}[generation])
 
     async def start(self) -> None:
         """Start to answer. Postgres starts alongside; calls that need it wait for it.
@@ -168,7 +168,7 @@ class LocalGateway:
             RuntimeError: it runs already.
         """
         async with self._one_at_a_time:
-            if self._parts is not None:
+            if self._context is not None:
                 raise RuntimeError("the gateway runs already")
             undo = AsyncExitStack()
             try:
@@ -188,7 +188,7 @@ class LocalGateway:
 
     async def _close(self) -> None:
         async with self._one_at_a_time:
-            self._parts = self._gateway = None
+            self._context = self._application = None
             await self._closing.aclose()
 
     async def _start(self, undo: AsyncExitStack) -> None:
@@ -201,36 +201,40 @@ class LocalGateway:
         if self._s3 is not None:
             undo.push_async_callback(self._s3.aclose)
             await self._s3.open()
-        parts = Parts(store=store, keyring=keyring, credit=self._credit, blobs=blobs, s3=self._s3)
-        await store.run(partial(open_account, parts=parts, id=FIRST_ACCOUNT, now=iso(datetime.now(UTC))))
-        janitor = Janitor(parts)
-        parts.wake = janitor.wake
-        executor = Executor(parts)
-        presence = Presence(parts, executor)
+        context = ServiceContext(store=store, keyring=keyring, credit=self._credit, blobs=blobs, s3=self._s3)
+        await store.run(partial(open_account, context=context, id=FIRST_ACCOUNT, now=iso(datetime.now(UTC))))
+        janitor = Janitor(context)
+        context.wake = janitor.wake
+        executor = Executor(context)
+        presence = Presence(context, executor)
         undo.push_async_callback(presence.aclose)
         await presence.start(alone=self._shared is None)
-        keeper = Keeper(parts, partial(self._start_postgres, directory, parts), partial(_make_whole, janitor, executor))
-        undo.push_async_callback(self._stop_postgres, parts, keeper)
+        keeper = Keeper(
+            context, partial(self._start_postgres, directory, context), partial(_make_whole, janitor, executor)
+        )
+        undo.push_async_callback(self._stop_postgres, context, keeper)
         undo.push_async_callback(janitor.aclose, _GRACE if self._data_dir else 0)
         undo.push_async_callback(executor.aclose)
         undo.push_async_callback(keeper.aclose)
         if self._s3 is not None:
             await executor.finish("storage.")
         janitor.start()
-        keys, objects, edge = Keys(store), Objects(parts), Edge(parts, state)
+        keys, objects, edge = Keys(store), ObjectsEndpoint(context), Edge(context, state)
         undo.push_async_callback(objects.drain)
         undo.push_async_callback(edge.aclose)
         edge.start()
-        doors: dict[str, Door] = {
-            "": partial(dashboard.answer, parts),
+        endpoints: dict[str, Endpoint] = {
+            "": partial(dashboard.answer, context),
             "objects": objects,
             "edge": edge.answer,
-            "checkout": Checkout(parts).answer,
+            "checkout": Checkout(context).answer,
             "_gateway": Controls(self._trouble, keys).answer,
         }
-        gateway = Gateway(parts, executor, guard=self._guard, keys=keys, trouble=self._trouble, doors=doors)
-        await self._listen(state, parts, gateway, undo)
-        self._parts, self._gateway = parts, gateway
+        application = Application(
+            context, executor, guard=self._guard, keys=keys, trouble=self._trouble, endpoints=endpoints
+        )
+        await self._listen(state, context, application, undo)
+        self._context, self._application = context, application
 
     def _directory(self, undo: AsyncExitStack) -> Path:
         if self._data_dir is not None:
@@ -242,24 +246,26 @@ class LocalGateway:
 
     async def _open_state(self, state: Path, undo: AsyncExitStack) -> tuple[Store, Keyring]:
         if self._shared is None:
-            settle_in(state, None)
+            bind(state, None)
         store = self._shared or Store(state / "state.db")
         undo.push_async_callback(store.aclose)
         await store.open()
         if self._shared is None:
             return store, Keyring.open(state)
         keyring = await store.run(Keyring.shared)
-        settle_in(state, keyring.mark())
+        bind(state, keyring.mark())
         return store, keyring
 
-    async def _listen(self, state: Path, parts: Parts, gateway: Gateway, undo: AsyncExitStack) -> None:
-        runner = web.ServerRunner(Server(gateway.handle), shutdown_timeout=_GRACE)
+    async def _listen(
+        self, state: Path, context: ServiceContext, application: Application, undo: AsyncExitStack
+    ) -> None:
+        runner = web.ServerRunner(Server(application.handle), shutdown_timeout=_GRACE)
         undo.push_async_callback(runner.cleanup)
         await runner.setup()
         await self._bind(runner, state / "port")
         host = _WILDCARDS.get(self._host, f"[{self._host}]" if ":" in self._host else self._host)
         port = runner.addresses[0][1]
-        parts.base_url = f"http://{host}:{port}"  # at once: somebody may ask already
+        context.base_url = f"http://{host}:{port}"  # at once: somebody may ask already
         await asyncio.to_thread(private, state / "port", str(port))
 
     async def _bind(self, runner: web.ServerRunner, last: Path) -> None:
@@ -274,17 +280,17 @@ class LocalGateway:
 
     # --- Postgres ------------------------------------------------------------------------------------------------
 
-    async def _start_postgres(self, directory: Path, parts: Parts) -> Postgres:
+    async def _start_postgres(self, directory: Path, context: ServiceContext) -> Postgres:
         return await Postgres.start(
             directory,
             dsn=self._dsn,
             binaries=self._binaries,
             temporary=self._data_dir is None,
-            shared=Shared(parts.keyring.mark(), self._shared.database, parts.id) if self._shared else None,
+            shared=Shared(context.keyring.mark(), self._shared.database, context.id) if self._shared else None,
         )
 
-    async def _stop_postgres(self, parts: Parts, keeper: Keeper) -> None:
-        postgres, parts.postgres = keeper.postgres, None
+    async def _stop_postgres(self, context: ServiceContext, keeper: Keeper) -> None:
+        postgres, context.postgres = keeper.postgres, None
         if postgres is None:
             return
         temporary = self._data_dir is None

@@ -20,13 +20,13 @@ from aiohttp import web
 from multidict import CIMultiDict
 from sqlalchemy import Connection
 
-from infrai_async.local._errors import Refusal, invalid, not_found
+from infrai_async.local._errors import RequestRefused, invalid, not_found
 from infrai_async.local.http.conditional import precondition, select
 from infrai_async.local.http.router import decode_segment
-from infrai_async.local.objects.blobs import Upload, doom
+from infrai_async.local.objects.blobs import Upload, mark_deleted
 from infrai_async.local.objects.sigv4 import BadSignature, verify
 from infrai_async.local.objects.streams import receive, send
-from infrai_async.local.services.base import Data, Parts, iso
+from infrai_async.local.services.base import Data, ServiceContext, iso
 from infrai_async.local.services.storage import MAX_BYTES, OVERRIDES, signer
 from infrai_async.local.state.tables import BUCKETS, OBJECTS
 
@@ -48,11 +48,11 @@ class _Asked:
     fields: Mapping[str, str]
 
 
-class Objects:
+class ObjectsEndpoint:
     """Answers what is asked of presigned URLs."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    def __init__(self, context: ServiceContext) -> None:
+        self._context = context
         self._keeping: set[asyncio.Task[None]] = set()
 
     async def drain(self) -> None:
@@ -64,11 +64,11 @@ class Objects:
         """Answer a request.
 
         Raises:
-            Refusal: it is not allowed, or cannot be.
+            RequestRefused: it is not allowed, or cannot be.
         """
         try:
             return await self._answer(request)
-        except Refusal as refusal:
+        except RequestRefused as refusal:
             refusal.headers |= _CORS
             raise
 
@@ -82,7 +82,7 @@ class Objects:
                 return await self._put(request, self._check(request, "PUT"))
             case _:
                 allow = {"Allow": _METHODS}
-                raise Refusal(405, "METHOD_NOT_ALLOWED", f"an object's URL takes {_METHODS}", headers=allow)
+                raise RequestRefused(405, "METHOD_NOT_ALLOWED", f"an object's URL takes {_METHODS}", headers=allow)
 
     def _check(self, request: web.BaseRequest, method: str) -> _Asked:
         """Return what is asked for, once it is clear that we signed it.
@@ -94,12 +94,12 @@ class Objects:
         try:
             query = parse_qsl(request.rel_url.raw_query_string, keep_blank_values=True, errors="strict")
             sent = CIMultiDict(request.headers)
-            sent["Host"] = urlsplit(self._parts.base_url).netloc
-            credentials = signer(self._parts, bucket_id)
+            sent["Host"] = urlsplit(self._context.base_url).netloc
+            credentials = signer(self._context, bucket_id)
             verify(credentials, method, path, query, sent, now=datetime.now(UTC))
         except (BadSignature, ValueError) as error:
             told = str(error) if isinstance(error, BadSignature) else "the query cannot be read"
-            raise Refusal(403, "FORBIDDEN", told, hint="presign the object again") from None
+            raise RequestRefused(403, "FORBIDDEN", told, hint="presign the object again") from None
         return _Asked(bucket_id, key, dict(query))
 
     # --- bytes out -----------------------------------------------------------------------------------------------
@@ -115,11 +115,11 @@ class Objects:
         """Return an object and its bytes, of one and the same upload."""
         missing = None
         while True:
-            found = await self._parts.store.run(partial(_find, asked))
+            found = await self._context.store.run(partial(_find, asked))
             if found is None:
                 raise not_found("STORAGE_OBJECT", asked.key)
             if found.blob == missing:
-                raise Refusal(
+                raise RequestRefused(
                     502,
                     "VENDOR_ERROR",
                     "the object's bytes are not in this gateway's data directory",
@@ -127,14 +127,14 @@ class Objects:
                     retryable=False,
                 )
             try:
-                return found, await self._parts.blobs.read(found.blob)
+                return found, await self._context.blobs.read(found.blob)
             except FileNotFoundError:
                 missing = found.blob  # replaced or deleted between the look and the opening, so look again
 
     # --- bytes in ------------------------------------------------------------------------------------------------
 
     async def _put(self, request: web.BaseRequest, asked: _Asked) -> web.Response:
-        upload = self._parts.blobs.begin()
+        upload = self._context.blobs.begin()
         try:
             await receive(request, upload, int(asked.fields.get(MAX_BYTES, sys.maxsize)))
             described = _described(request.headers)
@@ -151,12 +151,12 @@ class Objects:
         try:
             await asyncio.to_thread(upload.keep)
             values = {"blob": upload.name, "size": upload.size, "etag": _etag(upload), "headers": described}
-            replaced = await self._parts.store.run(partial(_commit, asked, values, conditions))
-        except (Refusal, OSError):
+            replaced = await self._context.store.run(partial(_commit, asked, values, conditions))
+        except (RequestRefused, OSError):
             await asyncio.to_thread(upload.discard)
             raise
         if replaced:
-            self._parts.wake()
+            self._context.wake()
 
 
 def _preflight(request: web.BaseRequest) -> web.Response:
@@ -172,7 +172,7 @@ async def _give(
     if chosen.status == 412:
         raise _precondition_failed(chosen.headers)
     if chosen.status == 416:
-        raise Refusal(416, "RANGE_NOT_SATISFIABLE", f"the object has {found.size} bytes", headers=chosen.headers)
+        raise RequestRefused(416, "RANGE_NOT_SATISFIABLE", f"the object has {found.size} bytes", headers=chosen.headers)
     about = CIMultiDict({**found.headers, **told, **chosen.headers, **_HARMLESS, **_CORS})
     if chosen.status == 304:
         kept = {name: about[name] for name in ("Cache-Control", "Expires") if name in about}
@@ -217,9 +217,9 @@ def _commit(asked: _Asked, values: Data, conditions: Mapping[str, str], connecti
         connection.execute(OBJECTS.insert().values(bucket_id=asked.bucket_id, key=asked.key, **row))
         return False
     connection.execute(OBJECTS.update().where(OBJECTS.c.blob == old.blob).values(row))
-    doom(connection, old.blob)
+    mark_deleted(connection, old.blob)
     return True
 
 
-def _precondition_failed(headers: Mapping[str, str] | None = None) -> Refusal:
-    return Refusal(412, "PRECONDITION_FAILED", "the object is not what the request expects", headers=headers)
+def _precondition_failed(headers: Mapping[str, str] | None = None) -> RequestRefused:
+    return RequestRefused(412, "PRECONDITION_FAILED", "the object is not what the request expects", headers=headers)

@@ -16,7 +16,7 @@ from multidict import CIMultiDict
 from infrai_async.local.edge import cache
 from infrai_async.local.edge.cache import Entry, Shelf
 from infrai_async.local.edge.policy import answer
-from infrai_async.local.edge.spool import IN_MEMORY, Body, Broken
+from infrai_async.local.edge.spool import IN_MEMORY, Body, BodyIncomplete
 
 pytestmark = pytest.mark.anyio
 NOBODY: CIMultiDict[str] = CIMultiDict()
@@ -74,7 +74,7 @@ async def test_a_broken_body_gives_what_came_and_then_fails(tmp_path: Path) -> N
     body.end(complete=False)
     with body.reader() as reader:
         assert await reader.read(10) == b"abc"
-        with pytest.raises(Broken):
+        with pytest.raises(BodyIncomplete):
             await reader.read(10)
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from infrai_async.local.edge.policy import Answer, Purge, answer, initial_age, parse_directives, refreshed, tags
+from infrai_async.local.edge.policy import OriginResponse, Purge, answer, initial_age, parse_directives, refreshed, tags
 
 NOW = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
 DATE = "Mon, 06 May 2024 07:08:09 GMT"
@@ -33,7 +33,7 @@ LINES = st.lists(st.lists(DIRECTIVES, max_size=4).map(", ".join), max_size=2)
 TTL = st.integers(0, 10_000)
 
 
-def made(headers: Any = (), status: int = 200, request: Any = ()) -> Answer:
+def made(headers: Any = (), status: int = 200, request: Any = ()) -> OriginResponse:
     return answer(status, CIMultiDict(headers), CIMultiDict(request), 0.0)
 
 

@@ -21,7 +21,7 @@ from infrai_async.local.postgres import server
 from infrai_async.local.postgres.binaries import Binaries, find
 from infrai_async.local.postgres.data_dirs import home_of
 from infrai_async.local.postgres.databases import DirectoryInUse, Postgres, PostgresUnavailable
-from infrai_async.local.postgres.run_as import Account, _in_namespace, reachable
+from infrai_async.local.postgres.run_as import RunAs, _in_namespace, reachable
 from infrai_async.local.postgres.server import Cluster
 from infrai_async.local.postgres.stale_processes import stop_servers
 
@@ -56,7 +56,7 @@ tempfile.tempdir = sys.argv[1]
 
 async def main():
     async with LocalGateway() as gateway:
-        await gateway._parts.postgres_settled.wait()
+        await gateway._context.postgres_settled.wait()
         print(next(Path(tempfile.gettempdir()).glob(f'{PREFIX}*')), flush=True)
         await asyncio.Event().wait()
 
@@ -229,7 +229,7 @@ async def test_a_pid_file_that_names_somebody_else_harms_neither(directory: Path
         server = postmaster(directory)
         file = home_of(directory / "postgres") / "data" / "postmaster.pid"
         os.kill(server, signal.SIGKILL)
-    as_owner = Account(file.stat().st_uid, file.stat().st_gid) if os.geteuid() == 0 else Account()
+    as_owner = RunAs(file.stat().st_uid, file.stat().st_gid) if os.geteuid() == 0 else RunAs()
     stranger = await asyncio.create_subprocess_exec("sleep", "60", **as_owner.options())
     file.write_text(file.read_text().replace(str(server), str(stranger.pid), 1))
     try:
@@ -398,7 +398,7 @@ async def test_nobody_else_may_read_what_the_home_holds_whatever_the_umask(direc
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a number without a name")
 async def test_a_user_without_a_name_runs_it_in_a_namespace(tmp_path: Path) -> None:
-    programs = reachable(find(), Account(65534, 65534))
+    programs = reachable(find(), RunAs(65534, 65534))
     assert programs is not None
     place = Path(tempfile.mkdtemp(prefix="infrai-test-"))
     try:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from infrai_async.local import LocalGateway
-from infrai_async.local._errors import Refusal
+from infrai_async.local._errors import RequestRefused
 from infrai_async.local.http.host_guard import check_peer
 
 pytestmark = pytest.mark.anyio
@@ -137,5 +137,5 @@ def test_who_is_near(peer: str | None, near: bool) -> None:
     if near:
         check_peer(peer)
     else:
-        with pytest.raises(Refusal):
+        with pytest.raises(RequestRefused):
             check_peer(peer)

@@ -20,7 +20,7 @@ from yarl import URL
 
 from infrai_async.local import LocalGateway
 from infrai_async.local.edge import origins
-from infrai_async.local.edge.config import Distributions
+from infrai_async.local.edge.config import DistributionSettings
 
 pytestmark = pytest.mark.anyio
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -594,7 +594,7 @@ async def test_what_changed_while_it_was_read_is_read_again() -> None:
                 distributions.changed("dst_1")
             return told
 
-    distributions = Distributions(cast(Any, Slow()), lambda *_: None)
+    distributions = DistributionSettings(cast(Any, Slow()), lambda *_: None)
     assert await distributions.settings("dst_1") == {"origin": "new"}
 
 

@@ -12,7 +12,7 @@ from aiohttp import web
 from yarl import URL
 
 from infrai_async.local import LocalGateway
-from infrai_async.local._errors import Refusal
+from infrai_async.local._errors import RequestRefused
 from infrai_async.local.edge.origins import CDN_ID, check_target, is_forbidden, origin_url
 
 pytestmark = pytest.mark.anyio
@@ -81,7 +81,7 @@ def test_what_is_asked_of_an_origin(origin: str, target: str, url: str) -> None:
     "target", ["/a/../b", "/%2e%2e", "/a%2f..%2fb", "/a%5c..%5cb", "/.%2e/", "/é", "/a b", "/a\x7f"]
 )
 def test_what_is_never_asked(target: str) -> None:
-    with pytest.raises(Refusal):
+    with pytest.raises(RequestRefused):
         check_target(target)
 
 

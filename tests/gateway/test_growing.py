@@ -28,7 +28,7 @@ from support.existing import ordinary_role, s3_store
 from infrai_async import AsyncInfrai, RetryPolicy
 from infrai_async.errors import BadRequestError, ConflictError, NotFoundError, ServerError, TransportError
 from infrai_async.local import LocalGateway
-from infrai_async.local._errors import Refusal
+from infrai_async.local._errors import RequestRefused
 from infrai_async.local.lifecycle import heartbeat
 from infrai_async.local.lifecycle.janitor import Janitor
 from infrai_async.local.postgres.databases import Postgres
@@ -290,7 +290,7 @@ async def test_a_batch_whose_connection_is_cut_in_the_middle_is_no_ones_success(
         held.set()
         _, before, at, after = await asyncio.gather(*waiting, return_exceptions=True)
         for result in (before, at, after):
-            assert isinstance(result, Refusal), result
+            assert isinstance(result, RequestRefused), result
             assert (result.status, result.retryable) == (503, True)
         assert await store.run(lambda connection: connection.scalar(sa.select(COUNTER.c.last))) == 0
     finally:
@@ -313,7 +313,7 @@ async def test_one_that_stalls_with_the_lock_loses_it_and_is_told_to_come_again(
         await asyncio.sleep(0.1)
         await asyncio.wait_for(stores[1].run(lambda connection: None), 20)
         over.set()
-        with pytest.raises(Refusal) as refused:
+        with pytest.raises(RequestRefused) as refused:
             await stalled
         assert (refused.value.status, refused.value.retryable) == (503, True)
         assert await stores[0].run(lambda connection: connection.scalar(sa.select(COUNTER.c.last))) == 0

@@ -21,7 +21,7 @@ import pytest
 from aiohttp import web
 
 from infrai_async.local import LocalGateway, _gateway
-from infrai_async.local._errors import Refusal
+from infrai_async.local._errors import RequestRefused
 from infrai_async.local._locks import DirectoryInUse
 from infrai_async.local.http.host_guard import HostGuard, host_name
 from infrai_async.local.lifecycle import supervisor
@@ -302,5 +302,5 @@ def test_addresses_and_names_are_compared_without_brackets_case_and_port(name: s
         if host_name(host) == host_name(name):
             assert guard.check(host) == host_name(name)
         else:
-            with pytest.raises(Refusal):
+            with pytest.raises(RequestRefused):
                 guard.check(host)

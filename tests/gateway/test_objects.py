@@ -64,8 +64,8 @@ async def bucket(api: Any) -> Bucket:
 @pytest.fixture
 def blobs(gateway: LocalGateway) -> Path:
     """Where the gateway of the tests keeps the bytes."""
-    assert gateway._parts is not None
-    return gateway._parts.blobs._directory
+    assert gateway._context is not None
+    return gateway._context.blobs._directory
 
 
 @asynccontextmanager

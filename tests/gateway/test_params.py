@@ -8,7 +8,7 @@ from urllib.parse import quote
 import pytest
 
 from infrai_async.capabilities import CAPABILITIES
-from infrai_async.local._errors import Refusal
+from infrai_async.local._errors import RequestRefused
 from infrai_async.local.http.router import Router
 
 pytestmark = pytest.mark.anyio
@@ -20,7 +20,7 @@ def test_every_route_of_the_table_leads_to_its_row(row: Any) -> None:
     for route in row.routes:
         path = route.path.replace("{", "%7B").replace("}", "%7D")
         match = ROUTER.match(row.method, path)
-        assert match.row is row
+        assert match.capability is row
         assert match.route is route
         assert all(value == "{" + name + "}" for name, value in match.values.items())
 
@@ -53,7 +53,7 @@ def test_object_keys_are_decoded_once_and_never_tidied(raw: str, key: str) -> No
 
 @pytest.mark.parametrize("raw", ["%", "%2", "%GG", "%FF", "%C3", "a%ED%A0%80", "\udcff"])
 def test_broken_escapes_and_what_is_no_utf8_are_400(raw: str) -> None:
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(RequestRefused) as caught:
         ROUTER.match("GET", f"/v1/flags/get/{raw}")
     assert (caught.value.status, caught.value.code) == (400, "VALIDATION_ERROR")
 
@@ -62,7 +62,7 @@ def test_broken_escapes_and_what_is_no_utf8_are_400(raw: str) -> None:
     "path", ["/v1/flags/get/", "/v1/flags/get", "/v1//flags/list", "/v1/flags/list/", "/v1/x/../discovery"]
 )
 def test_paths_are_not_tidied_into_others(path: str) -> None:
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(RequestRefused) as caught:
         ROUTER.match("GET", path)
     assert caught.value.code == "NOT_FOUND"
 
@@ -71,9 +71,9 @@ def test_paths_are_not_tidied_into_others(path: str) -> None:
 def test_one_generation_of_routes_can_be_served_alone(generation: int) -> None:
     router = Router(CAPABILITIES.values(), generation)
     create = CAPABILITIES["storage.bucket.create"]
-    assert router.match("POST", create.routes[generation].path).row is create
-    assert router.match("GET", "/v1/flags/list").row.id == "flags.list"
-    with pytest.raises(Refusal) as caught:
+    assert router.match("POST", create.routes[generation].path).capability is create
+    assert router.match("GET", "/v1/flags/list").capability.id == "flags.list"
+    with pytest.raises(RequestRefused) as caught:
         router.match("POST", create.routes[1 - generation].path)
     assert caught.value.code == "NOT_FOUND"
 

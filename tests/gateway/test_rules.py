@@ -14,9 +14,9 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from infrai_async.local._errors import Refusal
+from infrai_async.local._errors import RequestRefused
 from infrai_async.local.targeting.operators import ALIASES, OPERATORS
-from infrai_async.local.targeting.rules import Reader
+from infrai_async.local.targeting.rules import RuleParser
 
 SCALARS = st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 NEAR = st.sampled_from([True, False, 0, 1, 1.0, 0.0, -0.0, 2, "1", "true", "", "a", "A", "ab", "ß", "SS", "ss"])
@@ -30,7 +30,7 @@ ABSENT = object()
 
 
 def holds(condition: dict[str, Any], context: Any) -> bool:
-    return Reader().rule("rules[0]", condition)(context)
+    return RuleParser().rule("rules[0]", condition)(context)
 
 
 def asked(operator: str, seen: Any, **fields: Any) -> bool:
@@ -40,8 +40,8 @@ def asked(operator: str, seen: Any, **fields: Any) -> bool:
 
 def refused(condition: Any) -> tuple[str, str]:
     """The place and what should have been there."""
-    with pytest.raises(Refusal) as refusal:
-        Reader().rule("rules[0]", condition)
+    with pytest.raises(RequestRefused) as refusal:
+        RuleParser().rule("rules[0]", condition)
     assert (refusal.value.status, refusal.value.code) == (400, "VALIDATION_ERROR")
     ((place, wanted),) = refusal.value.details["fields"].items()
     assert refusal.value.message == f"{place} has to be {wanted}"
@@ -403,7 +403,7 @@ HOSTILE = [
 @pytest.mark.parametrize("pattern", HOSTILE)
 def test_no_pattern_runs_for_long(pattern: str) -> None:
     rule = {"attribute": "a", "operator": "matches", "value": pattern}
-    condition = Reader().rule("rules[0]", rule)
+    condition = RuleParser().rule("rules[0]", rule)
     began = perf_counter()
     for text in ("a" * 999 + "!", "ab" * 499 + "!", "x" * 1000):
         condition({"a": text})
@@ -419,13 +419,13 @@ def test_without_re2_matches_is_refused_and_all_else_works() -> None:
     program = """
 import sys
 sys.modules["re2"] = None
-from infrai_async.local._errors import Refusal
-from infrai_async.local.targeting.rules import Reader
+from infrai_async.local._errors import RequestRefused
+from infrai_async.local.targeting.rules import RuleParser
 leaf = {"attribute": "a", "operator": "eq", "value": "x"}
-assert Reader().rule("rules[0]", leaf)({"a": "x"})
+assert RuleParser().rule("rules[0]", leaf)({"a": "x"})
 try:
-    Reader().rule("rules[0]", leaf | {"operator": "matches"})
-except Refusal as refusal:
+    RuleParser().rule("rules[0]", leaf | {"operator": "matches"})
+except RequestRefused as refusal:
     print(refusal.status, refusal.message)
 """
     told = subprocess.run(

@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from infrai_async.local._errors import Refusal
+from infrai_async.local._errors import RequestRefused
 from infrai_async.local.state.store import Store
 from infrai_async.local.state.tables import DATABASES, OPERATIONS
 
@@ -31,7 +31,7 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 def adding(name: str, fail: bool = False) -> Any:
     def job(connection: Connection) -> str:
-        connection.execute(DATABASES.insert().values(name=name, doomed=False))
+        connection.execute(DATABASES.insert().values(name=name, pending_delete=False))
         if fail:
             raise KeyError(name)
         return name
@@ -127,5 +127,5 @@ async def test_closing_finishes_what_was_asked_for(tmp_path: Path) -> None:
 
 async def test_a_closed_store_refuses_instead_of_never_answering(store: Store) -> None:
     await store.aclose()
-    with pytest.raises(Refusal, match="closed"):
+    with pytest.raises(RequestRefused, match="closed"):
         await asyncio.wait_for(store.run(names), 5)

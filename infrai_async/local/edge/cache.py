@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 
 import attrs
 
-from infrai_async.local.edge.policy import Answer, Headers
+from infrai_async.local.edge.policy import Headers, OriginResponse
 from infrai_async.local.edge.spool import Body
 
 Key: TypeAlias = tuple[str, str]
@@ -25,7 +25,7 @@ _VARIANTS: Final = 32
 class Entry:
     """An answer with its body."""
 
-    answer: Answer
+    answer: OriginResponse
     body: Body
 
 
@@ -69,10 +69,10 @@ class Shelf:
         for entry in tuple(self._entries.get(key, ())):
             self.remove(key, entry)
 
-    def drop(self, distribution: str, doomed: Callable[[str, Answer], bool]) -> None:
-        """Let those of a distribution go of which ``doomed`` says so, by path and answer."""
+    def drop(self, distribution: str, purged: Callable[[str, OriginResponse], bool]) -> None:
+        """Let those of a distribution go of which ``purged`` says so, by path and answer."""
         for key in [key for key in self._entries if key[0] == distribution]:
-            for entry in [entry for entry in self._entries[key] if doomed(key[1], entry.answer)]:
+            for entry in [entry for entry in self._entries[key] if purged(key[1], entry.answer)]:
                 self.remove(key, entry)
 
     def _weigh(self, entry: Entry, sign: int) -> None:

@@ -32,7 +32,7 @@ class _Known:
     read: float
 
 
-class Distributions:
+class DistributionSettings:
     """Looks distributions up.
 
     Args:

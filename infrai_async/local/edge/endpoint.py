@@ -16,10 +16,10 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from multidict import CIMultiDict
 
-from infrai_async.local._errors import Refusal, not_found
-from infrai_async.local.edge.config import Distributions
+from infrai_async.local._errors import RequestRefused, not_found
+from infrai_async.local.edge.config import DistributionSettings
 from infrai_async.local.edge.counters import Traffic
-from infrai_async.local.edge.fetcher import Asked, Fetcher, Found
+from infrai_async.local.edge.fetcher import CacheHit, CacheRequest, Fetcher
 from infrai_async.local.edge.origins import (
     FAILURES,
     VIA,
@@ -32,11 +32,11 @@ from infrai_async.local.edge.origins import (
     request_headers,
 )
 from infrai_async.local.edge.policy import Headers
-from infrai_async.local.edge.spool import Broken
+from infrai_async.local.edge.spool import BodyIncomplete
 from infrai_async.local.http.conditional import http_date, select
 from infrai_async.local.http.host_guard import host_name, is_edge
 from infrai_async.local.objects.streams import abort
-from infrai_async.local.services.base import Data, Parts
+from infrai_async.local.services.base import Data, ServiceContext
 from infrai_async.local.services.cdn import id_of_edge
 
 _AT_ONCE: Final = 2**16
@@ -55,17 +55,17 @@ class Edge:
         directory: where large bodies lie while they are kept.
     """
 
-    def __init__(self, parts: Parts, directory: Path) -> None:
-        self._parts = parts
+    def __init__(self, context: ServiceContext, directory: Path) -> None:
+        self._context = context
         self._origins = Origins(self._owned)
         self._fetcher = Fetcher(self._origins, directory)
-        self._distributions = Distributions(parts.store, self._fetcher.drop)
-        self._traffic = Traffic(parts.store)
+        self._distributions = DistributionSettings(context.store, self._fetcher.drop)
+        self._traffic = Traffic(context.store)
 
     def start(self) -> None:
         """Begin to count, and to listen to what the services say."""
-        self._parts.edge_changed = self._distributions.changed
-        self._parts.count_traffic = self._traffic.flush
+        self._context.edge_changed = self._distributions.changed
+        self._context.count_traffic = self._traffic.flush
         self._traffic.start()
 
     async def aclose(self) -> None:
@@ -78,7 +78,7 @@ class Edge:
         """Answer a request that addresses a distribution, by its path or by its host name.
 
         Raises:
-            Refusal: there is no such distribution, it does not take this request, or its origin failed.
+            RequestRefused: there is no such distribution, it does not take this request, or its origin failed.
         """
         id, target = _addressed(request)
         settings = await self._distributions.settings(id)
@@ -88,20 +88,20 @@ class Edge:
         try:
             if request.method not in ("GET", "HEAD"):
                 return await self._pass(request, settings, target)
-            asked = Asked(request.method, (id, target), request.headers, request.remote, settings)
+            asked = CacheRequest(request.method, (id, target), request.headers, request.remote, settings)
             async with self._fetcher.find(asked) as found:
                 return await self._send(request, id, found)
-        except Refusal:
+        except RequestRefused:
             self._traffic.count(id, hit=False, size=0)
             raise
 
     def _owned(self) -> Iterable[int]:
         """Return the ports on which the gateway itself is: nothing there is an origin."""
-        postgres = self._parts.postgres
-        addresses = [self._parts.base_url] + ([] if postgres is None else [postgres.uri("", "")])
+        postgres = self._context.postgres
+        addresses = [self._context.base_url] + ([] if postgres is None else [postgres.uri("", "")])
         return {port for address in addresses if (port := urlsplit(address).port)}
 
-    async def _send(self, request: web.BaseRequest, id: str, found: Found) -> web.StreamResponse:
+    async def _send(self, request: web.BaseRequest, id: str, found: CacheHit) -> web.StreamResponse:
         status, headers, start, length = _selected(request, id, found)
         left = 0 if request.method == "HEAD" else sys.maxsize if length is None else length
         body, sent = found.entry.body, 0
@@ -117,7 +117,7 @@ class Edge:
                     await response.write(chunk)
                     sent, left = sent + len(chunk), left - len(chunk)
                 await response.write_eof()
-        except (Broken, ConnectionError):
+        except (BodyIncomplete, ConnectionError):
             abort(request)
         finally:
             self._traffic.count(id, hit=found.label != "MISS", size=sent)
@@ -169,21 +169,21 @@ def _check(request: web.BaseRequest, settings: Data) -> None:
     """Refuse what a distribution does not take."""
     allowed = [method.upper() for method in settings["allowed_methods"]]
     if not settings["enabled"]:
-        raise Refusal(403, "CDN_DISTRIBUTION_DISABLED", "this distribution is disabled")
+        raise RequestRefused(403, "CDN_DISTRIBUTION_DISABLED", "this distribution is disabled")
     if settings["https_only"] and request.headers.get("X-Forwarded-Proto", "").lower() != "https":
-        raise Refusal(403, "CDN_HTTPS_ONLY", "this distribution is for https only", hint=_FOR_HTTPS)
+        raise RequestRefused(403, "CDN_HTTPS_ONLY", "this distribution is for https only", hint=_FOR_HTTPS)
     if request.method not in allowed:
         told = {"Allow": ", ".join(allowed)}
-        raise Refusal(405, "METHOD_NOT_ALLOWED", "this distribution does not take this method", headers=told)
+        raise RequestRefused(405, "METHOD_NOT_ALLOWED", "this distribution does not take this method", headers=told)
     if request.headers.get("Upgrade", "").lower() == "websocket":
-        raise Refusal(
+        raise RequestRefused(
             501, "NOT_SUPPORTED", "the edge carries no WebSockets", hint="connect to the origin", retryable=False
         )
     if loops(request.headers):
-        raise Refusal(508, "CDN_LOOP", "the request has come through this edge before", retryable=False)
+        raise RequestRefused(508, "CDN_LOOP", "the request has come through this edge before", retryable=False)
 
 
-def _selected(request: web.BaseRequest, id: str, found: Found) -> tuple[int, CIMultiDict[str], int, int | None]:
+def _selected(request: web.BaseRequest, id: str, found: CacheHit) -> tuple[int, CIMultiDict[str], int, int | None]:
     """Return what is sent of an entry: status, headers, where in the body it begins, and its length, if known."""
     told, headers = found.entry.answer, found.entry.answer.headers.copy()
     for name in _NEVER_SENT:

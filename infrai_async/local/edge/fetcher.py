@@ -20,11 +20,19 @@ from typing import Any, Final, Self
 import aiohttp
 import attrs
 
-from infrai_async.local._errors import Refusal
+from infrai_async.local._errors import RequestRefused
 from infrai_async.local.edge.cache import Entry, Key, Shelf
 from infrai_async.local.edge.origins import FAILURES, Origins, as_refusal, end_to_end, origin_url, request_headers
-from infrai_async.local.edge.policy import Answer, Headers, Purge, answer, initial_age, parse_directives, refreshed
-from infrai_async.local.edge.spool import Body, Broken
+from infrai_async.local.edge.policy import (
+    Headers,
+    OriginResponse,
+    Purge,
+    answer,
+    initial_age,
+    parse_directives,
+    refreshed,
+)
+from infrai_async.local.edge.spool import Body, BodyIncomplete
 from infrai_async.local.services.base import Data
 
 _LARGEST: Final = 2**28
@@ -36,7 +44,7 @@ _logger = logging.getLogger(__name__)
 
 
 @attrs.frozen(eq=False)
-class Asked:
+class CacheRequest:
     """A request for what may be kept: all that a flight needs of it."""
 
     method: str
@@ -57,7 +65,7 @@ class Asked:
 
 
 @attrs.frozen(eq=False)
-class Found:
+class CacheHit:
     """An entry, what ``X-Cache`` says of how it was come by, and whether others who ask may have it too."""
 
     entry: Entry
@@ -79,7 +87,7 @@ class _Flight:
         self.joinable = joinable
         self.keep = True
         self.goes_on = False
-        self.found: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
+        self.found: asyncio.Future[CacheHit] = asyncio.get_running_loop().create_future()
         self.task: asyncio.Task[None] | None = None
         self._interested = 0
 
@@ -135,25 +143,25 @@ class Fetcher:
             flight.keep = False
 
     @asynccontextmanager
-    async def find(self, asked: Asked) -> AsyncIterator[Found]:
+    async def find(self, asked: CacheRequest) -> AsyncIterator[CacheHit]:
         """Find what answers a request; its body may still be coming, and comes on for as long as this is entered.
 
         Raises:
-            Refusal: the origin failed.
+            RequestRefused: the origin failed.
         """
         kept, now = self._shelf.find(asked.key, asked.headers), time.monotonic()
         if kept is not None and kept.answer.is_fresh(now, asked.ttl):
-            yield Found(kept, "HIT", True)
+            yield CacheHit(kept, "HIT", True)
         elif kept is not None and kept.answer.is_tolerable(now, asked.ttl, "stale-while-revalidate"):
             if not self._flights.get(asked.key):
                 self._spawn(self._renew(self._launch(asked, kept, joinable=True)))
-            yield Found(kept, "STALE", True)
+            yield CacheHit(kept, "STALE", True)
         else:
             async with self._fetched(asked, kept) as found:
                 yield found
 
     @asynccontextmanager
-    async def _fetched(self, asked: Asked, kept: Entry | None) -> AsyncIterator[Found]:
+    async def _fetched(self, asked: CacheRequest, kept: Entry | None) -> AsyncIterator[CacheHit]:
         """Follow the flight that brings it, if there is one, else start one."""
         joinable = asked.may_be_shared
         tried: set[_Flight] = set()
@@ -173,19 +181,19 @@ class Fetcher:
 
     async def _renew(self, flight: _Flight) -> None:
         """See a flight to its end that nobody waits for."""
-        with flight, suppress(Refusal, Broken):
+        with flight, suppress(RequestRefused, BodyIncomplete):
             found = await asyncio.shield(flight.found)
             with found.entry.body.reader() as reader:
                 while found.shared and await reader.read(_WINDOW):
                     pass
 
-    def _launch(self, asked: Asked, kept: Entry | None, *, joinable: bool) -> _Flight:
+    def _launch(self, asked: CacheRequest, kept: Entry | None, *, joinable: bool) -> _Flight:
         flight = _Flight(joinable=joinable)
         self._flights.setdefault(asked.key, []).append(flight)
         flight.task = self._spawn(self._fly(flight, asked, kept))
         return flight
 
-    async def _fly(self, flight: _Flight, asked: Asked, kept: Entry | None) -> None:
+    async def _fly(self, flight: _Flight, asked: CacheRequest, kept: Entry | None) -> None:
         try:
             await self._fetch(flight, asked, kept)
         except Exception as error:
@@ -201,14 +209,14 @@ class Fetcher:
             if not flights:
                 self._flights.pop(asked.key, None)
 
-    def _fail(self, flight: _Flight, asked: Asked, kept: Entry | None, error: Exception) -> None:
+    def _fail(self, flight: _Flight, asked: CacheRequest, kept: Entry | None, error: Exception) -> None:
         if kept is not None and kept.answer.is_tolerable(time.monotonic(), asked.ttl, "stale-if-error"):
-            flight.found.set_result(Found(kept, "STALE", True))
+            flight.found.set_result(CacheHit(kept, "STALE", True))
         else:
             flight.found.set_exception(as_refusal(error) if isinstance(error, FAILURES) else error)
             flight.found.exception()  # whoever waits has it; asyncio need not report it a second time
 
-    async def _fetch(self, flight: _Flight, asked: Asked, kept: Entry | None) -> None:
+    async def _fetch(self, flight: _Flight, asked: CacheRequest, kept: Entry | None) -> None:
         began = time.monotonic()
         url = origin_url(asked.settings["origin"], asked.key[1])
         asking = request_headers(asked.headers, asked.client, cached=True)
@@ -223,26 +231,28 @@ class Fetcher:
                 and response.status in _FAILED
                 and kept.answer.is_tolerable(now, asked.ttl, "stale-if-error")
             ):
-                flight.found.set_result(Found(kept, "STALE", True))
+                flight.found.set_result(CacheHit(kept, "STALE", True))
             else:
                 if kept is not None and response.status < 500:
                     self._shelf.remove(asked.key, kept)
                 await self._receive(flight, asked, answer(response.status, headers, asked.headers, born), response)
 
-    def _confirmed(self, flight: _Flight, asked: Asked, kept: Entry, headers: Headers, born: float) -> Found:
+    def _confirmed(self, flight: _Flight, asked: CacheRequest, kept: Entry, headers: Headers, born: float) -> CacheHit:
         entry = Entry(refreshed(kept.answer, headers, asked.headers, born), kept.body)
         self._shelf.remove(asked.key, kept)
         if flight.keep and entry.answer.may_be_kept(asked.headers, asked.ttl):
             self._shelf.put(asked.key, entry)
-        return Found(entry, "REVALIDATED", entry.answer.is_fresh(time.monotonic(), asked.ttl))
+        return CacheHit(entry, "REVALIDATED", entry.answer.is_fresh(time.monotonic(), asked.ttl))
 
-    async def _receive(self, flight: _Flight, asked: Asked, told: Answer, response: aiohttp.ClientResponse) -> None:
+    async def _receive(
+        self, flight: _Flight, asked: CacheRequest, told: OriginResponse, response: aiohttp.ClientResponse
+    ) -> None:
         storable = asked.may_be_shared and told.may_be_kept(asked.headers, asked.ttl)
         storable = storable and (response.content_length or 0) <= _LARGEST
         flight.goes_on = storable and response.content_length is not None
         body = Body(_LARGEST if storable else _WINDOW, self._directory)
         entry = Entry(told, body)
-        flight.found.set_result(Found(entry, "MISS", storable and told.is_fresh(time.monotonic(), asked.ttl)))
+        flight.found.set_result(CacheHit(entry, "MISS", storable and told.is_fresh(time.monotonic(), asked.ttl)))
         try:
             async for chunk in response.content.iter_chunked(2**16):
                 await body.append(chunk)

@@ -23,7 +23,7 @@ from aiohttp.client import _RequestContextManager
 from multidict import CIMultiDict
 from yarl import URL
 
-from infrai_async.local._errors import Refusal, invalid
+from infrai_async.local._errors import RequestRefused, invalid
 from infrai_async.local.edge.policy import Headers
 from infrai_async.local.http.host_guard import Address, unwrapped
 
@@ -120,7 +120,7 @@ def origin_url(origin: str, target: str) -> URL:
     """Return where a distribution's origin has what is asked for; a bare host is spoken to over ``http``.
 
     Raises:
-        Refusal: 502, the origin is no address of a web server.
+        RequestRefused: 502, the origin is no address of a web server.
     """
     try:
         base = URL(origin if "://" in origin else f"http://{origin}", encoded=True)
@@ -136,7 +136,7 @@ def origin_url(origin: str, target: str) -> URL:
         or not re.fullmatch(r"[\x21-\x7e]+", host)
         or not re.search(r"[^.\W]", host)
     ):
-        raise Refusal(
+        raise RequestRefused(
             502,
             "CDN_ORIGIN_INVALID",
             "the distribution's origin is no address of a web server",
@@ -157,7 +157,7 @@ def check_target(target: str) -> str:
     """Return a path and query that can be sent on as they are.
 
     Raises:
-        Refusal: 400, it would leave the origin's prefix, or is none.
+        RequestRefused: 400, it would leave the origin's prefix, or is none.
     """
     path = target.partition("?")[0]
     if not target.isascii() or not target.isprintable() or " " in target or _DOTS.search(unquote(path)):
@@ -190,11 +190,11 @@ def request_headers(headers: Headers, client: str | None, *, cached: bool) -> CI
     return told
 
 
-def as_refusal(error: BaseException) -> Refusal:
+def as_refusal(error: BaseException) -> RequestRefused:
     """Return what a client is told of an origin's failure: its kind, and nothing of the inside."""
     _logger.info("an origin failed (%s)", type(error).__name__)
     if isinstance(getattr(error, "os_error", None), Forbidden):
-        return Refusal(
+        return RequestRefused(
             502,
             "CDN_ORIGIN_FORBIDDEN",
             "the edge does not connect to the address of this origin",
@@ -202,8 +202,10 @@ def as_refusal(error: BaseException) -> Refusal:
             retryable=False,
         )
     if isinstance(error, TimeoutError):
-        return Refusal(504, "CDN_ORIGIN_TIMEOUT", "the origin took too long to answer")
-    return Refusal(502, "CDN_ORIGIN_UNREACHABLE", "the origin could not be reached, or its answer not be understood")
+        return RequestRefused(504, "CDN_ORIGIN_TIMEOUT", "the origin took too long to answer")
+    return RequestRefused(
+        502, "CDN_ORIGIN_UNREACHABLE", "the origin could not be reached, or its answer not be understood"
+    )
 
 
 class Origins:

@@ -27,7 +27,7 @@ _OF_A_BODY: Final = frozenset({"content-encoding", "content-type", "content-rang
 
 
 @attrs.frozen(eq=False)
-class Answer:
+class OriginResponse:
     """An origin's answer without its body.
 
     Attributes:
@@ -85,15 +85,15 @@ class Answer:
         return {asking: self.headers[name] for asking, name in names.items() if name in self.headers}
 
 
-def answer(status: int, headers: CIMultiDict[str], request: Headers, born: float) -> Answer:
+def answer(status: int, headers: CIMultiDict[str], request: Headers, born: float) -> OriginResponse:
     """Return what is to be known of an origin's answer to a request."""
     directives = parse_directives(headers.getall("Cache-Control", ()))
-    return Answer(
+    return OriginResponse(
         status, headers, born, _variant(headers, request), directives, _explicit(headers, directives), tags(headers)
     )
 
 
-def refreshed(old: Answer, headers: Headers, request: Headers, born: float) -> Answer:
+def refreshed(old: OriginResponse, headers: Headers, request: Headers, born: float) -> OriginResponse:
     """Return a stored answer as a 304 with these headers makes it (RFC 9111, section 3.2)."""
     told = [(name, value) for name, value in headers.items() if name.lower() not in _OF_A_BODY]
     replaced = {name.lower() for name, _ in told}

@@ -17,7 +17,7 @@ IN_MEMORY: Final = 2**20
 _CHUNK: Final = 2**17
 
 
-class Broken(Exception):
+class BodyIncomplete(Exception):
     """The body ended before it was complete."""
 
 
@@ -37,7 +37,7 @@ class Body:
         self._capacity = capacity
         self._file = SpooledTemporaryFile[bytes](max_size=IN_MEMORY, dir=str(directory))
         weakref.finalize(self, self._file.close)
-        self._readers: set[Reader] = set()
+        self._readers: set[SpoolReader] = set()
         self._came = asyncio.Event()
         self._room = asyncio.Event()
 
@@ -73,13 +73,13 @@ class Body:
         self.complete, self.broken = complete, not complete
         self._tell()
 
-    def reader(self, start: int = 0) -> Reader:
+    def reader(self, start: int = 0) -> SpoolReader:
         """Return what reads from ``start``; what it has not read yet stays there from now on."""
-        reader = Reader(self, start)
+        reader = SpoolReader(self, start)
         self._readers.add(reader)
         return reader
 
-    async def take(self, reader: Reader, most: int) -> bytes:
+    async def take(self, reader: SpoolReader, most: int) -> bytes:
         """Return what a reader reads next; nothing at the end.
 
         Raises:
@@ -87,13 +87,13 @@ class Body:
         """
         while reader.position >= self.size and not self.complete:
             if self.broken:
-                raise Broken
+                raise BodyIncomplete
             await self._came.wait()
         start = reader.position % self._capacity
         self._file.seek(start)
         return self._file.read(max(0, min(most, _CHUNK, self.size - reader.position, self._capacity - start)))
 
-    def leave(self, reader: Reader) -> None:
+    def leave(self, reader: SpoolReader) -> None:
         """Let a reader's bytes go."""
         self._readers.discard(reader)
         self._room.set()
@@ -112,7 +112,7 @@ class Body:
         came.set()
 
 
-class Reader:
+class SpoolReader:
     """Reads a body from a position on."""
 
     def __init__(self, body: Body, position: int) -> None:

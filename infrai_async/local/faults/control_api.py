@@ -8,10 +8,10 @@ from typing import Any
 import attrs
 from aiohttp import web
 
-from infrai_async.local._errors import Refusal, invalid, wrong_method
+from infrai_async.local._errors import RequestRefused, invalid, wrong_method
 from infrai_async.local.faults.faults import Fault
 from infrai_async.local.faults.injector import Trouble
-from infrai_async.local.http.envelope import Metadata, headers_of, success
+from infrai_async.local.http.envelope import CallMetadata, headers_of, success
 from infrai_async.local.http.host_guard import check_peer
 from infrai_async.local.http.params import parse_body
 from infrai_async.local.services.auth import Keys
@@ -34,11 +34,11 @@ class Controls:
 
     async def answer(self, request: web.BaseRequest) -> web.Response:
         """Do what is asked and answer with what is set now."""
-        metadata = Metadata()
+        metadata = CallMetadata()
         check_peer(request.remote, request.headers.get("CDN-Loop"))
         await self._keys.account(request.headers.get("Authorization", ""))
         if request.rel_url.raw_path not in self._controls:
-            raise Refusal(404, "NOT_FOUND", f"there are only {' and '.join(self._controls)}")
+            raise RequestRefused(404, "NOT_FOUND", f"there are only {' and '.join(self._controls)}")
         set_, clear, show = self._controls[request.rel_url.raw_path]
         match request.method:
             case "POST":

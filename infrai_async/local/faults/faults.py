@@ -11,7 +11,7 @@ from typing import Final
 import attrs
 
 from infrai_async.capabilities import CAPABILITIES
-from infrai_async.local._errors import Refusal
+from infrai_async.local._errors import RequestRefused
 from infrai_async.models import JSON
 
 _CODES: Final = {
@@ -43,11 +43,11 @@ class Fault:
         """Say whether a capability is meant."""
         return fnmatchcase(capability, self.capability)
 
-    def refusal(self, capability: str, extra: Mapping[str, JSON]) -> Refusal:
+    def refusal(self, capability: str, extra: Mapping[str, JSON]) -> RequestRefused:
         """Return the injected refusal, in the code that a real one of that status would have."""
         status = self.status or 500
         headers = {} if self.retry_after is None else {"Retry-After": f"{Decimal(f'{self.retry_after:.15g}'):f}"}
-        return Refusal(
+        return RequestRefused(
             status,
             _code(status, capability),
             "this failure was asked for",

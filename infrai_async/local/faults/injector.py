@@ -11,12 +11,12 @@ from typing import Final
 import attrs
 from aiohttp import web
 
-from infrai_async.local._errors import Refusal
+from infrai_async.local._errors import RequestRefused
 from infrai_async.local.faults.faults import Fault, Faults
 from infrai_async.local.faults.rate_limit import Limit
 from infrai_async.local.objects.streams import abort
 from infrai_async.local.services.account import open_checkout
-from infrai_async.local.services.base import Parts
+from infrai_async.local.services.base import ServiceContext
 from infrai_async.models import JSON
 
 _LOOK: Final = 0.05
@@ -42,13 +42,13 @@ class Trouble:
         """Let a call in, and return what is to go wrong with it; who is not let in uses up no fault.
 
         Raises:
-            Refusal: 429, the account is over its limit.
+            RequestRefused: 429, the account is over its limit.
         """
         limit = self.limit  # which another thread may lift meanwhile
         wait = limit.wait(account, time.monotonic_ns()) if limit is not None else 0
         if wait:
             told = {"Retry-After": _seconds(wait)}
-            raise Refusal(429, "RATE_LIMITED", "more calls than the limit allows", headers=told)
+            raise RequestRefused(429, "RATE_LIMITED", "more calls than the limit allows", headers=told)
         return self.faults.take(capability)
 
 
@@ -58,11 +58,13 @@ def _seconds(nanoseconds: int) -> str:
     return f"{milliseconds // 1000}.{milliseconds % 1000:03}".rstrip("0").rstrip(".")
 
 
-async def befall(fault: Fault, capability: str, account: str, request: web.BaseRequest, parts: Parts) -> None:
+async def before(
+    fault: Fault, capability: str, account: str, request: web.BaseRequest, context: ServiceContext
+) -> None:
     """Carry out what of a fault comes before the work.
 
     Raises:
-        Refusal: the fault's own.
+        RequestRefused: the fault's own.
     """
     if fault.latency:
         await request.read()  # of a caller that hangs up meanwhile nothing more could be read
@@ -70,7 +72,7 @@ async def befall(fault: Fault, capability: str, account: str, request: web.BaseR
     if fault.status is not None:
         extra: dict[str, JSON] = {}
         if fault.status == 402 and account:
-            extra["checkout_url"] = await parts.store.run(partial(open_checkout, parts, account))
+            extra["checkout_url"] = await context.store.run(partial(open_checkout, context, account))
         raise fault.refusal(capability, extra)
 
 
@@ -84,7 +86,7 @@ async def _linger(request: web.BaseRequest, seconds: float) -> None:
         await asyncio.sleep(min(left, _LOOK))
 
 
-async def deliver(request: web.BaseRequest, answer: web.Response, fault: Fault) -> web.StreamResponse:
+async def after(request: web.BaseRequest, answer: web.Response, fault: Fault) -> web.StreamResponse:
     """Return an answer as its fault leaves it on the wire."""
     if fault.drop:
         abort(request)

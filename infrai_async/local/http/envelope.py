@@ -31,7 +31,7 @@ def dollars(nano: int) -> int | float:
 
 
 @attrs.frozen
-class Metadata:
+class CallMetadata:
     """The envelope's ``metadata``; made when the request arrives, finished when the answer leaves."""
 
     request_id: str = attrs.field(factory=new_request_id)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from typing import Final, TypeAlias
 
-from infrai_async.local._errors import Refusal
+from infrai_async.local._errors import RequestRefused
 
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 _EDGE: Final = ".edge.localhost"
@@ -40,10 +40,10 @@ def check_peer(address: str | None, loop: str | None = None) -> None:
         loop: the header ``CDN-Loop``: an edge, another gateway's too, is on this machine and asks for whoever asks it.
 
     Raises:
-        Refusal: 403, the request comes from elsewhere.
+        RequestRefused: 403, the request comes from elsewhere.
     """
     if loop is not None or not _is_loopback(address or ""):
-        raise Refusal(403, "FORBIDDEN", "this is for whoever sits at the gateway's own machine alone")
+        raise RequestRefused(403, "FORBIDDEN", "this is for whoever sits at the gateway's own machine alone")
 
 
 class HostGuard:
@@ -56,12 +56,12 @@ class HostGuard:
         """Return the name that a request addresses.
 
         Raises:
-            Refusal: 421, it is not one of ours.
+            RequestRefused: 421, it is not one of ours.
         """
         name = host_name(host or "")
         if name in self._allowed or is_edge(name) or _is_loopback(name):
             return name
-        raise Refusal(
+        raise RequestRefused(
             421,
             "MISDIRECTED_REQUEST",
             "the gateway does not answer to this host name",

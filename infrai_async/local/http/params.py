@@ -10,7 +10,7 @@ from typing import Any, Final, NoReturn, cast
 from urllib.parse import parse_qsl
 
 from infrai_async.capabilities import FLAG_ROLLOUT, FLAG_SET, Kind, Param
-from infrai_async.local._errors import Refusal, invalid
+from infrai_async.local._errors import RequestRefused, invalid
 from infrai_async.local.http.router import Match, Row
 from infrai_async.models import JSON
 
@@ -24,19 +24,19 @@ def decompress(raw: bytes, encoding: str) -> bytes:
     """Undo a body's ``Content-Encoding``, as far as a mebibyte goes.
 
     Raises:
-        Refusal: 415, it is another than gzip and deflate; 413, it hides more; 400, it is garbled.
+        RequestRefused: 415, it is another than gzip and deflate; 413, it hides more; 400, it is garbled.
     """
     if not raw or encoding.strip().lower() in ("", "identity"):
         return raw
     if encoding.strip().lower() not in ("gzip", "x-gzip", "deflate"):
-        raise Refusal(415, "VALIDATION_ERROR", "of a body's encodings gzip and deflate can be undone")
+        raise RequestRefused(415, "VALIDATION_ERROR", "of a body's encodings gzip and deflate can be undone")
     decoder = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # finds out which of the two it is
     try:
         plain = decoder.decompress(raw, _LARGEST)
     except zlib.error:
         raise invalid("the body is not what its Content-Encoding says") from None
     if len(plain) == _LARGEST:
-        raise Refusal(413, "VALIDATION_ERROR", "the body is larger than 1 MiB")
+        raise RequestRefused(413, "VALIDATION_ERROR", "the body is larger than 1 MiB")
     if not decoder.eof:
         raise invalid("the body came incomplete")
     return plain
@@ -46,7 +46,7 @@ def parse_body(raw: bytes) -> dict[str, JSON]:
     """Return a request's body; none is an empty object.
 
     Raises:
-        Refusal: it is not a JSON object in UTF-8.
+        RequestRefused: it is not a JSON object in UTF-8.
     """
     if not raw.strip():
         return {}
@@ -64,7 +64,7 @@ def parse_query(raw: str) -> dict[str, str]:
     """Return a query string's fields; of a repeated one the last.
 
     Raises:
-        Refusal: it is not UTF-8 once decoded.
+        RequestRefused: it is not UTF-8 once decoded.
     """
     try:
         fields = dict(parse_qsl(raw, keep_blank_values=True, errors="strict"))
@@ -78,16 +78,16 @@ def parse_params(match: Match, query: Mapping[str, str], body: Mapping[str, JSON
     """Return the call's parameters by their public names; what the row does not know is ignored.
 
     Raises:
-        Refusal: a parameter is missing, has the wrong type, or comes twice and differs.
+        RequestRefused: a parameter is missing, has the wrong type, or comes twice and differs.
     """
-    row = match.row
-    body, waived = _normalized(row, body)
+    capability = match.capability
+    body, waived = _normalized(capability, body)
     _check_repeated(match, body)
     params: dict[str, Any] = {param.name: match.values[param.wire] for param in match.route.params if _in_path(param)}
-    for name, param in row.params.items():
+    for name, param in capability.params.items():
         if _in_path(param):
             continue
-        value = _from_query(param, query) if param.where == "query" else _from_body(row, param, body)
+        value = _from_query(param, query) if param.where == "query" else _from_body(capability, param, body)
         if value is not _MISSING:
             params[name] = _checked(param, value)
         elif param.required and name not in waived:
@@ -95,10 +95,10 @@ def parse_params(match: Match, query: Mapping[str, str], body: Mapping[str, JSON
     return params
 
 
-def unknown_fields(row: Row, body: Mapping[str, JSON]) -> dict[str, JSON]:
+def unknown_fields(capability: Row, body: Mapping[str, JSON]) -> dict[str, JSON]:
     """Return what a body says beyond the parameters of its row, in any generation, and the idempotency key."""
-    known = {name for route in row.routes for param in route.params for name in (param.wire, *param.also)}
-    body, _ = _normalized(row, body)
+    known = {name for route in capability.routes for param in route.params for name in (param.wire, *param.also)}
+    body, _ = _normalized(capability, body)
     return {name: value for name, value in body.items() if name not in known | {"idempotency_key"}}
 
 
@@ -106,7 +106,7 @@ def parse_idempotency_key(header: str | None, body: Mapping[str, JSON]) -> str |
     """Return the idempotency key of a write, from its header or its body (CONTRACT.md D4).
 
     Raises:
-        Refusal: both are there and differ, or it is no text of 1 to 255 characters.
+        RequestRefused: both are there and differ, or it is no text of 1 to 255 characters.
     """
     given = [key for key in (header, body.get("idempotency_key")) if key is not None]
     if len(given) == 2 and given[0] != given[1]:
@@ -146,13 +146,13 @@ def _inside(value: object) -> Iterable[object]:
     return value if isinstance(value, list) else ()
 
 
-def _normalized(row: Row, body: Mapping[str, JSON]) -> tuple[Mapping[str, JSON], frozenset[str]]:
+def _normalized(capability: Row, body: Mapping[str, JSON]) -> tuple[Mapping[str, JSON], frozenset[str]]:
     """Return a body as its row would have it, and which required parameters it need not have."""
     nested = body.get("rollout")
-    if row.id == FLAG_ROLLOUT.id and isinstance(nested, dict) and "percentage" not in body:
+    if capability.id == FLAG_ROLLOUT.id and isinstance(nested, dict) and "percentage" not in body:
         # The documentation's nested example, which has no version (D6).
         return {**nested, **{name: value for name, value in body.items() if name != "rollout"}}, frozenset({"version"})
-    if row.id == FLAG_SET.id and "rollout" in body:
+    if capability.id == FLAG_SET.id and "rollout" in body:
         return {**body, "rollout": nested or {}}, frozenset()  # null is what the flag answers when it has none
     return body, frozenset()
 
@@ -165,13 +165,13 @@ def _check_repeated(match: Match, body: Mapping[str, JSON]) -> None:
                 raise invalid(f"the body's {name} differs from the path's", **{name: "what the path says, or absent"})
 
 
-def _spellings(row: Row, name: str) -> Iterable[Param]:
-    return (param for route in row.routes for param in route.params if param.name == name)
+def _spellings(capability: Row, name: str) -> Iterable[Param]:
+    return (param for route in capability.routes for param in route.params if param.name == name)
 
 
-def _from_body(row: Row, param: Param, body: Mapping[str, JSON]) -> Any:
+def _from_body(capability: Row, param: Param, body: Mapping[str, JSON]) -> Any:
     """Find a value under any of its names, of either generation (D2, D12, D20)."""
-    spellings = tuple(_spellings(row, param.name))
+    spellings = tuple(_spellings(capability, param.name))
     names = dict.fromkeys(name for one in spellings for name in (one.wire, *one.also))
     given = {name: body[name] for name in names if name in body}
     if param.kind != "json":  # null is a value only where any JSON is; elsewhere it says nothing
@@ -220,7 +220,7 @@ def _read_boolean(param: Param, text: str) -> JSON:
 def _read_object(param: Param, text: str) -> JSON:
     try:
         return parse_body(text.encode())
-    except Refusal:
+    except RequestRefused:
         raise _unfit(param, "a JSON object") from None
 
 
@@ -255,5 +255,5 @@ def _checked(param: Param, value: Any) -> Any:
     return value
 
 
-def _unfit(param: Param, wanted: str) -> Refusal:
+def _unfit(param: Param, wanted: str) -> RequestRefused:
     return invalid(f"{param.wire} has to be {wanted}", **{param.wire: wanted})

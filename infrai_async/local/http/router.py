@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 import attrs
 
 from infrai_async.capabilities import Capability, Route
-from infrai_async.local._errors import Refusal, invalid, wrong_method
+from infrai_async.local._errors import RequestRefused, invalid, wrong_method
 
 Row: TypeAlias = Capability[Any]
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -24,7 +24,7 @@ def decode_segment(raw: str) -> str:
     """Undo percent-encoding once.
 
     Raises:
-        Refusal: a broken escape, or bytes that are not UTF-8.
+        RequestRefused: a broken escape, or bytes that are not UTF-8.
     """
     if _BROKEN_ESCAPE.search(raw):
         raise invalid("the path holds a '%' that escapes nothing", path=raw.encode(errors="replace").decode())
@@ -46,7 +46,7 @@ def _pattern(template: str) -> re.Pattern[str]:
 
 @attrs.frozen
 class _Entry:
-    row: Row
+    capability: Row
     route: Route
     pattern: re.Pattern[str]
 
@@ -55,7 +55,7 @@ class _Entry:
 class Match:
     """A row, the generation of its route that was used, and the decoded values of its path."""
 
-    row: Row
+    capability: Row
     route: Route
     values: Mapping[str, str]
 
@@ -68,43 +68,43 @@ class Router:
         generation: where a row has routes of two generations (CONTRACT.md D2), serve only this one; ``None``: both.
     """
 
-    def __init__(self, rows: Iterable[Row], generation: int | None = None) -> None:
+    def __init__(self, capabilities: Iterable[Row], generation: int | None = None) -> None:
         self._fixed: dict[str, dict[str, _Entry]] = {}
         self._open: list[_Entry] = []
-        for row in rows:
-            for number, route in enumerate(row.routes):
-                if generation is None or len(row.routes) == 1 or number == generation:
-                    self._add(_Entry(row, route, _pattern(route.path)))
+        for capability in capabilities:
+            for number, route in enumerate(capability.routes):
+                if generation is None or len(capability.routes) == 1 or number == generation:
+                    self._add(_Entry(capability, route, _pattern(route.path)))
 
     def _add(self, entry: _Entry) -> None:
         if "{" in entry.route.path:
             self._open.append(entry)
         else:
-            self._fixed.setdefault(entry.route.path, {})[entry.row.method] = entry
+            self._fixed.setdefault(entry.route.path, {})[entry.capability.method] = entry
 
     def match(self, method: str, path: str) -> Match:
         """Return what ``method`` and the raw ``path`` name.
 
         Raises:
-            Refusal: 404 for an unknown path, 405 for a method that the path does not have, 400 for a broken path.
+            RequestRefused: 404 for an unknown path, 405 for a method that it does not take, 400 for a broken path.
         """
         fixed = self._fixed.get(path)
         if fixed is not None:
             entry = fixed.get(method)
             if entry is None:
                 raise wrong_method(method, fixed)
-            return Match(entry.row, entry.route, {})
+            return Match(entry.capability, entry.route, {})
         return self._match_open(method, path)
 
     def _match_open(self, method: str, path: str) -> Match:
         others: set[str] = set()
         for entry in self._open:
             found = entry.pattern.fullmatch(path)
-            if found and entry.row.method == method:
+            if found and entry.capability.method == method:
                 values = {name: decode_segment(raw) for name, raw in found.groupdict().items()}
-                return Match(entry.row, entry.route, values)
+                return Match(entry.capability, entry.route, values)
             if found:
-                others.add(entry.row.method)
+                others.add(entry.capability.method)
         if others:
             raise wrong_method(method, others)
-        raise Refusal(404, "NOT_FOUND", "no capability has this path", hint="GET /v1/discovery lists them all")
+        raise RequestRefused(404, "NOT_FOUND", "no capability has this path", hint="GET /v1/discovery lists them all")

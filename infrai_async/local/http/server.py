@@ -7,8 +7,8 @@ import asyncio
 from aiohttp import web
 
 from infrai_async.local._app import refused
-from infrai_async.local._errors import Refusal
-from infrai_async.local.http.envelope import Metadata
+from infrai_async.local._errors import RequestRefused
+from infrai_async.local.http.envelope import CallMetadata
 
 
 class Server(web.Server):
@@ -36,6 +36,6 @@ class _Connection(web.RequestHandler):
         if status >= 500 or request.writer.output_size > 0:
             return super().handle_error(request, status, exc, message)
         kind = f"this is no HTTP request that can be read ({type(exc).__name__})"
-        answer = refused(Refusal(400, "VALIDATION_ERROR", kind), Metadata())
+        answer = refused(RequestRefused(400, "VALIDATION_ERROR", kind), CallMetadata())
         answer.force_close()
         return answer

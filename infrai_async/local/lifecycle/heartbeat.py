@@ -17,8 +17,8 @@ from typing import Final
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from infrai_async.local._errors import Refusal
-from infrai_async.local.services.base import Parts
+from infrai_async.local._errors import RequestRefused
+from infrai_async.local.services.base import ServiceContext
 from infrai_async.local.services.executor import Executor
 from infrai_async.local.state.tables import GATEWAYS, OPERATIONS
 
@@ -37,8 +37,8 @@ class Presence:
         executor: carries on what is taken over.
     """
 
-    def __init__(self, parts: Parts, executor: Executor) -> None:
-        self._parts = parts
+    def __init__(self, context: ServiceContext, executor: Executor) -> None:
+        self._context = context
         self._executor = executor
         self._missed: dict[str, tuple[int, int]] = {}
         self._was_away = False
@@ -46,7 +46,7 @@ class Presence:
 
     async def start(self, *, alone: bool) -> None:
         """Be there, and take over what has no living owner: with ``alone``, whatever anybody left."""
-        await self._parts.store.run(partial(_enter, self._parts.id, alone))
+        await self._context.store.run(partial(_enter, self._context.id, alone))
         if not alone:
             self._task = asyncio.create_task(self._run())
 
@@ -55,8 +55,8 @@ class Presence:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
-            with suppress(Refusal):  # the state is away: the others will find out
-                await self._parts.store.run(partial(_leave, self._parts.id))
+            with suppress(RequestRefused):  # the state is away: the others will find out
+                await self._context.store.run(partial(_leave, self._context.id))
 
     async def _run(self) -> None:
         while True:
@@ -68,8 +68,8 @@ class Presence:
                 _logger.warning("no sign of life could be given (%s)", type(error).__name__)
 
     async def _beat(self) -> None:
-        run = self._parts.store.run
-        beats = await run(partial(_beat, self._parts.id))
+        run = self._context.store.run
+        beats = await run(partial(_beat, self._context.id))
         left = self._missed.keys() - beats.keys()
         self._missed = {id: (beat, self._count(id, beat)) for id, beat in beats.items()}
         dead = {id: beat for id, (beat, missed) in self._missed.items() if missed >= _MISSED}
@@ -77,21 +77,21 @@ class Presence:
             _logger.warning("%d other gateway(s) gave no sign of life", len(dead))
             await self._cut_off(dead)
         if dead or left:
-            taken = await run(partial(_take_over, self._parts.id, dead))
+            taken = await run(partial(_take_over, self._context.id, dead))
             _logger.info("%d operation(s) of other gateways taken over", taken)
-            self._parts.wake()
+            self._context.wake()
         if dead or left or self._was_away:
             await self._carry_on()
         self._was_away = False
 
     async def _carry_on(self) -> None:
-        if self._parts.s3 is not None:
+        if self._context.s3 is not None:
             await self._executor.resume("storage.")
-        if self._parts.postgres is not None:  # else it is carried on when that comes
+        if self._context.postgres is not None:  # else it is carried on when that comes
             await self._executor.resume("db.")
 
     async def _cut_off(self, dead: Iterable[str]) -> None:
-        postgres = self._parts.postgres
+        postgres = self._context.postgres
         if postgres is not None:
             for id in dead:
                 await postgres.cut_off(id)

@@ -16,9 +16,9 @@ from typing import Final
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from infrai_async.local._errors import Refusal
+from infrai_async.local._errors import RequestRefused
 from infrai_async.local.postgres.databases import Postgres
-from infrai_async.local.services.base import Parts
+from infrai_async.local.services.base import ServiceContext
 from infrai_async.local.services.executor import sweep
 from infrai_async.local.state.tables import DATABASES
 
@@ -33,8 +33,8 @@ _logger = logging.getLogger(__name__)
 class Janitor:
     """Drops what is marked whenever it is woken, and looks around once an hour anyway."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    def __init__(self, context: ServiceContext) -> None:
+        self._context = context
         self._wake = asyncio.Event()
         self._closing = False
         self._task: asyncio.Task[None] | None = None
@@ -52,7 +52,7 @@ class Janitor:
 
         What is marked is closed before anybody is let in: a crash may have come between a deletion and its closing.
         """
-        there, run = await postgres.databases(), self._parts.store.run
+        there, run = await postgres.databases(), self._context.store.run
         unknown = await run(partial(_mark_unknown, there))
         if unknown:
             _logger.warning("dropping %d databases that the state does not know: %s", *_listed(unknown))
@@ -82,10 +82,10 @@ class Janitor:
     async def _clear_up(self) -> bool:
         """Do what there is to do, and return whether all of it is done; no failure ends the janitor."""
         try:
-            await self._parts.store.run(lambda connection: sweep(connection, time.time()))
-            await self._parts.blobs.clear()
+            await self._context.store.run(lambda connection: sweep(connection, time.time()))
+            await self._context.blobs.clear()
             return await self._drop_marked()
-        except Refusal as refusal:
+        except RequestRefused as refusal:
             _logger.warning("clearing up has to wait: %s", refusal)
             return False
         except Exception:
@@ -93,7 +93,7 @@ class Janitor:
             return False
 
     async def _drop_marked(self) -> bool:
-        postgres = self._parts.postgres
+        postgres = self._context.postgres
         if postgres is None:
             return True
         turns = asyncio.Semaphore(_AT_ONCE)
@@ -102,7 +102,7 @@ class Janitor:
             async with turns:
                 return await self._drop(postgres, name)
 
-        return all(await asyncio.gather(*map(drop, await self._parts.store.run(_marked))))
+        return all(await asyncio.gather(*map(drop, await self._context.store.run(_marked))))
 
     async def _drop(self, postgres: Postgres, name: str) -> bool:
         try:
@@ -111,7 +111,7 @@ class Janitor:
             _logger.warning("database %s could not be dropped yet (%s)", name, type(error).__name__)
             return False
         gone = DATABASES.delete().where(DATABASES.c.name == name)
-        await self._parts.store.run(lambda connection: connection.execute(gone).rowcount)
+        await self._context.store.run(lambda connection: connection.execute(gone).rowcount)
         return True
 
 
@@ -121,13 +121,13 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
 
 
 def _marked(connection: Connection) -> list[str]:
-    return list(connection.scalars(sa.select(DATABASES.c.name).where(DATABASES.c.doomed)))
+    return list(connection.scalars(sa.select(DATABASES.c.name).where(DATABASES.c.pending_delete)))
 
 
 def _mark_unknown(there: frozenset[str], connection: Connection) -> frozenset[str]:
     unknown = there.difference(connection.scalars(sa.select(DATABASES.c.name)))
     if unknown:
-        connection.execute(DATABASES.insert(), [{"name": name, "doomed": True} for name in unknown])
+        connection.execute(DATABASES.insert(), [{"name": name, "pending_delete": True} for name in unknown])
     return unknown
 
 

@@ -24,7 +24,7 @@ from sqlalchemy import Connection
 
 from infrai_async.local.state.keyring import sync_directory
 from infrai_async.local.state.store import Store
-from infrai_async.local.state.tables import DOOMED_BLOBS, OBJECTS
+from infrai_async.local.state.tables import DELETED_BLOBS, OBJECTS
 
 _OURS: Final = re.compile(r"[0-9a-f]{32}(\.part)?")
 _AT_ONCE: Final = 500
@@ -122,7 +122,7 @@ class Blobs:
 
     async def clear(self) -> None:
         """Delete the blobs that the state has given up."""
-        while names := await self._store.run(_doomed):
+        while names := await self._store.run(_deleted):
             await asyncio.to_thread(self._delete, names)
             await self._store.run(partial(_forget, names))
 
@@ -136,18 +136,18 @@ class Blobs:
             (self._directory / name).unlink(missing_ok=True)
 
 
-def doom(connection: Connection, blob: str) -> None:
+def mark_deleted(connection: Connection, blob: str) -> None:
     """Give a blob up."""
-    connection.execute(DOOMED_BLOBS.insert().values(blob=blob))
+    connection.execute(DELETED_BLOBS.insert().values(blob=blob))
 
 
-def _doomed(connection: Connection) -> list[str]:
-    return list(connection.scalars(sa.select(DOOMED_BLOBS.c.blob).limit(_AT_ONCE)))
+def _deleted(connection: Connection) -> list[str]:
+    return list(connection.scalars(sa.select(DELETED_BLOBS.c.blob).limit(_AT_ONCE)))
 
 
 def _forget(names: list[str], connection: Connection) -> None:
-    connection.execute(DOOMED_BLOBS.delete().where(DOOMED_BLOBS.c.blob.in_(names)))
+    connection.execute(DELETED_BLOBS.delete().where(DELETED_BLOBS.c.blob.in_(names)))
 
 
 def _named(connection: Connection) -> frozenset[str]:
-    return frozenset(connection.scalars(sa.union(sa.select(OBJECTS.c.blob), sa.select(DOOMED_BLOBS.c.blob))))
+    return frozenset(connection.scalars(sa.union(sa.select(OBJECTS.c.blob), sa.select(DELETED_BLOBS.c.blob))))

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, contextmanager
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
-from infrai_async.local._errors import Refusal
+from infrai_async.local._errors import RequestRefused
 from infrai_async.local.objects.sigv4 import Credentials
 
 _REGION: Final = "us-east-1"
@@ -74,7 +74,7 @@ class S3:
         """Create a bucket; one that is there already counts as made.
 
         Raises:
-            Refusal: the store cannot be reached, or refuses.
+            RequestRefused: the store cannot be reached, or refuses.
         """
         region = self.credentials.region
         where = {} if region == _REGION else {"CreateBucketConfiguration": {"LocationConstraint": region}}
@@ -85,7 +85,7 @@ class S3:
         """Delete an object, and say whether there was one.
 
         Raises:
-            Refusal: the store cannot be reached, or refuses.
+            RequestRefused: the store cannot be reached, or refuses.
         """
         with _refusals(frozenset({"404", "NoSuchKey", "NoSuchBucket"})):
             await self._client.head_object(Bucket=bucket, Key=key)
@@ -104,10 +104,10 @@ def _refusals(expected: frozenset[str]) -> Iterator[None]:
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "unknown")
         if code not in expected:
-            raise Refusal(502, "VENDOR_ERROR", f"the S3 store refused it ({code})") from None
+            raise RequestRefused(502, "VENDOR_ERROR", f"the S3 store refused it ({code})") from None
     except (BotoCoreError, OSError) as error:
         told = f"the S3 store cannot be reached ({type(error).__name__})"
-        raise Refusal(503, "VENDOR_UNAVAILABLE", told) from None
+        raise RequestRefused(503, "VENDOR_UNAVAILABLE", told) from None
 
 
 def _checked(endpoint: str) -> str:

@@ -8,7 +8,7 @@ from typing import BinaryIO, Final
 
 from aiohttp import web
 
-from infrai_async.local._errors import Refusal, invalid
+from infrai_async.local._errors import RequestRefused, invalid
 from infrai_async.local.objects.blobs import Upload
 
 _IDLE: Final = 60.0
@@ -20,7 +20,7 @@ async def receive(request: web.BaseRequest, upload: Upload, most: int) -> None:
     """Write a request's body to the disk as it comes.
 
     Raises:
-        Refusal: it is larger than ``most`` bytes, not what its ``Content-MD5`` says, or did not come to its end.
+        RequestRefused: it is larger than ``most`` bytes, not what its ``Content-MD5`` says, or did not come to its end.
     """
     length = request.content_length
     if length is not None and length > most:
@@ -31,7 +31,7 @@ async def receive(request: web.BaseRequest, upload: Upload, most: int) -> None:
                 raise _too_large(most)
             await asyncio.to_thread(upload.write, chunk)
     except TimeoutError:
-        raise Refusal(408, "REQUEST_TIMEOUT", f"no bytes came for {_IDLE:.0f} seconds", retryable=True) from None
+        raise RequestRefused(408, "REQUEST_TIMEOUT", f"no bytes came for {_IDLE:.0f} seconds", retryable=True) from None
     except ConnectionError:
         raise _incomplete() from None
     if length is not None and upload.size != length:
@@ -96,9 +96,9 @@ def _check_md5(told: str | None, upload: Upload) -> None:
         raise invalid("the bytes that came are not those of Content-MD5", **{"Content-MD5": "base64 of their MD5"})
 
 
-def _too_large(most: int) -> Refusal:
-    return Refusal(413, "VALIDATION_ERROR", f"the object is larger than the {most} bytes that were signed")
+def _too_large(most: int) -> RequestRefused:
+    return RequestRefused(413, "VALIDATION_ERROR", f"the object is larger than the {most} bytes that were signed")
 
 
-def _incomplete() -> Refusal:
-    return Refusal(400, "VALIDATION_ERROR", "the body came incomplete")
+def _incomplete() -> RequestRefused:
+    return RequestRefused(400, "VALIDATION_ERROR", "the body came incomplete")

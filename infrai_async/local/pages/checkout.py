@@ -13,12 +13,12 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from infrai_async.local._errors import Refusal, not_found, wrong_method
+from infrai_async.local._errors import RequestRefused, not_found, wrong_method
 from infrai_async.local.http.envelope import NANO
 from infrai_async.local.http.params import parse_query
 from infrai_async.local.pages.markup import policy_hash
 from infrai_async.local.services.account import LEAST, MOST, find_top_up, is_web_address, nano_of, pay
-from infrai_async.local.services.base import Data, Parts, iso
+from infrai_async.local.services.base import Data, ServiceContext, iso
 
 _OFFERED: Final = "10.00"
 """The USD that a page with an open amount proposes, and takes when it is told none."""
@@ -72,8 +72,8 @@ _HEADERS: Final = {
 class Checkout:
     """The door ``checkout``."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    def __init__(self, context: ServiceContext) -> None:
+        self._context = context
 
     async def answer(self, request: web.BaseRequest) -> web.Response:
         """Show a top-up; a POST pays it first."""
@@ -83,7 +83,7 @@ class Checkout:
         if request.method == "POST":
             check_own_page(request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin"), request.host)
             await self._pay(id, await request.read())
-        topup = await self._parts.store.run(partial(find_top_up, id))
+        topup = await self._context.store.run(partial(find_top_up, id))
         if topup is None:
             raise not_found("TOPUP", id)
         return web.Response(text=page(topup), content_type="text/html", charset="utf-8", headers=_HEADERS)
@@ -91,7 +91,7 @@ class Checkout:
     async def _pay(self, id: str, form: bytes) -> None:
         fields = parse_query(form.decode(errors="replace"))
         chosen = nano_of(fields.get("amount_usd", _OFFERED))
-        await self._parts.store.run(partial(pay, id, chosen, iso(datetime.now(UTC))))
+        await self._context.store.run(partial(pay, id, chosen, iso(datetime.now(UTC))))
 
 
 def check_own_page(site: str | None, origin: str | None, host: str) -> None:
@@ -103,11 +103,13 @@ def check_own_page(site: str | None, origin: str | None, host: str) -> None:
         host: the host that is asked, with its port.
 
     Raises:
-        Refusal: 403, another site's page sent it.
+        RequestRefused: 403, another site's page sent it.
     """
     ours = (None, f"http://{host}".lower(), f"https://{host}".lower())
     if (origin and origin.lower()) not in ours or site not in (None, "same-origin", "none"):
-        raise Refusal(403, "FORBIDDEN", "only the checkout page itself may pay", hint="open it, and press its button")
+        raise RequestRefused(
+            403, "FORBIDDEN", "only the checkout page itself may pay", hint="open it, and press its button"
+        )
 
 
 def page(topup: Data) -> str:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Table
 from infrai_async.local._errors import not_found
 from infrai_async.local.edge.counters import COUNTED
 from infrai_async.local.services.account import open_checkout
-from infrai_async.local.services.base import Parts
+from infrai_async.local.services.base import ServiceContext
 from infrai_async.local.state.keyring import FIRST_ACCOUNT
 from infrai_async.local.state.tables import (
     ACCOUNTS,
@@ -64,18 +64,18 @@ class Overview:
     flags: Listing
 
 
-def read(connection: Connection, parts: Parts, account: str | None) -> Overview:
+def read(connection: Connection, context: ServiceContext, account: str | None) -> Overview:
     """Read what an account has; by default the first one.
 
     Raises:
-        Refusal: 404, there is no such account.
+        RequestRefused: 404, there is no such account.
     """
     id = FIRST_ACCOUNT if account is None else account
     chosen = connection.execute(sa.select(*_SHOWN).where(ACCOUNTS.c.id == id)).one_or_none()
     if chosen is None:
         raise not_found("ACCOUNT", id)
     return Overview(
-        account={**chosen._asdict(), "checkout": open_checkout(parts, id, connection)},
+        account={**chosen._asdict(), "checkout": open_checkout(context, id, connection)},
         accounts=_accounts(connection),
         projects=_projects(connection, id),
         buckets=_buckets(connection, id),

@@ -30,43 +30,43 @@ from infrai_async.local.pages.markup import (
     text,
 )
 from infrai_async.local.pages.queries import Item, Listing, Overview
-from infrai_async.local.services.base import Parts
+from infrai_async.local.services.base import ServiceContext
 from infrai_async.local.services.cdn import edge_hostname
 from infrai_async.models import mask_uri
 
 
-def sections(overview: Overview, parts: Parts) -> Html:
+def sections(overview: Overview, context: ServiceContext) -> Html:
     """Write the page's sections."""
     several = overview.accounts.total > 1
     return Html(
         "".join(
             (
                 _wallet(overview.account),
-                _projects(overview.projects, parts),
-                _buckets(overview.buckets, parts),
-                _distributions(overview.distributions, parts),
+                _projects(overview.projects, context),
+                _buckets(overview.buckets, context),
+                _distributions(overview.distributions, context),
                 _flags(overview.flags),
-                _calls(parts.recent.newest(), several=several),
+                _calls(context.recent.newest(), several=several),
                 _accounts(overview),
             )
         )
     )
 
 
-def about(account: Item, parts: Parts) -> Html:
+def about(account: Item, context: ServiceContext) -> Html:
     """Write which gateway this is, how it is, and whose things are shown."""
     return Html(
-        f'<p id="about" data-live>{code(parts.base_url)} {_postgres(parts)} '
+        f'<p id="about" data-live>{code(context.base_url)} {_postgres(context)} '
         f'<span class="quiet">account</span> {code(account["id"])}</p>'
     )
 
 
-def _postgres(parts: Parts) -> Html:
-    if parts.postgres is not None:
-        return badge(f"Postgres {parts.postgres.version}", "good")
-    if parts.postgres_missing is None:
+def _postgres(context: ServiceContext) -> Html:
+    if context.postgres is not None:
+        return badge(f"Postgres {context.postgres.version}", "good")
+    if context.postgres_missing is None:
         return badge("Postgres is being started", "quiet")
-    return Html(f"{badge('no Postgres', 'bad')} <span>{text(parts.postgres_missing)}</span>")
+    return Html(f"{badge('no Postgres', 'bad')} <span>{text(context.postgres_missing)}</span>")
 
 
 def _money(nano: int) -> Html:
@@ -109,10 +109,10 @@ _TOP_UP: Final = "await client.account.topup(amount_usd=5)"
 # --- databases ---------------------------------------------------------------------------------------------------
 
 
-def _projects(projects: Listing, parts: Parts) -> Html:
+def _projects(projects: Listing, context: ServiceContext) -> Html:
     columns = (
         Column("Project or branch", _name),
-        Column("Connection URI, password masked", partial(_uri, parts), kind="long"),
+        Column("Connection URI, password masked", partial(_uri, context), kind="long"),
         Column("Made from", _origin),
         Column("Id", lambda item: code(item["id"])),
         Column("Created", created),
@@ -122,7 +122,7 @@ def _projects(projects: Listing, parts: Parts) -> Html:
         "No project yet. The first, with the key that was printed when the gateway started:",
         "from infrai_async import AsyncInfrai",
         "",
-        f'async with AsyncInfrai(api_key, base_url="{parts.base_url}") as client:',
+        f'async with AsyncInfrai(api_key, base_url="{context.base_url}") as client:',
         '    project = await client.db.project.create(name="shop")',
         "    print(project.connection_uri)",
     )
@@ -144,17 +144,17 @@ def _origin(item: Item) -> Html:
     return Html(f"branch of {text(item['from_branch'] or 'main')}")
 
 
-def _uri(parts: Parts, item: Item) -> Html:
-    if parts.postgres is None:
+def _uri(context: ServiceContext, item: Item) -> Html:
+    if context.postgres is None:
         return NOTHING
-    return code(mask_uri(parts.postgres.uri(item["database"], "")))
+    return code(mask_uri(context.postgres.uri(item["database"], "")))
 
 
 # --- buckets, distributions, flags -------------------------------------------------------------------------------
 
 
-def _buckets(buckets: Listing, parts: Parts) -> Html:
-    here = parts.s3 is None  # what is in another store, only that store can count
+def _buckets(buckets: Listing, context: ServiceContext) -> Html:
+    here = context.s3 is None  # what is in another store, only that store can count
     columns = (
         Column("Bucket", lambda bucket: text(bucket["bucket"])),
         Column("Objects", lambda bucket: count(bucket["objects"]) if here else NOTHING, kind="number"),
@@ -168,8 +168,8 @@ def _buckets(buckets: Listing, parts: Parts) -> Html:
     return _listed("buckets", "Buckets", buckets, columns, how)
 
 
-def _distributions(distributions: Listing, parts: Parts) -> Html:
-    port = parts.base_url.rpartition(":")[2]
+def _distributions(distributions: Listing, context: ServiceContext) -> Html:
+    port = context.base_url.rpartition(":")[2]
 
     def edge(item: Item) -> Html:
         name = edge_hostname(item["id"])

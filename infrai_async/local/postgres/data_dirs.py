@@ -15,7 +15,7 @@ from pathlib import Path
 
 from infrai_async.local._locks import Lock
 from infrai_async.local.postgres.binaries import PostgresUnavailable
-from infrai_async.local.postgres.run_as import Account, shared_place
+from infrai_async.local.postgres.run_as import RunAs, shared_place
 from infrai_async.local.postgres.stale_processes import stop_servers
 
 PREFIX = "infrai-gateway-"
@@ -39,7 +39,7 @@ def home_of(directory: Path) -> Path:
     return home
 
 
-def new_home(directory: Path, account: Account) -> Path:
+def new_home(directory: Path, account: RunAs) -> Path:
     """Make a home that the account can reach, unless there is one; the directory names it from then on."""
     if account.uid is None or (directory / "place").exists():
         return home_of(directory)

@@ -32,7 +32,7 @@ _NOT_RUN = shutil.ignore_patterns("*.a", "pgxs", "pkgconfig", "doc", "man")
 
 
 @frozen
-class Account:
+class RunAs:
     """How to start a command as somebody: as another user, or behind a prefix; by default as the caller."""
 
     uid: int | None = None
@@ -66,41 +66,41 @@ class Account:
             return False
 
 
-def for_cluster(owner: int) -> Account:
+def for_cluster(owner: int) -> RunAs:
     """Return the account that runs a cluster whose files belong to the user `owner`."""
     if owner == os.geteuid():
         return _as_caller()
     try:
-        return Account(owner, pwd.getpwuid(owner).pw_gid)
+        return RunAs(owner, pwd.getpwuid(owner).pw_gid)
     except KeyError:
         raise PostgresUnavailable(f"the cluster's owner {owner} is no user here: chown it to one") from None
 
 
-def ladder() -> list[Account]:
+def ladder() -> list[RunAs]:
     """Return the accounts to try for a new cluster, best first."""
     return [_as_caller()] if os.geteuid() else [*_nobody(), _in_namespace()]
 
 
-def _as_caller() -> Account:
+def _as_caller() -> RunAs:
     """Return the account that the caller's files need: for root, and a number without a name, that is a namespace."""
     try:
-        return Account() if pwd.getpwuid(os.geteuid()).pw_uid else _in_namespace()
+        return RunAs() if pwd.getpwuid(os.geteuid()).pw_uid else _in_namespace()
     except KeyError:
         return _in_namespace()
 
 
-def _nobody() -> Iterator[Account]:
+def _nobody() -> Iterator[RunAs]:
     try:
         entry = pwd.getpwnam("nobody")
     except KeyError:
         return
-    yield Account(entry.pw_uid, entry.pw_gid)
+    yield RunAs(entry.pw_uid, entry.pw_gid)
 
 
-def _in_namespace() -> Account:
+def _in_namespace() -> RunAs:
     # initdb looks its user up by number, so the number has to be one that has a name.
     number = next(entry.pw_uid for entry in reversed(pwd.getpwall()) if entry.pw_uid)
-    return Account(prefix=(sys.executable, "-I", "-S", str(_NAMESPACE), str(number)))
+    return RunAs(prefix=(sys.executable, "-I", "-S", str(_NAMESPACE), str(number)))
 
 
 def shared_place() -> Path:
@@ -127,7 +127,7 @@ def _is_roots(place: Path) -> bool:
     return stat.S_ISDIR(found.st_mode) and found.st_uid == 0 and not found.st_mode & 0o022
 
 
-def reachable(binaries: Binaries, account: Account) -> Binaries | None:
+def reachable(binaries: Binaries, account: RunAs) -> Binaries | None:
     """Return programs that the account can run: these, or for root's sake a copy of them; None if neither will do."""
     if account.can_run(binaries):
         return binaries

@@ -21,7 +21,7 @@ from typing import IO, Self
 from infrai_async.local._locks import Lock
 from infrai_async.local.postgres.binaries import Binaries, PostgresUnavailable, find
 from infrai_async.local.postgres.data_dirs import home_of, new_home, private, remove_home, sweep
-from infrai_async.local.postgres.run_as import Account, for_cluster, ladder, reachable
+from infrai_async.local.postgres.run_as import RunAs, for_cluster, ladder, reachable
 from infrai_async.local.postgres.stale_processes import stop_servers
 
 MAX_CONNECTIONS = 300
@@ -40,7 +40,7 @@ host sameuser all 127.0.0.1/32 scram-sha-256
 class Cluster:
     """One server over one home directory. Whoever constructs it holds the directory's `Lock`."""
 
-    def __init__(self, directory: Path, home: Path, binaries: Binaries, account: Account) -> None:
+    def __init__(self, directory: Path, home: Path, binaries: Binaries, account: RunAs) -> None:
         self.home = home
         self.data = home / "data"
         self.port = 0

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from infrai_async.local._errors import conflict, invalid
 from infrai_async.local.http.envelope import NANO, dollars
-from infrai_async.local.services.base import Call, Data, Parts, iso, new_id, serves
+from infrai_async.local.services.base import Data, ServiceCall, ServiceContext, capability, iso, new_id
 from infrai_async.local.state.keyring import hash_key
 from infrai_async.local.state.tables import ACCOUNTS, TOPUPS
 
@@ -26,11 +26,11 @@ _OPEN: Final = 0
 """The nano-dollars of a top-up whose amount is chosen when it is paid."""
 
 
-def open_account(connection: Connection, parts: Parts, id: str, now: str) -> Data:
+def open_account(connection: Connection, context: ServiceContext, id: str, now: str) -> Data:
     """Add an account with trial credit and an open top-up, unless they are there."""
-    account = {"id": id, "project_id": new_id("proj"), "nano": parts.credit, "created_at": now}
+    account = {"id": id, "project_id": new_id("proj"), "nano": context.credit, "created_at": now}
     if connection.scalar(sa.select(ACCOUNTS.c.id).where(ACCOUNTS.c.id == id)) is None:
-        connection.execute(ACCOUNTS.insert().values(key_hash=hash_key(parts.keyring.api_key(id)), **account))
+        connection.execute(ACCOUNTS.insert().values(key_hash=hash_key(context.keyring.api_key(id)), **account))
     if _open_top_up(connection, id) is None:
         _add_top_up(connection, id, _OPEN, now)
     return account
@@ -41,10 +41,10 @@ def account_of(api_key: str, connection: Connection) -> str | None:
     return connection.scalar(sa.select(ACCOUNTS.c.id).where(ACCOUNTS.c.key_hash == hash_key(api_key)))
 
 
-def open_checkout(parts: Parts, account: str, connection: Connection) -> str | None:
+def open_checkout(context: ServiceContext, account: str, connection: Connection) -> str | None:
     """Return the address of the page on which an account pays what it likes."""
     id = _open_top_up(connection, account)
-    return None if id is None else parts.checkout_url(id)
+    return None if id is None else context.checkout_url(id)
 
 
 def _open_top_up(connection: Connection, account: str) -> str | None:
@@ -59,15 +59,15 @@ def _add_top_up(connection: Connection, account: str, nano: int, now: str, **mor
     return id
 
 
-def _with_key(parts: Parts, data: Data) -> Data:
-    checkout = parts.checkout_url(data["topup_id"])
+def _with_key(context: ServiceContext, data: Data) -> Data:
+    checkout = context.checkout_url(data["topup_id"])
     shown = {name: value for name, value in data.items() if name != "topup_id"}
-    return shown | {"primary_api_key": parts.keyring.api_key(data["account_id"]), "checkout_url": checkout}
+    return shown | {"primary_api_key": context.keyring.api_key(data["account_id"]), "checkout_url": checkout}
 
 
-@serves("account.activate", present=_with_key)
-def activate(call: Call, connection: Connection) -> Data:
-    account = open_account(connection, call.parts, new_id("acc"), iso(call.now))
+@capability("account.activate", present=_with_key)
+def activate(call: ServiceCall, connection: Connection) -> Data:
+    account = open_account(connection, call.context, new_id("acc"), iso(call.now))
     return {
         "account_id": account["id"],
         "project_id": account["project_id"],
@@ -76,19 +76,19 @@ def activate(call: Call, connection: Connection) -> Data:
     }
 
 
-@serves("account.balance")
-def balance(call: Call, connection: Connection) -> Data:
+@capability("account.balance")
+def balance(call: ServiceCall, connection: Connection) -> Data:
     left = dollars(connection.execute(sa.select(ACCOUNTS.c.nano).where(ACCOUNTS.c.id == call.account)).scalar_one())
     return {"balance_usd": left, "balance": left, "currency": "USD"}
 
 
-def _with_checkout(parts: Parts, data: Data) -> Data:
-    url = parts.checkout_url(data["topup_id"])
+def _with_checkout(context: ServiceContext, data: Data) -> Data:
+    url = context.checkout_url(data["topup_id"])
     return data | {"checkout_url": url, "next_action_url": url}
 
 
-@serves("account.topup", present=_with_checkout)
-def top_up(call: Call, connection: Connection) -> Data:
+@capability("account.topup", present=_with_checkout)
+def top_up(call: ServiceCall, connection: Connection) -> Data:
     nano = nano_of(str(call.params["amount_usd"]))
     if call.params.get("currency", "USD").upper() != "USD":
         raise invalid("the wallet holds USD only", currency="'USD'")
@@ -103,7 +103,7 @@ def nano_of(amount: str) -> int:
     """Return an amount that can be paid, in nano-dollars.
 
     Raises:
-        Refusal: 400, it is none.
+        RequestRefused: 400, it is none.
     """
     try:
         usd = Decimal(amount)
@@ -117,10 +117,10 @@ def nano_of(amount: str) -> int:
 def is_web_address(url: str) -> bool:
     """Say whether a link may lead there: a ``javascript:`` address would run in the page that has it."""
     try:
-        parts = urlsplit(url)
+        context = urlsplit(url)
     except ValueError:
         return False
-    return parts.scheme in ("http", "https") and bool(parts.netloc) and url.isprintable()
+    return context.scheme in ("http", "https") and bool(context.netloc) and url.isprintable()
 
 
 def find_top_up(id: str, connection: Connection) -> Data | None:
@@ -140,7 +140,7 @@ def pay(id: str, chosen: int, now: str, connection: Connection) -> None:
         connection: the state.
 
     Raises:
-        Refusal: 409, the wallet would hold more than it can.
+        RequestRefused: 409, the wallet would hold more than it can.
     """
     topup = find_top_up(id, connection)
     pending = TOPUPS.update().where(TOPUPS.c.id == id, TOPUPS.c.state == "pending")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from infrai_async.local._errors import Refusal
+from infrai_async.local._errors import RequestRefused
 from infrai_async.local.services.account import account_of
 from infrai_async.local.state.keyring import hash_key
 from infrai_async.local.state.store import Store
@@ -25,7 +25,7 @@ class Keys:
         """Return the account whose key this ``Authorization`` header carries.
 
         Raises:
-            Refusal: 401, none that is known.
+            RequestRefused: 401, none that is known.
         """
         scheme, _, key = authorization.partition(" ")
         key = key.strip()
@@ -33,7 +33,7 @@ class Keys:
             account = self._known.get(hash_key(key)) or await self._look_up(key)
             if account is not None:
                 return account
-        raise Refusal(
+        raise RequestRefused(
             401,
             "UNAUTHORIZED",
             "the API key is missing or unknown",

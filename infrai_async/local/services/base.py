@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 import attrs
 from sqlalchemy import Connection, Table
 
-from infrai_async.local._errors import Refusal, invalid, not_found
+from infrai_async.local._errors import RequestRefused, invalid, not_found
 from infrai_async.local.http.call_log import RecentCalls
 from infrai_async.local.http.envelope import NANO
 from infrai_async.local.http.router import Row
@@ -31,7 +31,7 @@ async def _nothing() -> None:
 
 
 @attrs.define(kw_only=True)
-class Parts:
+class ServiceContext:
     """What the services of one gateway work with.
 
     Attributes:
@@ -74,16 +74,16 @@ class Parts:
         """Return the Postgres server.
 
         Raises:
-            Refusal: 503, there is none; trying again helps where it is only being started again.
+            RequestRefused: 503, there is none; trying again helps where it is only being started again.
         """
         if self.postgres is None:
             missing, hint = "the local gateway has no Postgres to work with", self.postgres_missing
-            raise Refusal(503, "VENDOR_UNAVAILABLE", missing, hint=hint, retryable=hint is None)
+            raise RequestRefused(503, "VENDOR_UNAVAILABLE", missing, hint=hint, retryable=hint is None)
         return self.postgres
 
 
 @attrs.frozen(kw_only=True)
-class Call:
+class ServiceCall:
     """One authenticated, well-formed call.
 
     Attributes:
@@ -91,12 +91,12 @@ class Call:
         unknown: what the body says beyond the row's parameters; it only tells one request from another.
     """
 
-    row: Row
+    capability: Row
     account: str
     params: Mapping[str, Any]
     unknown: Mapping[str, Any]
     key: str | None
-    parts: Parts
+    context: ServiceContext
     now: datetime = attrs.field(factory=lambda: datetime.now(UTC))
 
     def given(self, *names: str) -> Data:
@@ -104,7 +104,7 @@ class Call:
         return {name: self.params[name] for name in names if name in self.params}
 
 
-def _same(_: Parts, data: Data) -> Data:
+def _same(_: ServiceContext, data: Data) -> Data:
     return data
 
 
@@ -119,10 +119,10 @@ class Effect:
         needed: says whether this gateway has anything to do there.
     """
 
-    perform: Callable[[Parts, Data], Awaitable[None]]
+    perform: Callable[[ServiceContext, Data], Awaitable[None]]
     finish: Callable[[Connection, Data], bool]
     undo: Callable[[Connection, Data], None]
-    needed: Callable[[Parts], bool] = lambda parts: True
+    needed: Callable[[ServiceContext], bool] = lambda context: True
 
 
 @attrs.frozen(kw_only=True)
@@ -136,28 +136,28 @@ class Service:
         before: what has to be done before ``run``, if anything.
     """
 
-    run: Callable[[Call, Connection], Data]
+    run: Callable[[ServiceCall, Connection], Data]
     effect: Effect | None = None
-    present: Callable[[Parts, Data], Data] = _same
-    before: Callable[[Parts], Awaitable[None]] | None = None
+    present: Callable[[ServiceContext, Data], Data] = _same
+    before: Callable[[ServiceContext], Awaitable[None]] | None = None
 
-    def has_effect(self, parts: Parts) -> bool:
+    def has_effect(self, context: ServiceContext) -> bool:
         """Say whether a call is not done with its transaction."""
-        return self.effect is not None and self.effect.needed(parts)
+        return self.effect is not None and self.effect.needed(context)
 
 
 SERVICES: Final[dict[str, Service]] = {}
 """Every service, by capability id; the modules of the services fill it when they are imported."""
 
-Run: TypeAlias = Callable[[Call, Connection], Data]
+Run: TypeAlias = Callable[[ServiceCall, Connection], Data]
 
 
-def serves(
+def capability(
     id: str,
     *,
     effect: Effect | None = None,
-    present: Callable[[Parts, Data], Data] = _same,
-    before: Callable[[Parts], Awaitable[None]] | None = None,
+    present: Callable[[ServiceContext, Data], Data] = _same,
+    before: Callable[[ServiceContext], Awaitable[None]] | None = None,
 ) -> Callable[[Run], Run]:
     """Register a function as the service of a capability."""
 
@@ -182,18 +182,18 @@ def check_name(field: str, value: str) -> str:
     """Return a name that the state keeps exactly (D22).
 
     Raises:
-        Refusal: it is empty, too long or holds NUL.
+        RequestRefused: it is empty, too long or holds NUL.
     """
     if not re.fullmatch(r"[^\0]{1,255}", value, re.DOTALL):
         raise invalid(f"{field} has to have 1 to 255 characters, none of them NUL", **{field: "1 to 255 characters"})
     return value
 
 
-def existing(call: Call, connection: Connection, table: Table, thing: str, **where: str) -> Data:
+def existing(call: ServiceCall, connection: Connection, table: Table, thing: str, **where: str) -> Data:
     """Return the one resource of the caller's account that is named by a column's value.
 
     Raises:
-        Refusal: 404, there is none.
+        RequestRefused: 404, there is none.
     """
     found = find(connection, table, call.account, **where)
     if found is None:
@@ -210,8 +210,8 @@ _PRICES: Final = {
 }
 
 
-def price_of(row: Row) -> int:
+def price_of(capability: Row) -> int:
     """Return what a call costs, in nano-dollars (D24)."""
-    if row.id.startswith(("discovery.", "account.")) or row.method == "DELETE":
+    if capability.id.startswith(("discovery.", "account.")) or capability.method == "DELETE":
         return 0
-    return _PRICES.get(row.id, NANO // 100_000 if row.method == "GET" else NANO // 10_000)
+    return _PRICES.get(capability.id, NANO // 100_000 if capability.method == "GET" else NANO // 10_000)

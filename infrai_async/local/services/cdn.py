@@ -12,9 +12,18 @@ from sqlalchemy import Connection
 from infrai_async.local._errors import invalid
 from infrai_async.local.edge.counters import COUNTED
 from infrai_async.local.edge.policy import Purge
-from infrai_async.local.services.base import Call, Data, Parts, check_name, existing, iso, new_id, serves
+from infrai_async.local.services.base import (
+    Data,
+    ServiceCall,
+    ServiceContext,
+    capability,
+    check_name,
+    existing,
+    iso,
+    new_id,
+)
 from infrai_async.local.services.pagination import list_page
-from infrai_async.local.state.tables import DISTRIBUTIONS, PURGES, TRAFFIC, add, arrive, document
+from infrai_async.local.state.tables import DISTRIBUTIONS, PURGES, TRAFFIC, add, document, publish
 
 _SETTINGS = (
     "origin",
@@ -59,35 +68,35 @@ def read_for_edge(id: str, connection: Connection) -> tuple[Data | None, int, li
     return None if row is None else document(row), purges[-1][0] if purges else 0, purges
 
 
-def _with_addresses(parts: Parts, data: Data) -> Data:
+def _with_addresses(context: ServiceContext, data: Data) -> Data:
     id = data["id"]
     return {name: value for name, value in data.items() if name != "id"} | {
         "distribution_id": id,
         "status": "deployed" if data["enabled"] else "disabled",
-        "edge_url": f"{parts.base_url}/edge/{id}",
+        "edge_url": f"{context.base_url}/edge/{id}",
         "edge_hostname": edge_hostname(id),
     }
 
 
-def _changed(parts: Parts, data: Data) -> Data:
+def _changed(context: ServiceContext, data: Data) -> Data:
     """Let the edge know, now that it is durable, and before the caller does."""
-    parts.edge_changed(data["id"])
+    context.edge_changed(data["id"])
     return data
 
 
-def _changed_with_addresses(parts: Parts, data: Data) -> Data:
-    return _with_addresses(parts, _changed(parts, data))
+def _changed_with_addresses(context: ServiceContext, data: Data) -> Data:
+    return _with_addresses(context, _changed(context, data))
 
 
-def _done(parts: Parts, data: Data) -> Data:
-    return {name: value for name, value in _changed(parts, data).items() if name != "id"}
+def _done(context: ServiceContext, data: Data) -> Data:
+    return {name: value for name, value in _changed(context, data).items() if name != "id"}
 
 
-def _items_with_addresses(parts: Parts, page: Data) -> Data:
-    return page | {"items": [_with_addresses(parts, item) for item in page["items"]]}
+def _items_with_addresses(context: ServiceContext, page: Data) -> Data:
+    return page | {"items": [_with_addresses(context, item) for item in page["items"]]}
 
 
-def _settings(call: Call) -> Data:
+def _settings(call: ServiceCall) -> Data:
     settings = call.given(*_SETTINGS)
     seconds = settings.get("cache_ttl_seconds", 0)
     if seconds < 0 or seconds != int(seconds):
@@ -99,38 +108,38 @@ def _settings(call: Call) -> Data:
     return settings
 
 
-def _find(call: Call, connection: Connection) -> Data:
+def _find(call: ServiceCall, connection: Connection) -> Data:
     return existing(call, connection, DISTRIBUTIONS, "CDN_DISTRIBUTION", id=call.params["distribution_id"])
 
 
-@serves("cdn.distribution.create", present=_with_addresses)
-def create_distribution(call: Call, connection: Connection) -> Data:
+@capability("cdn.distribution.create", present=_with_addresses)
+def create_distribution(call: ServiceCall, connection: Connection) -> Data:
     distribution = {"id": new_id("dst")} | _DEFAULTS | _settings(call) | {"created_at": iso(call.now)}
     add(connection, DISTRIBUTIONS, call.account, distribution)
-    arrive(connection, DISTRIBUTIONS, str(distribution["id"]))
+    publish(connection, DISTRIBUTIONS, str(distribution["id"]))
     return distribution
 
 
-@serves("cdn.distribution.get", present=_with_addresses)
-def get_distribution(call: Call, connection: Connection) -> Data:
+@capability("cdn.distribution.get", present=_with_addresses)
+def get_distribution(call: ServiceCall, connection: Connection) -> Data:
     return _find(call, connection)
 
 
-@serves("cdn.distribution.list", present=_items_with_addresses)
-def list_distributions(call: Call, connection: Connection) -> Data:
+@capability("cdn.distribution.list", present=_items_with_addresses)
+def list_distributions(call: ServiceCall, connection: Connection) -> Data:
     return list_page(call, connection, DISTRIBUTIONS)
 
 
-@serves("cdn.distribution.update", present=_changed_with_addresses)
-def update_distribution(call: Call, connection: Connection) -> Data:
+@capability("cdn.distribution.update", present=_changed_with_addresses)
+def update_distribution(call: ServiceCall, connection: Connection) -> Data:
     before, settings = _find(call, connection), _settings(call)
     if settings:
         connection.execute(DISTRIBUTIONS.update().where(DISTRIBUTIONS.c.id == before["id"]).values(settings))
     return before | settings
 
 
-@serves("cdn.distribution.delete", present=_done)
-def delete_distribution(call: Call, connection: Connection) -> Data:
+@capability("cdn.distribution.delete", present=_done)
+def delete_distribution(call: ServiceCall, connection: Connection) -> Data:
     id = _find(call, connection)["id"]
     for table in (TRAFFIC, PURGES):
         connection.execute(table.delete().where(table.c.distribution_id == id))
@@ -138,8 +147,8 @@ def delete_distribution(call: Call, connection: Connection) -> Data:
     return {"ok": True, "id": id}
 
 
-@serves("cdn.cache.purge", present=_done)
-def purge(call: Call, connection: Connection) -> Data:
+@capability("cdn.cache.purge", present=_done)
+def purge(call: ServiceCall, connection: Connection) -> Data:
     """Number a purge and write it down, if it selects anything: every edge does what it has not done yet."""
     distribution = _find(call, connection)
     id = distribution["id"]
@@ -166,7 +175,7 @@ def _path_in(distribution: Data, path: str) -> str:
     return "/" + path.partition("://")[2].partition("/")[2].removeprefix(f"edge/{distribution['id']}").removeprefix("/")
 
 
-def _minute(call: Call, name: str) -> float | None:
+def _minute(call: ServiceCall, name: str) -> float | None:
     """Return a time in minutes, since the epoch."""
     text = call.params.get(name)
     if text is None:
@@ -180,8 +189,8 @@ def _minute(call: Call, name: str) -> float | None:
         raise invalid(f"{field} has to be a time", **{field: "an ISO 8601 time"}) from None
 
 
-@serves("cdn.cache.stats", before=lambda parts: parts.count_traffic())
-def stats(call: Call, connection: Connection) -> Data:
+@capability("cdn.cache.stats", before=lambda context: context.count_traffic())
+def stats(call: ServiceCall, connection: Connection) -> Data:
     """Sum what the edge counted in all minutes of which a part lies between ``from`` and ``to``."""
     where: list[sa.ColumnElement[bool]] = [DISTRIBUTIONS.c.account_id == call.account]
     if "distribution_id" in call.params:

@@ -8,102 +8,112 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection, Table
 
-from infrai_async.local._errors import Refusal, conflict, invalid, not_found
+from infrai_async.local._errors import RequestRefused, conflict, invalid, not_found
 from infrai_async.local.postgres.databases import GONE
-from infrai_async.local.services.base import Call, Data, Effect, Parts, check_name, existing, iso, new_id, serves
+from infrai_async.local.services.base import (
+    Data,
+    Effect,
+    ServiceCall,
+    ServiceContext,
+    capability,
+    check_name,
+    existing,
+    iso,
+    new_id,
+)
 from infrai_async.local.services.pagination import list_page
-from infrai_async.local.state.tables import BRANCHES, DATABASES, PROJECTS, SNAPSHOTS, add, arrive, find
+from infrai_async.local.state.tables import BRANCHES, DATABASES, PROJECTS, SNAPSHOTS, add, find, publish
 
 _INTERNAL = frozenset({"database", "source"})
 _MAIN = "main"
 
 
-def _with_uri(parts: Parts, data: Data) -> Data:
+def _with_uri(context: ServiceContext, data: Data) -> Data:
     database = data["database"]
-    uri = parts.check_postgres().uri(database, parts.keyring.password(database))
-    return _without_database(parts, data) | {"connection_uri": uri}
+    uri = context.check_postgres().uri(database, context.keyring.password(database))
+    return _without_database(context, data) | {"connection_uri": uri}
 
 
-def _without_database(_: Parts, data: Data) -> Data:
+def _without_database(_: ServiceContext, data: Data) -> Data:
     return {name: value for name, value in data.items() if name not in _INTERNAL}
 
 
-def _items_with_uri(parts: Parts, page: Data) -> Data:
-    return page | {"items": [_with_uri(parts, item) for item in page["items"]]}
+def _items_with_uri(context: ServiceContext, page: Data) -> Data:
+    return page | {"items": [_with_uri(context, item) for item in page["items"]]}
 
 
-def _items_without_database(parts: Parts, page: Data) -> Data:
-    return page | {"items": [_without_database(parts, item) for item in page["items"]]}
+def _items_without_database(context: ServiceContext, page: Data) -> Data:
+    return page | {"items": [_without_database(context, item) for item in page["items"]]}
 
 
-async def _create(parts: Parts, plan: Data) -> None:
-    await parts.check_postgres().create(plan["database"], parts.keyring.password(plan["database"]))
+async def _create(context: ServiceContext, plan: Data) -> None:
+    await context.check_postgres().create(plan["database"], context.keyring.password(plan["database"]))
 
 
-async def _copy(parts: Parts, plan: Data) -> None:
-    await parts.check_postgres().copy(plan["source"], plan["database"], parts.keyring.password(plan["database"]))
+async def _copy(context: ServiceContext, plan: Data) -> None:
+    await context.check_postgres().copy(plan["source"], plan["database"], context.keyring.password(plan["database"]))
 
 
-async def _freeze(parts: Parts, plan: Data) -> None:
-    await parts.check_postgres().freeze(plan["source"], plan["database"])
+async def _freeze(context: ServiceContext, plan: Data) -> None:
+    await context.check_postgres().freeze(plan["source"], plan["database"])
 
 
 def _arrive(table: Table, connection: Connection, plan: Data) -> bool:
-    return arrive(connection, table, plan["id"])
+    return publish(connection, table, plan["id"])
 
 
 def _take_back(table: Table, connection: Connection, plan: Data) -> None:
     """Also for what was deleted while it was made: its database may have come to be after the drop."""
     connection.execute(table.delete().where(table.c.id == plan["id"]))
     connection.execute(DATABASES.delete().where(DATABASES.c.name == plan["database"]))
-    connection.execute(DATABASES.insert().values(name=plan["database"], doomed=True))
+    connection.execute(DATABASES.insert().values(name=plan["database"], pending_delete=True))
 
 
 def _effect(perform: Any, table: Table) -> Effect:
     return Effect(perform=perform, finish=partial(_arrive, table), undo=partial(_take_back, table))
 
 
-def _plan(call: Call, connection: Connection, table: Table, **values: Any) -> Data:
+def _plan(call: ServiceCall, connection: Connection, table: Table, **values: Any) -> Data:
     """Record what is to be made, under names that are fixed from now on, and return it."""
     database = new_id("ifr")
-    connection.execute(DATABASES.insert().values(name=database, doomed=False))
+    connection.execute(DATABASES.insert().values(name=database, pending_delete=False))
     plan = values | {"database": database, "created_at": iso(call.now)}
     add(connection, table, call.account, plan)
     return plan
 
 
-def _doom(connection: Connection, table: Table, condition: sa.ColumnElement[bool]) -> list[str]:
+def _mark_deleted(connection: Connection, table: Table, condition: sa.ColumnElement[bool]) -> list[str]:
     """Delete rows and mark their databases, which are returned: whoever drops them may be killed, the mark stays."""
     names = list(connection.scalars(table.delete().where(condition).returning(table.c.database)))
-    connection.execute(DATABASES.update().where(DATABASES.c.name.in_(names)).values(doomed=True))
+    connection.execute(DATABASES.update().where(DATABASES.c.name.in_(names)).values(pending_delete=True))
     return names
 
 
-async def _close(parts: Parts, plan: Data) -> None:
+async def _close(context: ServiceContext, plan: Data) -> None:
     """Let nobody in after the answer; the databases themselves are dropped later, which takes longer."""
     try:
-        await parts.check_postgres().close(plan["databases"])
-    except (*GONE, Refusal):
+        await context.check_postgres().close(plan["databases"])
+    except (*GONE, RequestRefused):
         return  # nothing opens at a server that is away, and what is marked is closed before it is used again
 
 
 _DELETION = Effect(perform=_close, finish=lambda connection, plan: True, undo=lambda connection, plan: None)
 
 
-def _ok(_: Parts, __: Data) -> Data:
+def _ok(_: ServiceContext, __: Data) -> Data:
     return {"ok": True}
 
 
 # --- projects ----------------------------------------------------------------------------------------------------
 
 
-@serves("db.project.create", effect=_effect(_create, PROJECTS), present=_with_uri)
-def create_project(call: Call, connection: Connection) -> Data:
-    version = call.parts.check_postgres().version
+@capability("db.project.create", effect=_effect(_create, PROJECTS), present=_with_uri)
+def create_project(call: ServiceCall, connection: Connection) -> Data:
+    version = call.context.check_postgres().version
     if call.params.get("postgres_version", version) != version:
         raise invalid(f"this gateway has Postgres {version}", postgres_version=repr(version))
     if call.params.get("mode") == "byok":
-        raise Refusal(
+        raise RequestRefused(
             400,
             "VALIDATION_ERROR",
             "the local gateway has no vendor account of yours to use",
@@ -125,28 +135,30 @@ def create_project(call: Call, connection: Connection) -> Data:
     )
 
 
-@serves("db.project.get", present=_with_uri)
-def get_project(call: Call, connection: Connection) -> Data:
+@capability("db.project.get", present=_with_uri)
+def get_project(call: ServiceCall, connection: Connection) -> Data:
     return existing(call, connection, PROJECTS, "DB_PROJECT", id=call.params["id"])
 
 
-@serves("db.project.list", present=_items_with_uri)
-def list_projects(call: Call, connection: Connection) -> Data:
+@capability("db.project.list", present=_items_with_uri)
+def list_projects(call: ServiceCall, connection: Connection) -> Data:
     return list_page(call, connection, PROJECTS)
 
 
-@serves("db.project.delete", effect=_DELETION, present=_ok)
-def delete_project(call: Call, connection: Connection) -> Data:
+@capability("db.project.delete", effect=_DELETION, present=_ok)
+def delete_project(call: ServiceCall, connection: Connection) -> Data:
     id = get_project(call, connection)["id"]
-    parts = [name for table in (BRANCHES, SNAPSHOTS) for name in _doom(connection, table, table.c.project_id == id)]
-    return {"databases": parts + _doom(connection, PROJECTS, PROJECTS.c.id == id)}
+    names = [
+        name for table in (BRANCHES, SNAPSHOTS) for name in _mark_deleted(connection, table, table.c.project_id == id)
+    ]
+    return {"databases": names + _mark_deleted(connection, PROJECTS, PROJECTS.c.id == id)}
 
 
 # --- branches ----------------------------------------------------------------------------------------------------
 
 
-@serves("db.branch.create", effect=_effect(_copy, BRANCHES), present=_with_uri)
-def create_branch(call: Call, connection: Connection) -> Data:
+@capability("db.branch.create", effect=_effect(_copy, BRANCHES), present=_with_uri)
+def create_branch(call: ServiceCall, connection: Connection) -> Data:
     project = existing(call, connection, PROJECTS, "DB_PROJECT", id=call.params["project_id"])
     name = check_name("branch_name", call.params["branch_name"])
     taken = sa.select(BRANCHES.c.id).where(BRANCHES.c.project_id == project["id"], BRANCHES.c.branch_name == name)
@@ -165,7 +177,7 @@ def create_branch(call: Call, connection: Connection) -> Data:
     return plan | {"source": source}
 
 
-def _source(call: Call, connection: Connection, project: Data) -> str:
+def _source(call: ServiceCall, connection: Connection, project: Data) -> str:
     """Return the database that a branch is copied from (D28); a name goes before an id."""
     wanted = call.params.get("from_branch", _MAIN)
     if wanted == _MAIN:
@@ -177,44 +189,44 @@ def _source(call: Call, connection: Connection, project: Data) -> str:
     raise not_found("DB_BRANCH", wanted)
 
 
-@serves("db.branch.get", present=_with_uri)
-def get_branch(call: Call, connection: Connection) -> Data:
+@capability("db.branch.get", present=_with_uri)
+def get_branch(call: ServiceCall, connection: Connection) -> Data:
     return existing(call, connection, BRANCHES, "DB_BRANCH", id=call.params["id"])
 
 
-@serves("db.branch.list", present=_items_with_uri)
-def list_branches(call: Call, connection: Connection) -> Data:
+@capability("db.branch.list", present=_items_with_uri)
+def list_branches(call: ServiceCall, connection: Connection) -> Data:
     return list_page(call, connection, BRANCHES, **call.given("project_id"))
 
 
-@serves("db.branch.delete", effect=_DELETION, present=_ok)
-def delete_branch(call: Call, connection: Connection) -> Data:
-    return {"databases": _doom(connection, BRANCHES, BRANCHES.c.id == get_branch(call, connection)["id"])}
+@capability("db.branch.delete", effect=_DELETION, present=_ok)
+def delete_branch(call: ServiceCall, connection: Connection) -> Data:
+    return {"databases": _mark_deleted(connection, BRANCHES, BRANCHES.c.id == get_branch(call, connection)["id"])}
 
 
 # --- snapshots ---------------------------------------------------------------------------------------------------
 
 
-@serves("db.snapshot.create", effect=_effect(_freeze, SNAPSHOTS), present=_without_database)
-def create_snapshot(call: Call, connection: Connection) -> Data:
+@capability("db.snapshot.create", effect=_effect(_freeze, SNAPSHOTS), present=_without_database)
+def create_snapshot(call: ServiceCall, connection: Connection) -> Data:
     project = existing(call, connection, PROJECTS, "DB_PROJECT", id=call.params["project_id"])
     label = check_name("label", call.params["label"]) if "label" in call.params else None
     plan = _plan(call, connection, SNAPSHOTS, id=new_id("snap"), project_id=project["id"], label=label)
     return plan | {"source": project["database"]}
 
 
-@serves("db.snapshot.get", present=_without_database)
-def get_snapshot(call: Call, connection: Connection) -> Data:
+@capability("db.snapshot.get", present=_without_database)
+def get_snapshot(call: ServiceCall, connection: Connection) -> Data:
     return existing(call, connection, SNAPSHOTS, "DB_SNAPSHOT", id=call.params["id"])
 
 
-@serves("db.snapshot.list", present=_items_without_database)
-def list_snapshots(call: Call, connection: Connection) -> Data:
+@capability("db.snapshot.list", present=_items_without_database)
+def list_snapshots(call: ServiceCall, connection: Connection) -> Data:
     return list_page(call, connection, SNAPSHOTS, **call.given("project_id"))
 
 
-@serves("db.snapshot.restore", effect=_effect(_copy, PROJECTS), present=_with_uri)
-def restore_snapshot(call: Call, connection: Connection) -> Data:
+@capability("db.snapshot.restore", effect=_effect(_copy, PROJECTS), present=_with_uri)
+def restore_snapshot(call: ServiceCall, connection: Connection) -> Data:
     snapshot = get_snapshot(call, connection)
     origin = existing(call, connection, PROJECTS, "DB_PROJECT", id=snapshot["project_id"])
     name = check_name("new_name", call.params.get("new_name", f"{origin['name'][:246]}-restored"))

@@ -29,10 +29,10 @@ import attrs
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from infrai_async.local._errors import Refusal, conflict
+from infrai_async.local._errors import RequestRefused, conflict
 from infrai_async.local.postgres.databases import GONE
 from infrai_async.local.services.account import open_checkout
-from infrai_async.local.services.base import SERVICES, Call, Data, Effect, Parts, Service, price_of
+from infrai_async.local.services.base import SERVICES, Data, Effect, Service, ServiceCall, ServiceContext, price_of
 from infrai_async.local.state.tables import ACCOUNTS, OPERATIONS
 
 _logger = logging.getLogger(__name__)
@@ -70,26 +70,26 @@ class _Pending:
 class Executor:
     """Carries out calls, and the work that a crash left behind."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    def __init__(self, context: ServiceContext) -> None:
+        self._context = context
         self._works: dict[str, asyncio.Task[Data]] = {}
         self._closing = False
 
-    async def execute(self, call: Call) -> Outcome:
+    async def execute(self, call: ServiceCall) -> Outcome:
         """Carry out a call.
 
         Raises:
-            Refusal: it cannot be done; nothing of it is left.
+            RequestRefused: it cannot be done; nothing of it is left.
         """
-        service = SERVICES[call.row.id]
+        service = SERVICES[call.capability.id]
         if service.before is not None:
-            await service.before(self._parts)
-        step = await self._parts.store.run(partial(_begin, call, service))
+            await service.before(self._context)
+        step = await self._context.store.run(partial(_begin, call, service))
         if isinstance(step, _Pending):
             step = Outcome(await asyncio.shield(self._work(step.id, again=step.again)), step.nano)
-        if call.row.method == "DELETE":
-            self._parts.wake()
-        return attrs.evolve(step, data=service.present(self._parts, step.data))
+        if call.capability.method == "DELETE":
+            self._context.wake()
+        return attrs.evolve(step, data=service.present(self._context, step.data))
 
     async def resume(self, service: str) -> Collection[asyncio.Task[Data]]:
         """Begin to carry on what of a service (``"db."``) is running and ours by now, and return what is at it.
@@ -98,10 +98,10 @@ class Executor:
         One that closes begins nothing: what it leaves is for others, or its next start.
         """
         running = sa.select(OPERATIONS.c.id).where(
-            OPERATIONS.c.state == "running", OPERATIONS.c.owner == self._parts.id
+            OPERATIONS.c.state == "running", OPERATIONS.c.owner == self._context.id
         )
         theirs = running.where(OPERATIONS.c.capability.startswith(service)).order_by(OPERATIONS.c.started)
-        ids = await self._parts.store.run(lambda connection: connection.scalars(theirs).all())
+        ids = await self._context.store.run(lambda connection: connection.scalars(theirs).all())
         left = [] if self._closing else [id for id in ids if id not in self._works]
         if left:
             _logger.info("carrying on %d operations that were cut short", len(left))
@@ -141,39 +141,39 @@ class Executor:
     async def _in_our_hands(self, id: str) -> sa.Row[Any]:
         """Return an operation that has ended or is ours to carry out; for another gateway's, wait until it is."""
         while True:
-            operation = await self._parts.store.run(lambda connection: _load(connection, id))
+            operation = await self._context.store.run(lambda connection: _load(connection, id))
             if operation is None:
-                raise Refusal(503, "VENDOR_UNAVAILABLE", "this could not be done; it may be possible now")
-            if operation.state != "running" or operation.owner == self._parts.id:
+                raise RequestRefused(503, "VENDOR_UNAVAILABLE", "this could not be done; it may be possible now")
+            if operation.state != "running" or operation.owner == self._context.id:
                 return operation
             if self._closing:
-                raise Refusal(503, "VENDOR_UNAVAILABLE", "another gateway is at it, and this one closes")
+                raise RequestRefused(503, "VENDOR_UNAVAILABLE", "another gateway is at it, and this one closes")
             await asyncio.sleep(_POLL)
 
     async def _carry_out(self, operation: sa.Row[Any], again: bool) -> Data:
-        run = self._parts.store.run
+        run = self._context.store.run
         try:
             await self._perform(operation, again)
             await run(partial(_finish, operation))
-        except Refusal as refusal:
+        except RequestRefused as refusal:
             await run(partial(_undo, operation, refusal))
-            self._parts.wake()
+            self._context.wake()
             raise
         return dict(operation.data)
 
     async def _perform(self, operation: sa.Row[Any], again: bool) -> None:
         try:
-            await _effect_of(operation).perform(self._parts, operation.data)
-        except Refusal as refusal:
+            await _effect_of(operation).perform(self._context, operation.data)
+        except RequestRefused as refusal:
             if not (again and refusal.status == 404):  # what was to go may have gone before the crash
                 raise
         except LookupError:
             raise conflict("CONFLICT", "what this was to be copied from was deleted meanwhile") from None
         except GONE as error:
-            raise Refusal(503, "VENDOR_UNAVAILABLE", "Postgres is away; it is started again") from error
+            raise RequestRefused(503, "VENDOR_UNAVAILABLE", "Postgres is away; it is started again") from error
         except Exception as error:
             _logger.exception("%s failed", operation.capability)
-            raise Refusal(502, "VENDOR_ERROR", f"Postgres could not do it ({type(error).__name__})") from error
+            raise RequestRefused(502, "VENDOR_ERROR", f"Postgres could not do it ({type(error).__name__})") from error
 
 
 def sweep(connection: Connection, now: float) -> None:
@@ -182,22 +182,22 @@ def sweep(connection: Connection, now: float) -> None:
     connection.execute(OPERATIONS.delete().where(old))
 
 
-def _begin(call: Call, service: Service, connection: Connection) -> Outcome | _Pending:
+def _begin(call: ServiceCall, service: Service, connection: Connection) -> Outcome | _Pending:
     id = _operation_id(call)
     before = _load(connection, id) if call.key is not None else None
     if before is not None and not _is_over(before, call):
         return _again(call, before)
     data = service.run(call, connection)  # before the price: what is refused anyway is not refused for money
-    nano = price_of(call.row)
+    nano = price_of(call.capability)
     if nano:
         _spend(call, connection, nano)
-    effect = service.has_effect(call.parts)
-    if call.row.mutates and (call.key is not None or effect):
+    effect = service.has_effect(call.context)
+    if call.capability.mutates and (call.key is not None or effect):
         _remember(call, connection, id, "running" if effect else "done", nano, data)
     return _Pending(id, nano) if effect else Outcome(data, nano)
 
 
-def _again(call: Call, before: sa.Row[Any]) -> Outcome | _Pending:
+def _again(call: ServiceCall, before: sa.Row[Any]) -> Outcome | _Pending:
     if before.fingerprint != _fingerprint(call):
         raise conflict("IDEMPOTENCY_KEY_REUSED", "this idempotency key was used for another request of this capability")
     return _Pending(before.id, 0, again=True) if before.state == "running" else Outcome(_answer_of(before), 0)
@@ -206,19 +206,19 @@ def _again(call: Call, before: sa.Row[Any]) -> Outcome | _Pending:
 def _answer_of(operation: sa.Row[Any]) -> Data:
     """Return the answer that an operation came to; its refusal is raised again."""
     if operation.state == "refused":
-        raise Refusal(**operation.data)
+        raise RequestRefused(**operation.data)
     return dict(operation.data)
 
 
-def _operation_id(call: Call) -> str:
+def _operation_id(call: ServiceCall) -> str:
     """Return what one key stands for: one path of one capability (CONTRACT.md 1.7), in either generation of it."""
     if call.key is None:
         return secrets.token_hex(32)
-    in_path = {param.name for route in call.row.routes for param in route.params if param.where == "path"}
-    return _digest([call.account, call.row.id, call.given(*sorted(in_path)), call.key])
+    in_path = {param.name for route in call.capability.routes for param in route.params if param.where == "path"}
+    return _digest([call.account, call.capability.id, call.given(*sorted(in_path)), call.key])
 
 
-def _fingerprint(call: Call) -> str:
+def _fingerprint(call: ServiceCall) -> str:
     return _digest([_plain(dict(call.params)), _plain(dict(call.unknown))])
 
 
@@ -239,19 +239,19 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _is_over(operation: sa.Row[Any], call: Call) -> bool:
+def _is_over(operation: sa.Row[Any], call: ServiceCall) -> bool:
     return bool(operation.state != "running" and operation.started < call.now.timestamp() - REMEMBERED)
 
 
-def _spend(call: Call, connection: Connection, nano: int) -> None:
+def _spend(call: ServiceCall, connection: Connection, nano: int) -> None:
     wallet = ACCOUNTS.update().where(ACCOUNTS.c.id == call.account, ACCOUNTS.c.nano >= nano)
     if connection.execute(wallet.values(nano=ACCOUNTS.c.nano - nano)).rowcount != 1:
-        raise Refusal(
+        raise RequestRefused(
             402,
             "INSUFFICIENT_CREDIT",
             "the wallet cannot pay for this call",
             hint="open checkout_url and pay there, or POST /v1/account/topup first and open that answer's",
-            extra={"checkout_url": open_checkout(call.parts, call.account, connection)},
+            extra={"checkout_url": open_checkout(call.context, call.account, connection)},
         )
 
 
@@ -259,16 +259,16 @@ def _load(connection: Connection, id: str) -> sa.Row[Any] | None:
     return connection.execute(sa.select(OPERATIONS).where(OPERATIONS.c.id == id)).one_or_none()
 
 
-def _remember(call: Call, connection: Connection, id: str, state: str, nano: int, data: Data) -> None:
+def _remember(call: ServiceCall, connection: Connection, id: str, state: str, nano: int, data: Data) -> None:
     connection.execute(OPERATIONS.delete().where(OPERATIONS.c.id == id))  # one whose 24 hours are over
     connection.execute(
         OPERATIONS.insert().values(
             id=id,
             account_id=call.account,
-            capability=call.row.id,
+            capability=call.capability.id,
             fingerprint=_fingerprint(call),
             state=state,
-            owner=call.parts.id,
+            owner=call.context.id,
             nano=nano,
             data=data,
             started=int(call.now.timestamp()),
@@ -289,7 +289,7 @@ def _finish(operation: sa.Row[Any], connection: Connection) -> None:
         raise conflict("CONFLICT", "what this was to be a part of was deleted meanwhile")
 
 
-def _undo(operation: sa.Row[Any], refusal: Refusal, connection: Connection) -> None:
+def _undo(operation: sa.Row[Any], refusal: RequestRefused, connection: Connection) -> None:
     """Take an operation back whose effect could not be: its rows and its price; its key keeps a final refusal."""
     final = OPERATIONS.update().values(state="refused", data=refusal.to_record())
     _settle(connection, operation, OPERATIONS.delete() if refusal.retryable else final)

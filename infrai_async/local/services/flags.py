@@ -7,34 +7,43 @@ from typing import Final
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from infrai_async.local._errors import Refusal, conflict, invalid
-from infrai_async.local.services.base import Call, Data, Parts, check_name, existing, iso, new_id, serves
+from infrai_async.local._errors import RequestRefused, conflict, invalid
+from infrai_async.local.services.base import (
+    Data,
+    ServiceCall,
+    ServiceContext,
+    capability,
+    check_name,
+    existing,
+    iso,
+    new_id,
+)
 from infrai_async.local.services.pagination import list_page
-from infrai_async.local.state.tables import FLAGS, add, arrive, document, find
-from infrai_async.local.targeting.evaluation import Verdict, checked, evaluate
+from infrai_async.local.state.tables import FLAGS, add, document, find, publish
+from infrai_async.local.targeting.evaluation import Evaluation, checked, evaluate
 from infrai_async.local.targeting.rollout import FIELDS, type_of
 from infrai_async.models import JSON
 
 _DEFINITION: Final = ("description", "type", "default_value", "rules", "rollout", "tags", "enabled", "archived")
 
 
-def _flag(_: Parts, data: Data) -> Data:
+def _flag(_: ServiceContext, data: Data) -> Data:
     return {name: value for name, value in data.items() if name != "id"}
 
 
-def _flags(parts: Parts, page: Data) -> Data:
-    return page | {"items": [_flag(parts, item) for item in page["items"]]}
+def _flags(context: ServiceContext, page: Data) -> Data:
+    return page | {"items": [_flag(context, item) for item in page["items"]]}
 
 
-def _find(call: Call, connection: Connection) -> Data:
+def _find(call: ServiceCall, connection: Connection) -> Data:
     return existing(call, connection, FLAGS, "FLAG", key=call.params["key"])
 
 
 # --- definitions -------------------------------------------------------------------------------------------------
 
 
-@serves("flags.set", present=_flag)
-def set_flag(call: Call, connection: Connection) -> Data:
+@capability("flags.set", present=_flag)
+def set_flag(call: ServiceCall, connection: Connection) -> Data:
     """Create a flag, or change of one what is given; without a version the last write wins."""
     key = check_name("key", call.params["key"])
     before = find(connection, FLAGS, call.account, key=key)
@@ -43,11 +52,11 @@ def set_flag(call: Call, connection: Connection) -> Data:
     if before is not None:
         return _write(call, connection, flag)
     add(connection, FLAGS, call.account, flag)
-    arrive(connection, FLAGS, flag["id"])
+    publish(connection, FLAGS, flag["id"])
     return flag
 
 
-def _new_flag(call: Call, key: str) -> Data:
+def _new_flag(call: ServiceCall, key: str) -> Data:
     kind = call.params.get("type") or type_of(call.params.get("default_value", False))
     return {
         "id": new_id("flg"),
@@ -66,7 +75,7 @@ def _new_flag(call: Call, key: str) -> Data:
     }
 
 
-def _defined(call: Call, flag: Data) -> Data:
+def _defined(call: ServiceCall, flag: Data) -> Data:
     """Return the flag with what the caller says of it; an empty roll-out takes away the one that was."""
     given = call.given(*_DEFINITION)
     if any(not isinstance(value, str) for value in given.get("tags", {}).values()):
@@ -74,7 +83,7 @@ def _defined(call: Call, flag: Data) -> Data:
     return checked(flag | given)
 
 
-def _check_version(call: Call, flag: Data | None) -> None:
+def _check_version(call: ServiceCall, flag: Data | None) -> None:
     expected, actual = call.params.get("version"), flag["version"] if flag else 0
     if expected is not None and expected != actual:
         raise conflict(
@@ -85,32 +94,32 @@ def _check_version(call: Call, flag: Data | None) -> None:
         )
 
 
-def _write(call: Call, connection: Connection, flag: Data) -> Data:
+def _write(call: ServiceCall, connection: Connection, flag: Data) -> Data:
     flag = flag | {"version": flag["version"] + 1, "updated_at": iso(call.now)}
     connection.execute(FLAGS.update().where(FLAGS.c.id == flag["id"]).values(flag))
     return flag
 
 
-@serves("flags.get", present=_flag)
-def get_flag(call: Call, connection: Connection) -> Data:
+@capability("flags.get", present=_flag)
+def get_flag(call: ServiceCall, connection: Connection) -> Data:
     return _find(call, connection)
 
 
-@serves("flags.list", present=_flags)
-def list_flags(call: Call, connection: Connection) -> Data:
+@capability("flags.list", present=_flags)
+def list_flags(call: ServiceCall, connection: Connection) -> Data:
     shown = {} if call.params.get("include_archived") else {"archived": False}
     return list_page(call, connection, FLAGS, **shown)
 
 
-@serves("flags.toggle", present=_flag)
-def toggle(call: Call, connection: Connection) -> Data:
+@capability("flags.toggle", present=_flag)
+def toggle(call: ServiceCall, connection: Connection) -> Data:
     flag = _find(call, connection)
     _check_version(call, flag)
     return _write(call, connection, flag | {"enabled": call.params["enabled"]})
 
 
-@serves("flags.rollout", present=_flag)
-def roll_out(call: Call, connection: Connection) -> Data:
+@capability("flags.rollout", present=_flag)
+def roll_out(call: ServiceCall, connection: Connection) -> Data:
     flag = _find(call, connection)
     _check_version(call, flag)
     before = flag["rollout"] or {}  # growing it without a word on its variants keeps them
@@ -118,8 +127,8 @@ def roll_out(call: Call, connection: Connection) -> Data:
     return _write(call, connection, checked(flag | {"rollout": rollout}))
 
 
-@serves("flags.delete")
-def delete_flag(call: Call, connection: Connection) -> Data:
+@capability("flags.delete")
+def delete_flag(call: ServiceCall, connection: Connection) -> Data:
     flag = _find(call, connection)
     connection.execute(FLAGS.delete().where(FLAGS.c.id == flag["id"]))
     return {"ok": True, "key": flag["key"]}
@@ -128,22 +137,22 @@ def delete_flag(call: Call, connection: Connection) -> Data:
 # --- evaluation --------------------------------------------------------------------------------------------------
 
 
-def _evaluate(call: Call, flag: Data) -> Verdict:
+def _evaluate(call: ServiceCall, flag: Data) -> Evaluation:
     return evaluate(flag, call.params.get("user_id"), call.params.get("context", {}))
 
 
-@serves("flags.is_enabled")
-def is_enabled(call: Call, connection: Connection) -> Data:
+@capability("flags.is_enabled")
+def is_enabled(call: ServiceCall, connection: Connection) -> Data:
     return {"enabled": _evaluate(call, _find(call, connection)).on}
 
 
-@serves("flags.get_value")
-def get_value(call: Call, connection: Connection) -> Data:
+@capability("flags.get_value")
+def get_value(call: ServiceCall, connection: Connection) -> Data:
     flag: Data | None = None
     try:
         flag = _find(call, connection)
         verdict = _evaluate(call, flag)
-    except Refusal:
+    except RequestRefused:
         if "default" not in call.params:
             raise
         return _fallback(call, flag)
@@ -151,7 +160,7 @@ def get_value(call: Call, connection: Connection) -> Data:
     return value if verdict.variant is None else value | {"variant": verdict.variant}
 
 
-def _fallback(call: Call, flag: Data | None) -> Data:
+def _fallback(call: ServiceCall, flag: Data | None) -> Data:
     """Answer for a flag that is not there, or cannot be evaluated, with the caller's default (C14)."""
     default = call.params["default"]
     about = _about(flag) if flag else {"default_value": default, "enabled": False, "version": None}
@@ -162,8 +171,8 @@ def _about(flag: Data) -> Data:
     return {name: flag[name] for name in ("default_value", "enabled", "version")}
 
 
-@serves("flags.get_all")
-def get_all(call: Call, connection: Connection) -> Data:
+@capability("flags.get_all")
+def get_all(call: ServiceCall, connection: Connection) -> Data:
     """Evaluate every flag; one that cannot be evaluated has its default value, as a disabled one has.
 
     One such flag must not take all others from a program that starts by reading them; and leaving it out would look as
@@ -174,9 +183,9 @@ def get_all(call: Call, connection: Connection) -> Data:
     return {flag["key"]: _value_of(call, flag) for flag in flags}
 
 
-def _value_of(call: Call, flag: Data) -> JSON:
+def _value_of(call: ServiceCall, flag: Data) -> JSON:
     try:
         return _evaluate(call, flag).value
-    except Refusal:
+    except RequestRefused:
         value: JSON = flag["default_value"]
         return value

@@ -47,9 +47,9 @@ def of_param(param: Param) -> Data:
     return schema
 
 
-def of_request(row: Row) -> Data:
+def of_request(capability: Row) -> Data:
     """Return the schema of a capability's parameters."""
-    params = row.routes[0].params
+    params = capability.routes[0].params
     return {
         "type": "object",
         "properties": {param.wire: of_param(param) for param in params},
@@ -57,11 +57,11 @@ def of_request(row: Row) -> Data:
     }
 
 
-def of_response(row: Row) -> Data:
+def of_response(capability: Row) -> Data:
     """Return the schema of what a capability answers: the envelope's ``data``, or the whole without an envelope."""
-    if not row.paged:
-        return _of_model(row.returns)
-    items = {"type": "array", "items": _of_model(row.returns)}
+    if not capability.paged:
+        return _of_model(capability.returns)
+    items = {"type": "array", "items": _of_model(capability.returns)}
     return {
         "type": "object",
         "properties": {"items": items, "next_cursor": {"type": ["string", "null"]}},
@@ -97,18 +97,18 @@ def _of_type(hint: Any) -> Data:
     return {}
 
 
-def curl(row: Row, base_url: str) -> str:
+def curl(capability: Row, base_url: str) -> str:
     """Return a command that runs as it is, with what is required and, for ids, names to be replaced."""
-    params = row.routes[0].params
+    params = capability.routes[0].params
     path, query, body = (
         {one.wire: _example(one) for one in params if one.where == where and (one.required or where == "path")}
         for where in ("path", "query", "body")
     )
-    url = base_url + row.routes[0].path.format(**{name: quote(value, safe="") for name, value in path.items()})
-    words = ["curl", "-X", row.method, shlex.quote(f"{url}?{urlencode(query)}" if query else url)]
-    if not row.public:
+    url = base_url + capability.routes[0].path.format(**{name: quote(value, safe="") for name, value in path.items()})
+    words = ["curl", "-X", capability.method, shlex.quote(f"{url}?{urlencode(query)}" if query else url)]
+    if not capability.public:
         words.append('-H "Authorization: Bearer $INFRAI_API_KEY"')
-    if row.mutates and row.method != "DELETE":
+    if capability.mutates and capability.method != "DELETE":
         words += ["-H", shlex.quote("Content-Type: application/json"), "-d", shlex.quote(json.dumps(body))]
     return " ".join(words)
 

@@ -15,11 +15,21 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from infrai_async.local._errors import conflict, invalid, not_found
-from infrai_async.local.objects.blobs import doom
+from infrai_async.local.objects.blobs import mark_deleted
 from infrai_async.local.objects.sigv4 import Credentials
 from infrai_async.local.objects.sigv4 import presign as presign_url
-from infrai_async.local.services.base import Call, Data, Effect, Parts, check_name, existing, iso, new_id, serves
-from infrai_async.local.state.tables import BUCKETS, OBJECTS, add, arrive, document
+from infrai_async.local.services.base import (
+    Data,
+    Effect,
+    ServiceCall,
+    ServiceContext,
+    capability,
+    check_name,
+    existing,
+    iso,
+    new_id,
+)
+from infrai_async.local.state.tables import BUCKETS, OBJECTS, add, document, publish
 
 MAX_BYTES: Final = "X-Infrai-Max-Bytes"
 """The parameter of an upload's URL that says how long its body may be."""
@@ -31,8 +41,8 @@ _LONGEST: Final = 604_800
 _LONGEST_KEY: Final = 1024
 
 
-def _elsewhere(parts: Parts) -> bool:
-    return parts.s3 is not None
+def _elsewhere(context: ServiceContext) -> bool:
+    return context.s3 is not None
 
 
 def _stored_as(id: str, name: str) -> str:
@@ -41,9 +51,9 @@ def _stored_as(id: str, name: str) -> str:
     return f"{readable}-{id.rpartition('_')[2]}"
 
 
-async def _make_there(parts: Parts, data: Data) -> None:
-    if parts.s3 is not None:
-        await parts.s3.make_bucket(_stored_as(data["id"], data["bucket"]))
+async def _make_there(context: ServiceContext, data: Data) -> None:
+    if context.s3 is not None:
+        await context.s3.make_bucket(_stored_as(data["id"], data["bucket"]))
 
 
 def _forget(connection: Connection, data: Data) -> None:
@@ -52,18 +62,18 @@ def _forget(connection: Connection, data: Data) -> None:
 
 _CREATION: Final = Effect(
     perform=_make_there,
-    finish=lambda connection, data: arrive(connection, BUCKETS, data["id"]),
+    finish=lambda connection, data: publish(connection, BUCKETS, data["id"]),
     undo=_forget,
     needed=_elsewhere,
 )
 
 
-def _bucket(_: Parts, data: Data) -> Data:
+def _bucket(_: ServiceContext, data: Data) -> Data:
     return {name: value for name, value in data.items() if name != "id"} | {"name": data["bucket"]}
 
 
-@serves("storage.bucket.create", effect=_CREATION, present=_bucket)
-def create_bucket(call: Call, connection: Connection) -> Data:
+@capability("storage.bucket.create", effect=_CREATION, present=_bucket)
+def create_bucket(call: ServiceCall, connection: Connection) -> Data:
     name = check_name("bucket", call.params["bucket"])
     if connection.scalar(sa.select(BUCKETS.c.id).filter_by(account_id=call.account, bucket=name)) is not None:
         raise conflict("STORAGE_BUCKET_EXISTS", f"there is a bucket {name!r} already", bucket=name)
@@ -76,13 +86,15 @@ def create_bucket(call: Call, connection: Connection) -> Data:
         "created_at": iso(call.now),
     }
     add(connection, BUCKETS, call.account, bucket)
-    if not _elsewhere(call.parts):
-        arrive(connection, BUCKETS, bucket["id"])
+    if not _elsewhere(call.context):
+        publish(connection, BUCKETS, bucket["id"])
     return bucket
 
 
-@serves("storage.bucket.list", present=lambda parts, data: {"items": [_bucket(parts, item) for item in data["items"]]})
-def list_buckets(call: Call, connection: Connection) -> Data:
+@capability(
+    "storage.bucket.list", present=lambda context, data: {"items": [_bucket(context, item) for item in data["items"]]}
+)
+def list_buckets(call: ServiceCall, connection: Connection) -> Data:
     query = (
         sa.select(BUCKETS)
         .where(BUCKETS.c.account_id == call.account, BUCKETS.c.seq.is_not(None))
@@ -91,7 +103,7 @@ def list_buckets(call: Call, connection: Connection) -> Data:
     return {"items": [document(row) for row in connection.execute(query)]}
 
 
-def _find_bucket(call: Call, connection: Connection) -> Data:
+def _find_bucket(call: ServiceCall, connection: Connection) -> Data:
     return existing(call, connection, BUCKETS, "STORAGE_BUCKET", bucket=call.params["bucket"])
 
 
@@ -101,34 +113,34 @@ def _check_key(key: str) -> str:
     return key
 
 
-def _lifetime(call: Call) -> int:
+def _lifetime(call: ServiceCall) -> int:
     seconds: float = call.params.get("expires_seconds", _LIFETIME)
     if not 1 <= seconds <= _LONGEST:
         raise invalid(f"expires_seconds has to be between 1 and {_LONGEST}", expires_seconds=f"1 to {_LONGEST}")
     return ceil(seconds)
 
 
-def _check_header(call: Call, name: str) -> str | None:
+def _check_header(call: ServiceCall, name: str) -> str | None:
     value = call.params.get(name)
     if value is not None and not re.fullmatch(r"[^\x00-\x1f\x7f]+", value):
         raise invalid(f"{name} has to be the text of a header", **{name: "text without control characters"})
     return value
 
 
-def signer(parts: Parts, bucket_id: str) -> Credentials:
+def signer(context: ServiceContext, bucket_id: str) -> Credentials:
     """Return who signs the URLs of a bucket's objects here: the bucket itself, with a secret of its own."""
-    return Credentials(id=bucket_id, secret=parts.keyring.signing_secret(bucket_id), region="local")
+    return Credentials(id=bucket_id, secret=context.keyring.signing_secret(bucket_id), region="local")
 
 
-def _with_url(parts: Parts, data: Data) -> Data:
-    if parts.s3 is None:
+def _with_url(context: ServiceContext, data: Data) -> Data:
+    if context.s3 is None:
         # Escaped slashes, since clients resolve "..", "//" and the like in what looks like a path.
-        url = f"{parts.base_url}/objects/{data['bucket_id']}/{quote(data['key'], safe='')}"
-        credentials = signer(parts, data["bucket_id"])
+        url = f"{context.base_url}/objects/{data['bucket_id']}/{quote(data['key'], safe='')}"
+        credentials = signer(context, data["bucket_id"])
     else:
         url, credentials = (
-            parts.s3.url(_stored_as(data["bucket_id"], data["bucket"]), data["key"]),
-            parts.s3.credentials,
+            context.s3.url(_stored_as(data["bucket_id"], data["bucket"]), data["key"]),
+            context.s3.credentials,
         )
     url = presign_url(
         credentials,
@@ -142,8 +154,8 @@ def _with_url(parts: Parts, data: Data) -> Data:
     return {name: data[name] for name in ("method", "expires_at", "headers")} | {"url": url}
 
 
-@serves("storage.object.presign", present=_with_url)
-def presign(call: Call, connection: Connection) -> Data:
+@capability("storage.object.presign", present=_with_url)
+def presign(call: ServiceCall, connection: Connection) -> Data:
     bucket, method, seconds = _find_bucket(call, connection), call.params.get("method", "GET"), _lifetime(call)
     # Signatures know whole seconds: the next one, so that the URL works for no less than was asked for.
     signed_at = datetime.fromtimestamp(ceil(call.now.timestamp()), UTC)
@@ -161,7 +173,7 @@ def presign(call: Call, connection: Connection) -> Data:
     }
 
 
-def _of_download(call: Call) -> tuple[Data, Data]:
+def _of_download(call: ServiceCall) -> tuple[Data, Data]:
     """Return the parameters and the headers that are signed for a GET: what its answer is to say."""
     wanted = {
         "Content-Type": _check_header(call, "content_type"),
@@ -170,19 +182,21 @@ def _of_download(call: Call) -> tuple[Data, Data]:
     return {OVERRIDES[name]: value for name, value in wanted.items() if value is not None}, {}
 
 
-def _of_upload(call: Call) -> tuple[Data, Data]:
+def _of_upload(call: ServiceCall) -> tuple[Data, Data]:
     """Return the parameters and the headers that are signed for a PUT: what its body has to be."""
     most, content_type = call.params.get("max_bytes"), _check_header(call, "content_type")
     if most is not None and most < 0:
         raise invalid("max_bytes has to be 0 or more", max_bytes="0 or more")
-    if most is not None and call.parts.s3 is not None:
+    if most is not None and call.context.s3 is not None:
         raise invalid("a URL of an S3 store cannot limit an upload's size", max_bytes="absent")
     headers = {} if content_type is None else {"Content-Type": content_type}
     return {} if most is None else {MAX_BYTES: str(most)}, headers
 
 
-async def _delete_there(parts: Parts, data: Data) -> None:
-    if parts.s3 is not None and not await parts.s3.delete(_stored_as(data["bucket_id"], data["bucket"]), data["key"]):
+async def _delete_there(context: ServiceContext, data: Data) -> None:
+    if context.s3 is not None and not await context.s3.delete(
+        _stored_as(data["bucket_id"], data["bucket"]), data["key"]
+    ):
         raise not_found("STORAGE_OBJECT", data["key"])
 
 
@@ -191,10 +205,10 @@ _DELETION: Final = Effect(
 )
 
 
-@serves("storage.object.delete", effect=_DELETION, present=lambda parts, data: {"ok": True})
-def delete_object(call: Call, connection: Connection) -> Data:
+@capability("storage.object.delete", effect=_DELETION, present=lambda context, data: {"ok": True})
+def delete_object(call: ServiceCall, connection: Connection) -> Data:
     bucket, key = _find_bucket(call, connection), _check_key(call.params["key"])
-    if not _elsewhere(call.parts):
+    if not _elsewhere(call.context):
         _delete_here(connection, bucket["id"], key)
     return {"bucket_id": bucket["id"], "bucket": bucket["bucket"], "key": key}
 
@@ -204,4 +218,4 @@ def _delete_here(connection: Connection, bucket_id: str, key: str) -> None:
     blob = connection.scalar(this.returning(OBJECTS.c.blob))
     if blob is None:
         raise not_found("STORAGE_OBJECT", key)
-    doom(connection, blob)
+    mark_deleted(connection, blob)

@@ -21,7 +21,7 @@ from sqlalchemy import Connection, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import SQLAlchemyError
 
-from infrai_async.local._errors import Refusal
+from infrai_async.local._errors import RequestRefused
 from infrai_async.local.postgres.binaries import PostgresUnavailable
 from infrai_async.local.postgres.data_dirs import private
 from infrai_async.local.postgres.databases import connected
@@ -91,7 +91,7 @@ class SharedStore(Store):
             raise OSError(str(error)) from None
         except asyncpg.PostgresError as error:
             raise OSError(f"the gateway's state cannot be kept in Postgres at {where}: {error}") from None
-        except (SQLAlchemyError, Refusal) as error:
+        except (SQLAlchemyError, RequestRefused) as error:
             # Not its words: what is wrong with an address may quote it, and a password is part of it.
             told = f"the gateway's state cannot be kept in Postgres at {where} ({type(error).__name__})"
             raise OSError(f"{told}: check that psql takes --postgres-dsn as it is") from None
@@ -152,18 +152,20 @@ def _wait_for_turn(connection: Connection) -> None:
     connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
 
 
-def _explain(context: ExceptionContext) -> Refusal | None:
+def _explain(context: ExceptionContext) -> RequestRefused | None:
     """Say to the caller what is no fault of the gateway: a text with NUL in it, a server that is away."""
     import psycopg
 
     if isinstance(context.original_exception, psycopg.DataError):
-        return Refusal(400, "VALIDATION_ERROR", "a value cannot be stored: text without NUL, numbers of 64 bits can")
+        return RequestRefused(
+            400, "VALIDATION_ERROR", "a value cannot be stored: text without NUL, numbers of 64 bits can"
+        )
     if context.is_disconnect or isinstance(context.original_exception, psycopg.OperationalError):
-        return Refusal(503, "VENDOR_UNAVAILABLE", "the gateway's state is away: its Postgres does not answer")
+        return RequestRefused(503, "VENDOR_UNAVAILABLE", "the gateway's state is away: its Postgres does not answer")
     return None
 
 
-def settle_in(state: Path, mark: str | None) -> None:
+def bind(state: Path, mark: str | None) -> None:
     """Bind a data directory to the shared state that has this mark; ``None``: to the one in itself.
 
     Raises:

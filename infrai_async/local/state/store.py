@@ -22,7 +22,7 @@ from sqlalchemy import Connection, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from infrai_async.local._errors import Refusal
+from infrai_async.local._errors import RequestRefused
 from infrai_async.local.state import tables
 
 T = TypeVar("T")
@@ -65,10 +65,10 @@ class Store:
         """Run ``job`` and return its result once it is durable; what it raises undoes it and is raised here.
 
         Raises:
-            Refusal: 503, the store is closed.
+            RequestRefused: 503, the store is closed.
         """
         if self._thread is None:
-            raise Refusal(503, "VENDOR_UNAVAILABLE", "the gateway's state is closed")
+            raise RequestRefused(503, "VENDOR_UNAVAILABLE", "the gateway's state is closed")
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._jobs.put(_Job(job, done))
         return await done

@@ -71,7 +71,7 @@ DATABASES: Final = Table(
     "databases",
     METADATA,
     Column("name", String, primary_key=True),
-    Column("doomed", Boolean, nullable=False),
+    Column("doomed", Boolean, nullable=False, key="pending_delete"),
 )
 OBJECTS: Final = Table(
     "objects",
@@ -84,7 +84,7 @@ OBJECTS: Final = Table(
     Column("headers", sa.JSON, nullable=False),
     Column("modified", String, nullable=False),
 )
-DOOMED_BLOBS: Final = Table("doomed_blobs", METADATA, Column("blob", String, primary_key=True))
+DELETED_BLOBS: Final = Table("doomed_blobs", METADATA, Column("blob", String, primary_key=True))
 TRAFFIC: Final = Table(
     "traffic",
     METADATA,
@@ -199,7 +199,7 @@ def add(connection: Connection, table: Table, account: str | None, values: Mappi
     connection.execute(table.insert().values(account_id=account, **values))
 
 
-def arrive(connection: Connection, table: Table, id: str) -> bool:
+def publish(connection: Connection, table: Table, id: str) -> bool:
     """Let a resource be seen from now on, as the newest; ``False`` when it was deleted before."""
     following = connection.scalar(COUNTER.update().values(last=COUNTER.c.last + 1).returning(COUNTER.c.last))
     return connection.execute(table.update().where(table.c.id == id).values(seq=following)).rowcount == 1

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import attrs
 
-from infrai_async.local._errors import Refusal
+from infrai_async.local._errors import RequestRefused
 from infrai_async.local.targeting.rollout import check_value, is_inside, name_of, pick, read_rollout
-from infrai_async.local.targeting.rules import Condition, Reader, Who, wrong
+from infrai_async.local.targeting.rules import Condition, EvaluationContext, RuleParser, wrong
 from infrai_async.models import JSON
 
 _SHORT: Final = 4000
@@ -23,7 +23,7 @@ _SHORT: Final = 4000
 
 
 @attrs.frozen(kw_only=True)
-class Verdict:
+class Evaluation:
     """What a flag is for one who asks, and why."""
 
     value: JSON
@@ -41,18 +41,18 @@ class _Rule:
     variant: Mapping[str, Any] | None
     rollout: Mapping[str, Any] | None
 
-    def is_for(self, who: Who) -> bool:
-        return self.holds(who) and (self.rollout is None or is_inside(self.rollout, who))
+    def is_for(self, context: EvaluationContext) -> bool:
+        return self.holds(context) and (self.rollout is None or is_inside(self.rollout, context))
 
-    def served(self, who: Who) -> Mapping[str, Any] | None:
-        return pick(self.rollout, who) if self.rollout and self.rollout["variants"] else self.variant
+    def served(self, context: EvaluationContext) -> Mapping[str, Any] | None:
+        return pick(self.rollout, context) if self.rollout and self.rollout["variants"] else self.variant
 
 
 def checked(flag: Mapping[str, Any]) -> dict[str, Any]:
     """Return a definition whole, once all of its parts fit its type and each other.
 
     Raises:
-        Refusal: 400 that names the place and what would be right there.
+        RequestRefused: 400 that names the place and what would be right there.
     """
     kind, default = flag["type"], flag["default_value"]
     if default is not None or kind == "bool":
@@ -62,45 +62,45 @@ def checked(flag: Mapping[str, Any]) -> dict[str, Any]:
     return {**flag, "rollout": rollout}
 
 
-def evaluate(flag: Mapping[str, Any], user_id: str | None, context: Mapping[str, JSON]) -> Verdict:
+def evaluate(flag: Mapping[str, Any], user_id: str | None, context: Mapping[str, JSON]) -> Evaluation:
     """Evaluate a definition that was ``checked``.
 
     Raises:
-        Refusal: 503, it was checked by a gateway that could do what this one cannot (``matches`` without RE2).
+        RequestRefused: 503, it was checked by a gateway that could do what this one cannot (``matches`` without RE2).
     """
     if flag["archived"]:
         return _default(flag, "archived")
     if not flag["enabled"]:
         return _default(flag, "disabled")
-    who = dict(context) if user_id is None else {**context, "user_id": user_id}
-    rule = next((rule for rule in _usable_rules(flag) if rule.is_for(who)), None)
+    context = dict(context) if user_id is None else {**context, "user_id": user_id}
+    rule = next((rule for rule in _usable_rules(flag) if rule.is_for(context)), None)
     if rule is not None:
-        variant = rule.served(who)
+        variant = rule.served(context)
         return _serve(flag, rule.serve, "rule_match") if variant is None else _arm(flag, variant, "rule_match")
-    return _roll_out(flag, flag["rollout"], who) if flag["rollout"] else _on(flag, "enabled")
+    return _roll_out(flag, flag["rollout"], context) if flag["rollout"] else _on(flag, "enabled")
 
 
-def _roll_out(flag: Mapping[str, Any], rollout: Mapping[str, Any], who: Who) -> Verdict:
-    if not is_inside(rollout, who):
+def _roll_out(flag: Mapping[str, Any], rollout: Mapping[str, Any], context: EvaluationContext) -> Evaluation:
+    if not is_inside(rollout, context):
         return _default(flag, "outside_rollout")
-    return _arm(flag, pick(rollout, who), "in_rollout") if rollout["variants"] else _on(flag, "in_rollout")
+    return _arm(flag, pick(rollout, context), "in_rollout") if rollout["variants"] else _on(flag, "in_rollout")
 
 
-def _default(flag: Mapping[str, Any], reason: str) -> Verdict:
+def _default(flag: Mapping[str, Any], reason: str) -> Evaluation:
     default = flag["default_value"]
-    return Verdict(value=default, on=flag["type"] == "bool" and default is True, reason=reason)
+    return Evaluation(value=default, on=flag["type"] == "bool" and default is True, reason=reason)
 
 
-def _on(flag: Mapping[str, Any], reason: str) -> Verdict:
+def _on(flag: Mapping[str, Any], reason: str) -> Evaluation:
     return _serve(flag, True if flag["type"] == "bool" else flag["default_value"], reason)
 
 
-def _arm(flag: Mapping[str, Any], variant: Mapping[str, Any], reason: str) -> Verdict:
+def _arm(flag: Mapping[str, Any], variant: Mapping[str, Any], reason: str) -> Evaluation:
     return attrs.evolve(_serve(flag, variant["value"], reason), variant=name_of(variant))
 
 
-def _serve(flag: Mapping[str, Any], value: JSON, reason: str) -> Verdict:
-    return Verdict(value=value, on=value is True if flag["type"] == "bool" else True, reason=reason)
+def _serve(flag: Mapping[str, Any], value: JSON, reason: str) -> Evaluation:
+    return Evaluation(value=value, on=value is True if flag["type"] == "bool" else True, reason=reason)
 
 
 def _usable_rules(flag: Mapping[str, Any]) -> Sequence[_Rule]:
@@ -109,9 +109,9 @@ def _usable_rules(flag: Mapping[str, Any]) -> Sequence[_Rule]:
     text = json.dumps([flag["type"], flag["rules"], variants])
     try:
         return _remembered(text) if len(text) < _SHORT else _remembered.__wrapped__(text)
-    except Refusal as refusal:
+    except RequestRefused as refusal:
         told = f"the flag's rules cannot be evaluated here: {refusal.message}"
-        raise Refusal(503, "VENDOR_UNAVAILABLE", told, retryable=False) from None
+        raise RequestRefused(503, "VENDOR_UNAVAILABLE", told, retryable=False) from None
 
 
 @lru_cache(maxsize=2048)
@@ -122,12 +122,12 @@ def _remembered(text: str) -> Sequence[_Rule]:
 def _read_rules(
     kind: str, rules: Sequence[Mapping[str, Any]], variants: Sequence[Mapping[str, Any]]
 ) -> Sequence[_Rule]:
-    reader = Reader()
+    reader = RuleParser()
     return [_read_rule(reader, f"rules[{number}]", rule, kind, variants) for number, rule in enumerate(rules)]
 
 
 def _read_rule(
-    reader: Reader, place: str, given: Mapping[str, Any], kind: str, variants: Sequence[Mapping[str, Any]]
+    reader: RuleParser, place: str, given: Mapping[str, Any], kind: str, variants: Sequence[Mapping[str, Any]]
 ) -> _Rule:
     named = given.get("variant")
     holds = reader.rule(place, given)

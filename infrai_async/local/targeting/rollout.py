@@ -1,10 +1,11 @@
 """Percentage roll-outs: who is inside, and which variant it gets; docs/flags.md has the formula for other languages.
 
-A unit's place between 0 and 100,000 is ``first 8 bytes of sha256(salt + NUL + unit), big-endian, * 100,000 >> 64``; it
-is inside when that is below ``round(percentage * 1000)``, a half going to the even number. Which variant it gets
-follows from its place under the salt ``salt + NUL + "variant"``: the first whose weight, added to those before it,
-times 100,000 exceeds the place times all weights, in double precision. So the answer depends on nothing but its
-inputs, and a growing percentage takes nobody out, nor to another variant. For the salt ``v1``:
+The place of a targeting key (the context's value of the sticky unit) is between 0 and 100,000: ``first 8 bytes of
+sha256(salt + NUL + targeting_key), big-endian, * 100,000 >> 64``. The key is inside when its place is below
+``round(percentage * 1000)``, a half going to the even number. Which variant it gets follows from its place under the
+salt ``salt + NUL + "variant"``: the first variant whose weight, added to those before it, times 100,000 exceeds the
+place times all weights, in double precision. So the answer depends on nothing but its inputs, and a growing percentage
+takes nobody out, nor to another variant. For the salt ``v1``:
 
     unit        place   place for the variant
     ada         61903   64270
@@ -20,7 +21,7 @@ from itertools import accumulate
 from typing import Any, Final
 
 from infrai_async.capabilities import FLAG_ROLLOUT
-from infrai_async.local.targeting.rules import Who, wrong
+from infrai_async.local.targeting.rules import EvaluationContext, wrong
 from infrai_async.models import JSON
 
 FIELDS: Final = ("percentage", "salt", "sticky_unit", "variants")
@@ -38,21 +39,21 @@ def check_value(place: str, kind: str, value: JSON) -> None:
     """Hold a value to a flag's type.
 
     Raises:
-        Refusal: it is of another; a boolean is no number.
+        RequestRefused: it is of another; a boolean is no number.
     """
     if kind != "json" and type_of(value) != kind:
         raise wrong(place, f"a {kind}, as the flag's type says")
 
 
-def place(salt: str, unit: str) -> int:
+def place(salt: str, targeting_key: str) -> int:
     """Return a unit's place, from 0 up to and without 100,000."""
-    digest = hashlib.sha256(f"{salt}\0{unit}".encode()).digest()
+    digest = hashlib.sha256(f"{salt}\0{targeting_key}".encode()).digest()
     return int.from_bytes(digest[:8], "big") * _PLACES >> 64
 
 
-def unit_of(rollout: Mapping[str, Any], who: Who) -> str | None:
+def targeting_key_of(rollout: Mapping[str, Any], context: EvaluationContext) -> str | None:
     """Return what a roll-out draws for whoever asks: a text or a whole number, and not an empty one."""
-    match who.get(rollout["sticky_unit"]):
+    match context.get(rollout["sticky_unit"]):
         case str() as text:
             return text or None
         case bool():
@@ -62,18 +63,18 @@ def unit_of(rollout: Mapping[str, Any], who: Who) -> str | None:
     return None
 
 
-def is_inside(rollout: Mapping[str, Any], who: Who) -> bool:
+def is_inside(rollout: Mapping[str, Any], context: EvaluationContext) -> bool:
     """Say whether somebody is inside; whoever has no unit is only where all are."""
     below: int = round(rollout["percentage"] * 1000)
-    unit = unit_of(rollout, who)
-    return below >= _PLACES if unit is None else place(rollout["salt"], unit) < below
+    targeting_key = targeting_key_of(rollout, context)
+    return below >= _PLACES if targeting_key is None else place(rollout["salt"], targeting_key) < below
 
 
-def pick(rollout: Mapping[str, Any], who: Who) -> Mapping[str, Any]:
+def pick(rollout: Mapping[str, Any], context: EvaluationContext) -> Mapping[str, Any]:
     """Return the variant that somebody gets who is inside."""
     variants = rollout["variants"]
     sums = [*accumulate(map(_weight_of, variants))]
-    at = place(f"{rollout['salt']}\0variant", unit_of(rollout, who) or "") * sums[-1]
+    at = place(f"{rollout['salt']}\0variant", targeting_key_of(rollout, context) or "") * sums[-1]
     return next(variant for variant, sum in zip(variants, sums, strict=True) if at < sum * _PLACES)
 
 
@@ -86,7 +87,7 @@ def read_rollout(where: str, given: object, kind: str) -> dict[str, Any]:
     """Return a roll-out with all that it consists of; it is held to what ``flags.rollout`` takes.
 
     Raises:
-        Refusal: something in it is wrong, or a variant has a value of another type than the flag.
+        RequestRefused: something in it is wrong, or a variant has a value of another type than the flag.
     """
     if not isinstance(given, dict):
         raise wrong(where, "an object")

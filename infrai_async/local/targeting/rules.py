@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
-from infrai_async.local._errors import Refusal, invalid
+from infrai_async.local._errors import RequestRefused, invalid
 from infrai_async.local.targeting.operators import ALIASES, OPERATORS, Operator, Unusable
 from infrai_async.models import JSON
 
-Who: TypeAlias = Mapping[str, JSON]
+EvaluationContext: TypeAlias = Mapping[str, JSON]
 """Whoever asks: the context, with the user's id in it."""
-Condition: TypeAlias = Callable[[Who], bool]
+Condition: TypeAlias = Callable[[EvaluationContext], bool]
 
 _MOST: Final = 1000
 _MOST_PATTERNS: Final = 16
@@ -25,23 +25,23 @@ _SERVING: Final = ("serve", "variant", "rollout")
 _LABELS: Final = ("id", "name", "description")
 
 
-def wrong(place: str, wanted: str) -> Refusal:
+def wrong(place: str, wanted: str) -> RequestRefused:
     """Return a 400 that names the place and says what would be right there."""
     return invalid(f"{place} has to be {wanted}", **{place: wanted})
 
 
-def _look_up(who: Who, attribute: str) -> JSON:
+def _look_up(context: EvaluationContext, attribute: str) -> JSON:
     """Find ``a.b`` under its whole name, else as ``b`` inside of ``a``; what is not there is null."""
-    if attribute in who:
-        return who[attribute]
-    here: Any = who
+    if attribute in context:
+        return context[attribute]
+    here: Any = context
     for name in attribute.split("."):
         here = here.get(name) if isinstance(here, dict) else None
     found: JSON = here
     return found
 
 
-class Reader:
+class RuleParser:
     """Reads the conditions of one flag, which share their limits."""
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class Reader:
         """Return whom a rule is for.
 
         Raises:
-            Refusal: something in it is wrong.
+            RequestRefused: something in it is wrong.
         """
         _check_names(place, given, (*_ASKING, *_SERVING, *_LABELS))
         return self._condition(place, given, 0)
@@ -74,8 +74,8 @@ class Reader:
             raise wrong(place, "a list of at least one condition")
         parts = [self._part(f"{place}[{number}]", part, depth) for number, part in enumerate(given)]
         if form == "all":
-            return lambda who: all(part(who) for part in parts)
-        return lambda who: any(part(who) for part in parts)
+            return lambda context: all(part(context) for part in parts)
+        return lambda context: any(part(context) for part in parts)
 
     def _part(self, place: str, given: Any, depth: int) -> Condition:
         if not isinstance(given, dict):
@@ -99,8 +99,8 @@ class Reader:
         read = [_read(where, made, value, ignore_case) for where, value in operands]
         test = made.test(read, ignore_case=ignore_case)
 
-        def holds(who: Who) -> bool:
-            return test(_look_up(who, attribute))
+        def holds(context: EvaluationContext) -> bool:
+            return test(_look_up(context, attribute))
 
         return _opposite(holds) if negated else holds
 
@@ -112,7 +112,7 @@ class Reader:
 
 
 def _opposite(condition: Condition) -> Condition:
-    return lambda who: not condition(who)
+    return lambda context: not condition(context)
 
 
 def _check_names(place: str, given: Mapping[str, Any], known: tuple[str, ...]) -> None:
