@@ -42,6 +42,11 @@ def test_the_script_is_the_module() -> None:
     assert script.load() is main
 
 
+def test_the_package_runs_as_a_module() -> None:
+    done = subprocess.run([sys.executable, *STRICT, "-m", "infrai_async", "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"infrai-async {version('infrai-async')}\n")
+
+
 def test_without_a_command_the_help_is_shown(infrai: Run) -> None:
     done = infrai()
     assert done.returncode == 2

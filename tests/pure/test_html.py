@@ -38,7 +38,7 @@ URI = f"postgresql://shop:{SECRET}@db.example:5432/shop"
 MASKED = "postgresql://shop:***@db.example:5432/shop"
 PROJECT = Project(id="prj_1", name="shop", connection_uri=URI, extra={"password": SECRET})
 NOON = datetime(2026, 11, 21, 10, 45, 19, 600, tzinfo=UTC)
-CLASSES = [cls for cls in vars(models).values() if inspect.isclass(cls) and cls.__module__ == models.__name__]
+CLASSES = [cls for cls in vars(models).values() if inspect.isclass(cls) and cls.__module__.startswith(models.__name__)]
 SHOWN = [cls for cls in CLASSES if hasattr(cls, "_repr_html_")]
 TAGS = {"table", "caption", "thead", "tbody", "tfoot", "tr", "th", "td", "small", "p", "br"}
 
