@@ -137,10 +137,10 @@ async def test_a_garbled_body_is_400(api: Any) -> None:
 @pytest.mark.parametrize(
     ("raw", "encoding", "status"),
     [
-        (gzip.compress(b'{"key": "a"}'), "GZIP", 200),
+        (gzip.compress(b'{"key": "a"}', mtime=0), "GZIP", 200),
         (b'{"key": "a"}', "identity", 200),
-        (gzip.compress(b'{"key": "a"}')[:-1], "gzip", 400),
-        (gzip.compress(b" " * 2**20 + b'{"key": "a"}'), "gzip", 413),
+        (gzip.compress(b'{"key": "a"}', mtime=0)[:-1], "gzip", 400),
+        (gzip.compress(b" " * 2**20 + b'{"key": "a"}', mtime=0), "gzip", 413),
         (b'{"key": "a"}', "br", 415),
     ],
 )
