@@ -14,12 +14,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.patience import complaints
 
 STRICT = ("-X", "dev", "-W", "error")
 """Python options under which nothing may be left open, and no warning is one."""
-SECONDS = 40
-SLOW_STEP = re.compile(r"Executing <.*> took [0-9.]+ seconds\n")
-"""What asyncio says in development mode on a busy machine."""
+SECONDS = 100
 # A session's leader gets the first terminal that it opens as its own, and with it what Ctrl-C sends.
 ON_ITS_TERMINAL = """
 import os, sys
@@ -94,7 +93,7 @@ def infrai() -> Callable[..., subprocess.CompletedProcess[str]]:
         what = ("-m", "infrai_async.cli") if code is None else ("-c", code)
         command = [sys.executable, *STRICT, *what, *arguments]
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, stdin=subprocess.DEVNULL)
-        done.stderr = SLOW_STEP.sub("", done.stderr)
+        done.stderr = complaints(done.stderr)
         return done
 
     return run

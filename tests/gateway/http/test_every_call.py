@@ -238,7 +238,7 @@ async def exchange(gateway: LocalGateway, request: bytes, once_told: bytes = b""
     host, _, port = gateway.base_url.removeprefix("http://").partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(request)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(25):
         answer = await reader.readuntil(b"\r\n\r\n")
         if once_told:
             writer.write(once_told)
