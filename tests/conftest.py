@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,9 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],  # the first example pays for compiling a model's reader
 )
 settings.load_profile("examples")
+
+# A shell has what it starts in the background ignore Ctrl-C, and every process of the tests would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class _Complaints(logging.Handler):

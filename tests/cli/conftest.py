@@ -27,6 +27,12 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
 
 
+def next_complaint(process: subprocess.Popen[str]) -> str:
+    """The next line on stderr that is the command's own."""
+    assert process.stderr is not None
+    return next((line for line in process.stderr if complaints(line)), "")
+
+
 class Terminal:
     """A process on a pseudo-terminal, and what it has shown."""
 

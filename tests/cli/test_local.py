@@ -19,7 +19,7 @@ from support.patience import complaints
 
 from infrai_async import AsyncInfrai
 
-from .conftest import STRICT, Terminal
+from .conftest import STRICT, Terminal, next_complaint
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Start = Callable[..., subprocess.Popen[str]]
@@ -111,8 +111,7 @@ def test_a_missing_postgres_is_said_before_anybody_needs_it(start: Start, tmp_pa
     empty.mkdir()
     process = start("local", "--data-dir", str(tmp_path / "data"), "--postgres-bin", str(empty))
     first_line(process)
-    assert process.stderr is not None
-    assert "pip install 'infrai-async[local]'" in process.stderr.readline()
+    assert "pip install 'infrai-async[local]'" in next_complaint(process)
     process.send_signal(signal.SIGTERM)
     stdout, stderr = process.communicate(timeout=100)
     assert (process.returncode, stdout, complaints(stderr)) == (0, "", "")
