@@ -118,7 +118,7 @@ def test_a_reader_that_has_gone_is_no_traceback(tmp_path: os.PathLike[str]) -> N
     os.close(reading)
     command = [sys.executable, *STRICT, "-m", "infrai_async.cli", "demo", "--postgres-bin", str(tmp_path)]
     try:
-        done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=30)
+        done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=100)
     finally:
         os.close(writing)
     assert done.returncode == 1

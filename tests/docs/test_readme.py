@@ -34,7 +34,7 @@ def environment() -> Iterator[dict[str, str]]:
 @pytest.mark.parametrize("snippet", snippets("python"))
 def test_a_snippet_runs_as_it_stands(snippet: str, environment: dict[str, str]) -> None:
     command = [sys.executable, "-W", "error", "-c", snippet]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout
 

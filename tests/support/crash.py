@@ -30,8 +30,8 @@ from yarl import URL
 
 from infrai_async.local.postgres.data_dirs import home_of
 from infrai_async.local.postgres.stale_processes import _pid_in, _servers
+from support.patience import PATIENCE
 
-PATIENCE = 15.0
 CREDIT = Decimal(2)
 
 

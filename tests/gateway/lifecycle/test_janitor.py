@@ -14,7 +14,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_a_failure_does_not_end_it(tmp_path: Path, ask_as: Any, caplog: pytest.LogCaptureFixture) -> None:
-    async with LocalGateway(tmp_path) as gateway, asyncio.timeout(20):
+    async with LocalGateway(tmp_path) as gateway, asyncio.timeout(60):
         api, parts = ask_as(gateway), gateway._running
         project = await api.project()
         await rename(parts, "databases", "away")

@@ -132,7 +132,7 @@ async def test_a_script_that_got_in_would_not_run(browser: Browser, running: Loc
 
         await seen.page.route("**/*", spoil)
         await seen.page.goto(running.base_url)
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(25):
             while sum("policy" in complaint for complaint in seen.complaints) < 2:
                 await asyncio.sleep(0.05)
         assert not any(complaint.startswith("dialog") for complaint in seen.complaints)

@@ -159,7 +159,7 @@ async def test_a_postgres_that_cannot_come_back_is_given_up_with_a_reason(
         home = home_of(tmp_path / "postgres")
         monkeypatch.setattr(server, "MAX_CONNECTIONS", -1)
         os.kill(int((home / "data" / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while (answer := await api.get("/v1/db/project/list")).status == 200 or answer.error["retryable"]:
                 pass
         assert "again and again" in answer.error["hint"]
@@ -251,7 +251,7 @@ async def test_who_asks_while_it_still_starts_is_told_whole_addresses(
 
     def slowly(path: Path, text: str) -> None:
         ask = urllib.request.Request(f"http://127.0.0.1:{text}/v1/activate", data=b"{}", method="POST")
-        told.append(json.load(urllib.request.urlopen(ask, timeout=10)))
+        told.append(json.load(urllib.request.urlopen(ask, timeout=100)))
 
     monkeypatch.setattr(_gateway, "private", slowly)
     async with LocalGateway(**without_postgres) as gateway:

@@ -117,7 +117,7 @@ async def killed_gateway(directory: Path) -> AsyncIterator[str]:
         sys.executable, "-c", GATEWAY, str(directory), stdout=subprocess.PIPE
     )
     assert process.stdout is not None
-    yield (await asyncio.wait_for(process.stdout.readline(), 20)).decode().strip()
+    yield (await asyncio.wait_for(process.stdout.readline(), 60)).decode().strip()
     process.kill()
     await process.wait()
 
@@ -254,7 +254,7 @@ async def test_a_cluster_that_was_not_made_whole_is_made_anew(directory: Path) -
 async def test_killed_while_it_makes_the_cluster_it_is_made_anew_at_once(directory: Path) -> None:
     """The killed one's initdb lives on for a while and writes."""
     killed = await asyncio.create_subprocess_exec(sys.executable, "-c", GATEWAY, str(directory))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not ((directory / "postgres").is_dir() and list(home_of(directory / "postgres").glob("data*.part/base"))):
             await asyncio.sleep(0.001)
     killed.kill()
@@ -371,7 +371,7 @@ async def test_what_a_killed_temporary_gateway_left_is_swept(directory: Path, mo
         sys.executable, "-c", TEMPORARY, str(directory), stdout=subprocess.PIPE
     )
     assert process.stdout is not None
-    temporary = Path((await asyncio.wait_for(process.stdout.readline(), 20)).decode().strip())
+    temporary = Path((await asyncio.wait_for(process.stdout.readline(), 60)).decode().strip())
     server, home = postmaster(temporary), home_of(temporary / "postgres")
     async with running(directory):
         assert is_alive(server), "it was swept while it ran"
@@ -406,7 +406,7 @@ async def test_a_user_without_a_name_runs_it_in_a_namespace(tmp_path: Path) -> N
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-c", NAMELESS, str(place / "postgres"), str(programs.directory), stderr=subprocess.PIPE
         )
-        _, said = await asyncio.wait_for(process.communicate(), 30)
+        _, said = await asyncio.wait_for(process.communicate(), 60)
         assert process.returncode == 0, said.decode()
     finally:
         shutil.rmtree(place)

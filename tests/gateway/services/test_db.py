@@ -37,7 +37,7 @@ async def is_dropped(gateway: LocalGateway, resource: Any) -> bool:
     """Whether a database goes, which happens in the background; asked of Postgres, so that nobody is connected."""
     database = resource["connection_uri"].rpartition("/")[2]
     postgres = gateway._running.check_postgres()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while database in await postgres.databases():
         if time.monotonic() > deadline:
             return False

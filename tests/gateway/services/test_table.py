@@ -18,7 +18,7 @@ from infrai_async.local.services.base import SERVICES, price_of
 from infrai_async.models import FlagValues
 
 pytestmark = pytest.mark.anyio
-DOCUMENTED = json.loads((Path(__file__).parents[1] / "contract" / "capabilities.json").read_text())
+DOCUMENTED = json.loads((Path(__file__).parents[2] / "contract" / "capabilities.json").read_text())
 
 
 def test_every_row_has_a_service_and_every_service_a_row() -> None:

@@ -137,10 +137,10 @@ async def test_a_garbled_body_is_400(api: Any) -> None:
 @pytest.mark.parametrize(
     ("raw", "encoding", "status"),
     [
-        (gzip.compress(b'{"key": "a"}'), "GZIP", 200),
+        (gzip.compress(b'{"key": "a"}', mtime=0), "GZIP", 200),
         (b'{"key": "a"}', "identity", 200),
-        (gzip.compress(b'{"key": "a"}')[:-1], "gzip", 400),
-        (gzip.compress(b" " * 2**20 + b'{"key": "a"}'), "gzip", 413),
+        (gzip.compress(b'{"key": "a"}', mtime=0)[:-1], "gzip", 400),
+        (gzip.compress(b" " * 2**20 + b'{"key": "a"}', mtime=0), "gzip", 413),
         (b'{"key": "a"}', "br", 415),
     ],
 )
@@ -238,7 +238,7 @@ async def exchange(gateway: LocalGateway, request: bytes, once_told: bytes = b""
     host, _, port = gateway.base_url.removeprefix("http://").partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(request)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(25):
         answer = await reader.readuntil(b"\r\n\r\n")
         if once_told:
             writer.write(once_told)

@@ -44,7 +44,7 @@ def test_all_who_are_there_from_the_start_get_every_byte_in_a_ring_too(
         body, step = Body(capacity, Path(tempfile.gettempdir())), min(7, capacity)
         tasks = [asyncio.create_task(read(body, body.reader(at), most, pauses)) for at, most, pauses in readers]
         for start in range(0, len(data), step):
-            await asyncio.wait_for(body.append(data[start : start + step]), 5)
+            await asyncio.wait_for(body.append(data[start : start + step]), 25)
         body.end(complete=True)
         assert await asyncio.gather(*tasks) == [data[at:] for at, _, _ in readers]
 
@@ -62,7 +62,7 @@ async def test_the_fastest_is_ahead_of_the_slowest_by_no_more_than_the_capacity(
         await asyncio.sleep(0.05)
         assert not more.done()
         assert await reader.read(1) == b"1"
-        await asyncio.wait_for(more, 5)
+        await asyncio.wait_for(more, 25)
         assert not body.joinable
         assert await reader.read(8) == b"23456789"
         assert await reader.read(8) == b"ab"

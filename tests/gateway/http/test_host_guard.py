@@ -17,7 +17,7 @@ async def status_of(gateway: LocalGateway, request: str) -> int:
     host, _, port = gateway.base_url.removeprefix("http://").rpartition(":")
     reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
     writer.write(request.replace("\n", "\r\n").encode())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(25):
         line = await reader.readline()
     writer.close()
     await writer.wait_closed()

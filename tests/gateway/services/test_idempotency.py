@@ -220,7 +220,7 @@ def _age(data_dir: Path, hours: int) -> None:
 
 
 async def _swept(data_dir: Path) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 25
     with closing(sqlite3.connect(data_dir / "state" / "state.db")) as database:
         while database.execute("select count(*) from operations").fetchone() != (0,):
             assert time.monotonic() < deadline

@@ -128,4 +128,4 @@ async def test_closing_finishes_what_was_asked_for(tmp_path: Path) -> None:
 async def test_a_closed_store_refuses_instead_of_never_answering(store: Store) -> None:
     await store.aclose()
     with pytest.raises(RequestRefused, match="closed"):
-        await asyncio.wait_for(store.run(names), 5)
+        await asyncio.wait_for(store.run(names), 25)

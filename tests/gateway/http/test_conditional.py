@@ -55,9 +55,9 @@ def test_what_is_no_single_range_of_bytes_gets_all(asked: str) -> None:
     "value", [f"bytes={' ' * 1000}-{' ' * 1000}x", " " * 8000 + "x", '"' * 8000, '" ' * 4000, "(" * 8000]
 )
 def test_no_header_takes_long_to_read(name: str, value: str) -> None:
-    begin = time.perf_counter()
+    begin = time.thread_time()
     chosen({"Range": "bytes=0-1", name: value})
-    assert time.perf_counter() - begin < 0.5
+    assert time.thread_time() - begin < 0.5
 
 
 def test_nothing_has_no_range_and_a_length_to_come_none_yet() -> None:

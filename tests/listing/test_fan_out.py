@@ -70,7 +70,7 @@ async def counting(upto: int, *, made: list[int] | None = None) -> AsyncIterator
 
 
 async def none_left(before: set[asyncio.Task[object]]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(25):
         while asyncio.all_tasks() != before:
             await asyncio.sleep(0.01)
 
@@ -364,7 +364,7 @@ async def test_short_lived_tasks_may_take_turns() -> None:
             pairs = pairs_of(client)
             got = []
             for _ in range(36):
-                project, branch = await asyncio.wait_for(asyncio.create_task(_next(pairs)), 10)
+                project, branch = await asyncio.wait_for(asyncio.create_task(_next(pairs)), 25)
                 got.append((project.id, branch.id))
             assert [pair async for pair in pairs] == []
     assert set(got) == every(3, 12)
