@@ -36,6 +36,24 @@ PURE = [
 ABOVE = ("infrai_async.local", "infrai_async.cli")
 WINGS = {f"{PACKAGE}.{wing}" for wing in ("_display", "_observability", "_protocol", "_transport")}
 IMPURE = {"asyncio", "aiohttp", "anyio"}
+GATEWAY: dict[str, set[str]] = {
+    "_errors": set(),
+    "_locks": set(),
+    "postgres": {"_errors", "_locks"},
+    "http": {"_errors"},
+    "targeting": {"_errors"},
+    "state": {"postgres"},
+    "objects": {"http", "state"},
+    "services": {"objects", "targeting"},
+    "edge": {"services"},
+    "pages": {"services"},
+    "faults": {"services"},
+    "lifecycle": {"services"},
+    "objects_endpoint": {"services"},
+    "_app": {"faults"},
+    "_gateway": {"_app", "edge", "lifecycle", "objects_endpoint", "pages"},
+}
+"""Each wing of the gateway, or module beside them, and those right below it; it may import these and what they may."""
 
 
 def is_type_checking(node: ast.stmt) -> bool:
@@ -144,6 +162,22 @@ def test_only_the_command_line_stands_above_the_gateway() -> None:
         if other.startswith("infrai_async.local")
     }
     assert found == set()
+
+
+def wing(name: str) -> str:
+    """The wing of a module of the gateway; the package itself belongs to its only name, the gateway."""
+    return ("infrai_async.local._gateway" if name == "infrai_async.local" else name).split(".")[2]
+
+
+def below(wing: str) -> set[str]:
+    return GATEWAY[wing].union(*map(below, GATEWAY[wing]))
+
+
+@pytest.mark.parametrize("name", [name for name in sorted(FILES) if name.startswith("infrai_async.local")])
+def test_a_wing_of_the_gateway_imports_what_lies_below_it(name: str) -> None:
+    there = {other for other in GRAPH[name] if other.startswith("infrai_async.local.")}
+    assert {wing(other) for other in there} <= {wing(name)} | below(wing(name))
+    assert name not in reach(name)
 
 
 def test_nothing_below_the_client_points_back_to_it() -> None:
