@@ -38,8 +38,9 @@ WINGS = {f"{PACKAGE}.{wing}" for wing in ("_display", "_observability", "_protoc
 IMPURE = {"asyncio", "aiohttp", "anyio"}
 GATEWAY: dict[str, set[str]] = {
     "_errors": set(),
+    "_files": set(),
     "_locks": set(),
-    "postgres": {"_errors", "_locks"},
+    "postgres": {"_errors", "_files", "_locks"},
     "http": {"_errors"},
     "targeting": {"_errors"},
     "state": {"postgres"},
