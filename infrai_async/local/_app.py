@@ -21,7 +21,7 @@ from infrai_async.capabilities import CAPABILITIES
 from infrai_async.local._errors import RequestRefused, invalid
 from infrai_async.local.faults.injector import Trouble, after, before
 from infrai_async.local.http.call_log import ACCOUNT, CAPABILITY
-from infrai_async.local.http.envelope import CallMetadata, encode, failure, headers_of, success
+from infrai_async.local.http.envelope import CallMetadata, encode, headers_of, success
 from infrai_async.local.http.host_guard import HostGuard, is_edge
 from infrai_async.local.http.params import (
     decompress,
@@ -31,6 +31,7 @@ from infrai_async.local.http.params import (
     parse_query,
     unknown_fields,
 )
+from infrai_async.local.http.responses import refused
 from infrai_async.local.http.router import Match, Router
 from infrai_async.local.services import account, cdn, db, discovery, flags, storage
 from infrai_async.local.services.auth import Keys
@@ -155,15 +156,3 @@ async def _let_body_come(request: web.BaseRequest) -> None:
         raise invalid("of Expect only '100-continue' can be met", Expect="'100-continue'")
     await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     request.writer.output_size = 0  # so that aiohttp does not take the answer for one that was begun
-
-
-def refused(refusal: RequestRefused, metadata: CallMetadata) -> web.Response:
-    """Return a refusal as it is sent."""
-    about = metadata.to_dict()
-    return web.Response(
-        status=refusal.status,
-        body=failure(refusal.to_dict(), about),
-        content_type="application/json",
-        charset="utf-8",
-        headers=headers_of(about) | refusal.headers,
-    )

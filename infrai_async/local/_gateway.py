@@ -16,6 +16,7 @@ from typing import Final, Literal, Self
 from aiohttp import web
 
 from infrai_async.local._app import Application, Endpoint
+from infrai_async.local._files import read_number, remove_tree, write_whole
 from infrai_async.local._locks import Lock
 from infrai_async.local.edge.endpoint import Edge
 from infrai_async.local.faults.control_api import Controls
@@ -33,7 +34,7 @@ from infrai_async.local.objects.s3 import S3
 from infrai_async.local.objects_endpoint import ObjectsEndpoint
 from infrai_async.local.pages import dashboard
 from infrai_async.local.pages.checkout import Checkout
-from infrai_async.local.postgres.data_dirs import PREFIX, private, remove
+from infrai_async.local.postgres.data_dirs import PREFIX
 from infrai_async.local.postgres.databases import Postgres, Shared
 from infrai_async.local.services.account import FULL, open_account
 from infrai_async.local.services.auth import Keys
@@ -241,7 +242,7 @@ class LocalGateway:
             return self._data_dir
         temporary = Path(tempfile.mkdtemp(prefix=PREFIX))
         undo.callback(Lock.as_temporary(temporary).release)
-        undo.push_async_callback(asyncio.to_thread, remove, temporary)
+        undo.push_async_callback(asyncio.to_thread, remove_tree, temporary)
         return temporary
 
     async def _open_state(self, state: Path, undo: AsyncExitStack) -> tuple[Store, Keyring]:
@@ -266,11 +267,11 @@ class LocalGateway:
         host = _WILDCARDS.get(self._host, f"[{self._host}]" if ":" in self._host else self._host)
         port = runner.addresses[0][1]
         context.base_url = f"http://{host}:{port}"  # at once: somebody may ask already
-        await asyncio.to_thread(private, state / "port", str(port))
+        await asyncio.to_thread(write_whole, state / "port", str(port), durable=False)
 
     async def _bind(self, runner: web.ServerRunner, last: Path) -> None:
         """Listen where we are told to, else where this directory's gateway was last, else on any free port."""
-        wanted = self._port or _number_in(last)
+        wanted = self._port or (read_number(last) or 0)
         try:
             await to_the_end(web.TCPSite(runner, self._host, wanted).start())  # cancelled within, it leaks its socket
         except OSError:
@@ -317,13 +318,6 @@ async def _make_whole(janitor: Janitor, executor: Executor, postgres: Postgres) 
     await janitor.reconcile(postgres)
     await executor.finish("db.")
     janitor.wake()
-
-
-def _number_in(file: Path) -> int:
-    try:
-        return int(file.read_text())
-    except (FileNotFoundError, ValueError):
-        return 0
 
 
 def _nano(credit: str | Decimal) -> int:

@@ -44,7 +44,7 @@ GATEWAY = {
     "http": "_errors capabilities",
     "targeting": "_errors capabilities",
     "state": "postgres",
-    "objects": "state _files",
+    "objects": "http state _files",
     "services": "http objects postgres state targeting",
     "objects_endpoint": "services http state objects",
     "edge": "services http state",

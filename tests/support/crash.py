@@ -28,8 +28,9 @@ import aiohttp
 import asyncpg
 from yarl import URL
 
+from infrai_async.local._files import read_number
 from infrai_async.local.postgres.data_dirs import home_of
-from infrai_async.local.postgres.stale_processes import _pid_in, _servers
+from infrai_async.local.postgres.stale_processes import _servers
 from support.patience import PATIENCE
 
 CREDIT = Decimal(2)
@@ -291,7 +292,7 @@ class GatewayProcess:
         _kill(postmaster)
 
     def _postmaster(self) -> int | None:
-        return _pid_in(self._home / "data" / "postmaster.pid")
+        return read_number(self._home / "data" / "postmaster.pid")
 
     async def holds(self) -> dict[str, set[str]]:
         """What its Postgres holds of tenants."""

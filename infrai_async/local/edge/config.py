@@ -14,9 +14,8 @@ from typing import Final
 
 import attrs
 
-from infrai_async.local.edge.policy import Purge
 from infrai_async.local.services.base import Data
-from infrai_async.local.services.cdn import read_for_edge
+from infrai_async.local.services.cdn import Purge, read_for_edge
 from infrai_async.local.state.store import Store
 
 _TRUSTED: Final = 1.0

@@ -35,7 +35,7 @@ from infrai_async.local.edge.policy import Headers
 from infrai_async.local.edge.spool import BodyIncomplete
 from infrai_async.local.http.conditional import http_date, select
 from infrai_async.local.http.host_guard import host_name, is_edge
-from infrai_async.local.objects.streams import abort
+from infrai_async.local.http.responses import abort
 from infrai_async.local.services.base import Data, ServiceContext
 from infrai_async.local.services.cdn import id_of_edge
 

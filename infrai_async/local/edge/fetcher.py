@@ -26,7 +26,6 @@ from infrai_async.local.edge.origins import FAILURES, Origins, as_refusal, end_t
 from infrai_async.local.edge.policy import (
     Headers,
     OriginResponse,
-    Purge,
     answer,
     initial_age,
     parse_directives,
@@ -34,6 +33,7 @@ from infrai_async.local.edge.policy import (
 )
 from infrai_async.local.edge.spool import Body, BodyIncomplete
 from infrai_async.local.services.base import Data
+from infrai_async.local.services.cdn import Purge
 
 _LARGEST: Final = 2**28
 """Bytes of the largest body that is kept."""

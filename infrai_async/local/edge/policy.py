@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Final, TypeAlias
-from urllib.parse import unquote
 
 import attrs
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -122,30 +121,6 @@ def tags(headers: Headers) -> frozenset[str]:
     by_comma = (tag.strip() for line in headers.getall("Cache-Tag", ()) for tag in line.split(","))
     by_space = (tag for line in headers.getall("Surrogate-Key", ()) for tag in line.split())
     return frozenset((*by_comma, *by_space)) - {""}
-
-
-def _beginnings(paths: Iterable[str]) -> tuple[str, ...]:
-    return tuple("/" + unquote(path).removeprefix("/").removesuffix("*") for path in paths)
-
-
-@attrs.frozen
-class Purge:
-    """What is to be thrown away of a distribution.
-
-    Attributes:
-        paths: the beginnings of paths, with a star at their end or without.
-        tags: the origin's, or the distribution's own, by which everything in it goes.
-    """
-
-    paths: tuple[str, ...] = attrs.field(default=(), converter=_beginnings)
-    tags: frozenset[str] = frozenset()
-    everything: bool = False
-
-    def hits(self, target: str, tags: frozenset[str]) -> bool:
-        """Say whether what is kept for a path, as it was asked for, goes; ``tags`` are all those that it has."""
-        if self.everything or not self.tags.isdisjoint(tags):
-            return True
-        return unquote(target).startswith(self.paths)
 
 
 def _explicit(headers: Headers, directives: Mapping[str, str]) -> int | None:

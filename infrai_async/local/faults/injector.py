@@ -14,7 +14,7 @@ from aiohttp import web
 from infrai_async.local._errors import RequestRefused
 from infrai_async.local.faults.faults import Fault, Faults
 from infrai_async.local.faults.rate_limit import Limit
-from infrai_async.local.objects.streams import abort
+from infrai_async.local.http.responses import abort
 from infrai_async.local.services.account import open_checkout
 from infrai_async.local.services.base import ServiceContext
 from infrai_async.models import JSON

@@ -9,6 +9,7 @@ from typing import BinaryIO, Final
 from aiohttp import web
 
 from infrai_async.local._errors import RequestRefused, invalid
+from infrai_async.local.http.responses import abort
 from infrai_async.local.objects.blobs import Upload
 
 _IDLE: Final = 60.0
@@ -52,12 +53,6 @@ async def send(
     if not whole:
         abort(request)
     return response
-
-
-def abort(request: web.BaseRequest) -> None:
-    """End a connection on which an answer stays incomplete, so that nobody takes it for a whole one."""
-    if request.transport is not None:
-        request.transport.abort()
 
 
 async def _next(request: web.BaseRequest) -> bytes:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import stat
 import tempfile
 from pathlib import Path
 
+from infrai_async.local._files import remove_tree, write_whole
 from infrai_async.local._locks import Lock
 from infrai_async.local.postgres.binaries import PostgresUnavailable
 from infrai_async.local.postgres.run_as import RunAs, shared_place
@@ -48,7 +48,7 @@ def new_home(directory: Path, account: RunAs) -> Path:
     _name_owner(home, directory)
     # The account passes through to its files; the password beside them is not its to read.
     home.chmod(0o711)
-    private(directory / "place", str(home))
+    write_whole(directory / "place", str(home))
     return home
 
 
@@ -56,33 +56,13 @@ def _name_owner(home: Path, directory: Path) -> None:
     """Say whose home it is, for whoever finds it: the data directory may have moved since the last time."""
     owner, now = home / "owner", str(directory.absolute())
     if not owner.exists() or owner.read_text() != now:
-        private(owner, now)
+        write_whole(owner, now)
 
 
 def remove_home(directory: Path, home: Path) -> None:
     """Delete a home for good, the name of it first, so that nothing names what is half gone; twice does no harm."""
     (directory / "place").unlink(missing_ok=True)
-    remove(home)
-
-
-def remove(directory: Path) -> None:
-    """Delete a directory and all in it; twice does no harm.
-
-    Raises:
-        OSError: something of it cannot be deleted.
-    """
-    shutil.rmtree(directory, ignore_errors=True)
-    if directory.exists():
-        shutil.rmtree(directory)  # what another process was about to delete or write is settled by now
-
-
-def private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read, whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    part.unlink(missing_ok=True)
-    part.touch(mode=0o600, exist_ok=False)
-    part.write_text(text)
-    part.replace(path)
+    remove_tree(home)
 
 
 def sweep() -> None:
@@ -109,9 +89,9 @@ def _is_ours(directory: Path) -> bool:
 def _remove_directory(directory: Path) -> None:
     # A home elsewhere carries a mark of its own and is found by it.
     _remove_left(directory / "postgres")
-    shutil.rmtree(directory, ignore_errors=True)
+    remove_tree(directory, quietly=True)
 
 
 def _remove_left(home: Path) -> None:
     stop_servers(home / "data")
-    shutil.rmtree(home, ignore_errors=True)
+    remove_tree(home, quietly=True)

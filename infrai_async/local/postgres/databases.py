@@ -25,9 +25,9 @@ from weakref import WeakValueDictionary
 import asyncpg
 from attrs import frozen
 
+from infrai_async.local._files import remove_tree, write_whole
 from infrai_async.local._locks import DirectoryInUse, Lock
 from infrai_async.local.postgres.binaries import OLDEST, PostgresUnavailable
-from infrai_async.local.postgres.data_dirs import private, remove
 from infrai_async.local.postgres.ownership import for_owner_alone, hand_over, quoted
 from infrai_async.local.postgres.scram import verifier
 from infrai_async.local.postgres.server import Cluster
@@ -206,7 +206,7 @@ class Postgres:
         if strays:
             numbers = ", ".join(path.name for path in strays)
             _logger.warning("removing %d directories that belong to no database: %s", len(strays), numbers)
-            await asyncio.gather(*(asyncio.to_thread(remove, path) for path in strays))
+            await asyncio.gather(*(asyncio.to_thread(remove_tree, path) for path in strays))
 
     async def create(self, name: str, password: str) -> None:
         """Make an empty database with a role of the same name that owns it."""
@@ -438,7 +438,7 @@ def _mark(directory: Path) -> str:
     """Return what tells the roles of this data directory from those of others on the same server."""
     file = directory / "identity"
     if not file.exists():
-        private(file, f"infrai-async {secrets.token_hex(16)}")
+        write_whole(file, f"infrai-async {secrets.token_hex(16)}")
     return file.read_text()
 
 

@@ -11,16 +11,16 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import shutil
 import signal
 import socket
 import sys
 from pathlib import Path
 from typing import IO, Self
 
+from infrai_async.local._files import read_number, remove_tree, write_whole
 from infrai_async.local._locks import Lock
 from infrai_async.local.postgres.binaries import Binaries, PostgresUnavailable, find
-from infrai_async.local.postgres.data_dirs import home_of, new_home, private, remove_home, sweep
+from infrai_async.local.postgres.data_dirs import home_of, new_home, remove_home, sweep
 from infrai_async.local.postgres.run_as import RunAs, for_cluster, ladder, reachable
 from infrai_async.local.postgres.stale_processes import stop_servers
 
@@ -118,8 +118,8 @@ class Cluster:
         secret = self.home / "initial"
         await self._clear_parts()
         password = secrets.token_urlsafe(32)
-        private(self.home / "password", password)
-        private(secret, password)
+        write_whole(self.home / "password", password)
+        write_whole(secret, password, durable=False)
         part.mkdir(mode=0o700)
         for path in (part, secret):
             self._account.give(path)
@@ -132,7 +132,7 @@ class Cluster:
 
     async def _clear_parts(self) -> None:
         for left in self.home.glob("data*.part"):
-            await asyncio.to_thread(shutil.rmtree, left, ignore_errors=True)
+            await asyncio.to_thread(remove_tree, left, quietly=True)
 
     async def _initdb(self, part: Path, secret: Path) -> None:
         options = ["-U", "postgres", "-A", "scram-sha-256", f"--pwfile={secret}", "--encoding=UTF8", "--locale=C"]
@@ -152,15 +152,14 @@ class Cluster:
             raise PostgresUnavailable(f"initdb failed in {self.home}: {said.decode(errors='replace').strip()[-800:]}")
 
     async def _run(self) -> None:
-        private(self.home / "hba", _HBA)
-        (self.home / "hba").chmod(0o644)
-        for port in (_last_port(self.home), 0, 0):
+        write_whole(self.home / "hba", _HBA, mode=0o644, durable=False)
+        for port in (read_number(self.home / "port") or 0, 0, 0):
             # Every time: a server that a killed gateway had only begun to start shows itself as late as that.
             await asyncio.to_thread(stop_servers, self.data)
             self.port = _free_port(port)
             with self._log() as log:
                 if await self._started(log):
-                    private(self.home / "port", str(self.port))
+                    write_whole(self.home / "port", str(self.port), durable=False)
                     return
         raise PostgresUnavailable(f"Postgres does not start, its log says why: tail {self.home / 'log'}")
 
@@ -262,13 +261,6 @@ async def _end(process: asyncio.subprocess.Process, *signals: signal.Signals) ->
         except TimeoutError:
             continue
         return
-
-
-def _last_port(home: Path) -> int:
-    try:
-        return int((home / "port").read_text())
-    except (FileNotFoundError, ValueError):
-        return 0
 
 
 def _free_port(wanted: int) -> int:

@@ -22,8 +22,8 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import SQLAlchemyError
 
 from infrai_async.local._errors import RequestRefused
+from infrai_async.local._files import write_whole
 from infrai_async.local.postgres.binaries import PostgresUnavailable
-from infrai_async.local.postgres.data_dirs import private
 from infrai_async.local.postgres.databases import connected
 from infrai_async.local.postgres.ownership import for_owner_alone, quoted
 from infrai_async.local.state import tables
@@ -180,4 +180,4 @@ def bind(state: Path, mark: str | None) -> None:
     if mark is not None and before not in (None, mark):
         raise OSError(f"{state.parent} belongs to the state in another Postgres: give that, or another --data-dir")
     if mark is not None and before is None:
-        private(bound, mark)
+        write_whole(bound, mark)

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from infrai_async.local.edge.policy import OriginResponse, Purge, answer, initial_age, parse_directives, refreshed, tags
+from infrai_async.local.edge.policy import OriginResponse, answer, initial_age, parse_directives, refreshed, tags
+from infrai_async.local.services.cdn import Purge
 
 NOW = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
 DATE = "Mon, 06 May 2024 07:08:09 GMT"

@@ -249,11 +249,11 @@ async def test_who_asks_while_it_still_starts_is_told_whole_addresses(
 ) -> None:
     told: list[Any] = []
 
-    def slowly(path: Path, text: str) -> None:
+    def slowly(path: Path, text: str, **_: object) -> None:
         ask = urllib.request.Request(f"http://127.0.0.1:{text}/v1/activate", data=b"{}", method="POST")
         told.append(json.load(urllib.request.urlopen(ask, timeout=100)))
 
-    monkeypatch.setattr(_gateway, "private", slowly)
+    monkeypatch.setattr(_gateway, "write_whole", slowly)
     async with LocalGateway(**without_postgres) as gateway:
         assert told[0]["data"]["checkout_url"].startswith(f"{gateway.base_url}/checkout/")
 
