@@ -18,7 +18,8 @@ def readable(value: object) -> str:
     """Return the text to show for a value: cut if it is very long, and with invisible characters spelled out.
 
     Some of those characters would change how their neighbours look, for instance by reversing them. The templates
-    pass every value through this function; HTML that is already escaped stays as it is.
+    pass every value through this function. What is already escaped stays as it is, so links, which must not be cut,
+    are escaped with ``|e`` in the templates.
     """
     if isinstance(value, Markup):
         return value

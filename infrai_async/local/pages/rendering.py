@@ -32,7 +32,7 @@ def policy_hash(source: str) -> str:
 
 @cache
 def _environment() -> Environment:
-    """Return the environment of all templates, which is made, like they are compiled, when a page is first shown."""
+    """Return the environment of the templates. It is made, and they are compiled, when a page is first shown."""
     environment = Environment(
         loader=FunctionLoader(lambda name: resource(f"templates/{name}")),
         autoescape=True,
