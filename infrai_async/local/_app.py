@@ -124,7 +124,7 @@ class Application:
     ) -> web.Response:
         call = await self._read(request, match, account)
         if match.capability.id.startswith("db."):
-            await self._context.postgres_settled.wait()
+            await self._context.postgres_status.settled.wait()
             self._context.check_postgres()
         outcome = await self._executor.execute(call)
         about = metadata.to_dict(outcome.nano)

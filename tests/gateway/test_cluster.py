@@ -56,7 +56,7 @@ tempfile.tempdir = sys.argv[1]
 
 async def main():
     async with LocalGateway() as gateway:
-        await gateway._context.postgres_settled.wait()
+        await gateway._context.postgres_status.settled.wait()
         print(next(Path(tempfile.gettempdir()).glob(f'{PREFIX}*')), flush=True)
         await asyncio.Event().wait()
 

@@ -36,8 +36,9 @@ from infrai_async.local.edge.spool import BodyIncomplete
 from infrai_async.local.http.conditional import http_date, select
 from infrai_async.local.http.host_guard import host_name, is_edge
 from infrai_async.local.http.responses import abort
-from infrai_async.local.services.base import Data, ServiceContext
+from infrai_async.local.services.base import Address, Data, PostgresStatus
 from infrai_async.local.services.cdn import id_of_edge
+from infrai_async.local.state.store import Store
 
 _AT_ONCE: Final = 2**16
 """Bytes of a body that go out together with their head."""
@@ -51,22 +52,31 @@ class Edge:
     """Answers requests to distributions.
 
     Args:
-        parts: the state, and the gateway's address.
+        store: the state.
         directory: where large bodies lie while they are kept.
+        address: where the gateway itself is.
+        postgres_status: whether there is a server of the gateway's besides.
     """
 
-    def __init__(self, context: ServiceContext, directory: Path) -> None:
-        self._context = context
+    def __init__(self, store: Store, directory: Path, address: Address, postgres_status: PostgresStatus) -> None:
+        self._address = address
+        self._postgres_status = postgres_status
         self._origins = Origins(self._owned)
         self._fetcher = Fetcher(self._origins, directory)
-        self._distributions = DistributionSettings(context.store, self._fetcher.drop)
-        self._traffic = Traffic(context.store)
+        self._distributions = DistributionSettings(store, self._fetcher.drop)
+        self._traffic = Traffic(store)
 
     def start(self) -> None:
-        """Begin to count, and to listen to what the services say."""
-        self._context.edge_changed = self._distributions.changed
-        self._context.count_traffic = self._traffic.flush
+        """Begin to write down what is counted."""
         self._traffic.start()
+
+    def changed(self, id: str) -> None:
+        """Say that a distribution is no longer what the edge knows of it."""
+        self._distributions.changed(id)
+
+    async def count_traffic(self) -> None:
+        """Write down what was counted so far."""
+        await self._traffic.flush()
 
     async def aclose(self) -> None:
         """End what is under way and write down what was counted."""
@@ -97,8 +107,8 @@ class Edge:
 
     def _owned(self) -> Iterable[int]:
         """Return the ports on which the gateway itself is: nothing there is an origin."""
-        postgres = self._context.postgres
-        addresses = [self._context.base_url] + ([] if postgres is None else [postgres.uri("", "")])
+        postgres = self._postgres_status.server
+        addresses = [self._address.base_url] + ([] if postgres is None else [postgres.uri("", "")])
         return {port for address in addresses if (port := urlsplit(address).port)}
 
     async def _send(self, request: web.BaseRequest, id: str, found: CacheHit) -> web.StreamResponse:
