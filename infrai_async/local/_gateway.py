@@ -19,16 +19,16 @@ from infrai_async.local._app import Application, Endpoint
 from infrai_async.local._files import read_number, remove_tree, write_whole
 from infrai_async.local._locks import Lock
 from infrai_async.local.edge.endpoint import Edge
-from infrai_async.local.faults.control_api import Controls
+from infrai_async.local.faults.control_api import ControlApi
 from infrai_async.local.faults.faults import Faults
-from infrai_async.local.faults.injector import Trouble
+from infrai_async.local.faults.injector import FaultInjector
 from infrai_async.local.http.envelope import NANO
 from infrai_async.local.http.host_guard import HostGuard
 from infrai_async.local.http.server import Server
-from infrai_async.local.lifecycle.heartbeat import Presence
+from infrai_async.local.lifecycle.heartbeat import Heartbeat
 from infrai_async.local.lifecycle.janitor import Janitor
 from infrai_async.local.lifecycle.shielded import to_the_end
-from infrai_async.local.lifecycle.supervisor import Keeper
+from infrai_async.local.lifecycle.supervisor import Supervisor
 from infrai_async.local.objects.blobs import Blobs
 from infrai_async.local.objects.s3 import S3
 from infrai_async.local.objects_endpoint import ObjectsEndpoint
@@ -98,7 +98,7 @@ class LocalGateway:
         self._binaries = None if postgres_bin is None else Path(postgres_bin)
         self._credit = _nano(credit)
         self._guard = HostGuard((host, *allow_hosts))
-        self._trouble = Trouble()
+        self._injector = FaultInjector()
         self._context: ServiceContext | None = None
         self._application: Application | None = None
         self._closing = AsyncExitStack()
@@ -129,7 +129,7 @@ class LocalGateway:
     @property
     def faults(self) -> Faults:
         """What is to go wrong with the next calls, for tests of how a program takes it."""
-        return self._trouble.faults
+        return self._injector.faults
 
     def limit(self, rate: float | None = 100, burst: int = 20) -> None:
         """Answer 429 with the exact ``Retry-After`` to an account that calls too often, from now on.
@@ -141,7 +141,7 @@ class LocalGateway:
         Raises:
             ValueError: an argument makes no sense; the message names it.
         """
-        self._trouble.set_limit(rate, burst)
+        self._injector.set_limit(rate, burst)
 
     @property
     def _running(self) -> ServiceContext:
@@ -228,18 +228,18 @@ class LocalGateway:
         self, directory: Path, context: ServiceContext, executor: Executor, janitor: Janitor, undo: AsyncExitStack
     ) -> None:
         """Start what runs for as long as the gateway does, and finish what the last one left half-made."""
-        presence = Presence(context, executor)
-        undo.push_async_callback(presence.aclose)
-        await presence.start(alone=self._shared is None)
-        keeper = Keeper(
+        heartbeat = Heartbeat(context, executor)
+        undo.push_async_callback(heartbeat.aclose)
+        await heartbeat.start(alone=self._shared is None)
+        supervisor = Supervisor(
             context.postgres_status,
             partial(self._start_postgres, directory, context),
             partial(_make_whole, janitor, executor),
         )
-        undo.push_async_callback(self._stop_postgres, context.postgres_status, keeper)
+        undo.push_async_callback(self._stop_postgres, context.postgres_status, supervisor)
         undo.push_async_callback(janitor.aclose, _GRACE if self._data_dir else 0)
         undo.push_async_callback(executor.aclose)
-        undo.push_async_callback(keeper.aclose)
+        undo.push_async_callback(supervisor.aclose)
         if self._s3 is not None:
             await executor.finish("storage.")
         janitor.start()
@@ -256,9 +256,11 @@ class LocalGateway:
             "objects": objects,
             "edge": edge.answer,
             "checkout": Checkout(context).answer,
-            "_gateway": Controls(self._trouble, keys).answer,
+            "_gateway": ControlApi(self._injector, keys).answer,
         }
-        return Application(context, executor, guard=self._guard, keys=keys, trouble=self._trouble, endpoints=endpoints)
+        return Application(
+            context, executor, guard=self._guard, keys=keys, injector=self._injector, endpoints=endpoints
+        )
 
     def _directory(self, undo: AsyncExitStack) -> Path:
         if self._data_dir is not None:
@@ -311,8 +313,8 @@ class LocalGateway:
             shared=Shared(context.keyring.mark(), self._shared.database, context.id) if self._shared else None,
         )
 
-    async def _stop_postgres(self, status: PostgresStatus, keeper: Keeper) -> None:
-        postgres, status.server = keeper.postgres, None
+    async def _stop_postgres(self, status: PostgresStatus, supervisor: Supervisor) -> None:
+        postgres, status.server = supervisor.postgres, None
         if postgres is None:
             return
         temporary = self._data_dir is None

@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 import attrs
 
 from infrai_async.local.edge.policy import Headers, OriginResponse
-from infrai_async.local.edge.spool import Body
+from infrai_async.local.edge.spool import Spool
 
 Key: TypeAlias = tuple[str, str]
 """A distribution, and path and query as the client sent them."""
@@ -26,10 +26,10 @@ class Entry:
     """An answer with its body."""
 
     answer: OriginResponse
-    body: Body
+    body: Spool
 
 
-class Shelf:
+class Cache:
     """A bounded store of entries, up to 32 variants for each key."""
 
     def __init__(self) -> None:

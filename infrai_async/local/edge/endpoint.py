@@ -18,7 +18,7 @@ from multidict import CIMultiDict
 
 from infrai_async.local._errors import RequestRefused, not_found
 from infrai_async.local.edge.config import DistributionSettings
-from infrai_async.local.edge.counters import Traffic
+from infrai_async.local.edge.counters import TrafficCounters
 from infrai_async.local.edge.fetcher import CacheHit, CacheRequest, Fetcher
 from infrai_async.local.edge.origins import (
     FAILURES,
@@ -64,11 +64,11 @@ class Edge:
         self._origins = Origins(self._owned)
         self._fetcher = Fetcher(self._origins, directory)
         self._distributions = DistributionSettings(store, self._fetcher.drop)
-        self._traffic = Traffic(store)
+        self._counters = TrafficCounters(store)
 
     def start(self) -> None:
         """Begin to write down what is counted."""
-        self._traffic.start()
+        self._counters.start()
 
     def changed(self, id: str) -> None:
         """Say that a distribution is no longer what the edge knows of it."""
@@ -76,13 +76,13 @@ class Edge:
 
     async def count_traffic(self) -> None:
         """Write down what was counted so far."""
-        await self._traffic.flush()
+        await self._counters.flush()
 
     async def aclose(self) -> None:
         """End what is under way and write down what was counted."""
         await self._fetcher.aclose()
         await self._origins.aclose()
-        await self._traffic.aclose()
+        await self._counters.aclose()
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a request that addresses a distribution, by its path or by its host name.
@@ -102,7 +102,7 @@ class Edge:
             async with self._fetcher.find(asked) as found:
                 return await self._send(request, id, found)
         except RequestRefused:
-            self._traffic.count(id, hit=False, size=0)
+            self._counters.count(id, hit=False, size=0)
             raise
 
     def _owned(self) -> Iterable[int]:
@@ -130,7 +130,7 @@ class Edge:
         except (BodyIncomplete, ConnectionError):
             abort(request)
         finally:
-            self._traffic.count(id, hit=found.label != "MISS", size=sent)
+            self._counters.count(id, hit=found.label != "MISS", size=sent)
         return response
 
     async def _pass(self, request: web.BaseRequest, settings: Data, target: str) -> web.StreamResponse:
@@ -155,7 +155,7 @@ class Edge:
             if response is None or not response.prepared:
                 raise as_refusal(error) from error
             abort(request)
-        self._traffic.count(id, hit=False, size=sent)
+        self._counters.count(id, hit=False, size=sent)
         return response
 
 

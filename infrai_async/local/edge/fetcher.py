@@ -21,7 +21,7 @@ import aiohttp
 import attrs
 
 from infrai_async.local._errors import RequestRefused
-from infrai_async.local.edge.cache import Entry, Key, Shelf
+from infrai_async.local.edge.cache import Cache, Entry, Key
 from infrai_async.local.edge.origins import FAILURES, Origins, as_refusal, end_to_end, origin_url, request_headers
 from infrai_async.local.edge.policy import (
     Headers,
@@ -31,7 +31,7 @@ from infrai_async.local.edge.policy import (
     parse_directives,
     refreshed,
 )
-from infrai_async.local.edge.spool import Body, BodyIncomplete
+from infrai_async.local.edge.spool import BodyIncomplete, Spool
 from infrai_async.local.services.base import Data
 from infrai_async.local.services.cdn import Purge
 
@@ -115,7 +115,7 @@ class Fetcher:
     def __init__(self, origins: Origins, directory: Path) -> None:
         self._origins = origins
         self._directory = directory
-        self._shelf = Shelf()
+        self._cache = Cache()
         self._flights: dict[Key, list[_Flight]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -128,14 +128,14 @@ class Fetcher:
     def drop(self, id: str, purge: Purge, tags: Iterable[str]) -> None:
         """Throw away what is purged, and keep nothing that is still coming and may be: its tags are not known yet."""
         own = frozenset(tags)
-        self._shelf.drop(id, lambda target, answer: purge.hits(target, answer.tags | own))
+        self._cache.drop(id, lambda target, answer: purge.hits(target, answer.tags | own))
         for key in [key for key in self._flights if key[0] == id]:
             if purge.tags or purge.hits(key[1], own):
                 self._detach(key)
 
     def forget(self, key: Key) -> None:
         """Throw away all that is kept for one path, or coming for it."""
-        self._shelf.clear(key)
+        self._cache.clear(key)
         self._detach(key)
 
     def _detach(self, key: Key) -> None:
@@ -149,7 +149,7 @@ class Fetcher:
         Raises:
             RequestRefused: the origin failed.
         """
-        kept, now = self._shelf.find(asked.key, asked.headers), time.monotonic()
+        kept, now = self._cache.find(asked.key, asked.headers), time.monotonic()
         if kept is not None and kept.answer.is_fresh(now, asked.ttl):
             yield CacheHit(kept, "HIT", True)
         elif kept is not None and kept.answer.is_tolerable(now, asked.ttl, "stale-while-revalidate"):
@@ -234,14 +234,14 @@ class Fetcher:
                 flight.found.set_result(CacheHit(kept, "STALE", True))
             else:
                 if kept is not None and response.status < 500:
-                    self._shelf.remove(asked.key, kept)
+                    self._cache.remove(asked.key, kept)
                 await self._receive(flight, asked, answer(response.status, headers, asked.headers, born), response)
 
     def _confirmed(self, flight: _Flight, asked: CacheRequest, kept: Entry, headers: Headers, born: float) -> CacheHit:
         entry = Entry(refreshed(kept.answer, headers, asked.headers, born), kept.body)
-        self._shelf.remove(asked.key, kept)
+        self._cache.remove(asked.key, kept)
         if flight.keep and entry.answer.may_be_kept(asked.headers, asked.ttl):
-            self._shelf.put(asked.key, entry)
+            self._cache.put(asked.key, entry)
         return CacheHit(entry, "REVALIDATED", entry.answer.is_fresh(time.monotonic(), asked.ttl))
 
     async def _receive(
@@ -250,7 +250,7 @@ class Fetcher:
         storable = asked.may_be_shared and told.may_be_kept(asked.headers, asked.ttl)
         storable = storable and (response.content_length or 0) <= _LARGEST
         flight.goes_on = storable and response.content_length is not None
-        body = Body(_LARGEST if storable else _WINDOW, self._directory)
+        body = Spool(_LARGEST if storable else _WINDOW, self._directory)
         entry = Entry(told, body)
         flight.found.set_result(CacheHit(entry, "MISS", storable and told.is_fresh(time.monotonic(), asked.ttl)))
         try:
@@ -260,7 +260,7 @@ class Fetcher:
                 told.headers["Content-Length"] = str(body.size)
             body.end(complete=True)
             if storable and flight.keep and body.whole:
-                self._shelf.put(asked.key, entry)
+                self._cache.put(asked.key, entry)
         finally:
             if not body.complete:
                 body.end(complete=False)

@@ -24,7 +24,7 @@ _LOOK: Final = 0.05
 
 
 @attrs.define
-class Trouble:
+class FaultInjector:
     """What was set; the gateway keeps it when it is closed and started again."""
 
     limit: Limit | None = None

@@ -22,7 +22,7 @@ _STEADY: Final = 60.0
 _logger = logging.getLogger(__name__)
 
 
-class Keeper:
+class Supervisor:
     """Starts Postgres, tells the services when it is there, and starts it again when it dies.
 
     Args:
@@ -52,7 +52,7 @@ class Keeper:
     async def _run(self) -> None:
         try:
             self.postgres = await self._start()
-            await self._arrive(self.postgres)
+            await self._publish(self.postgres)
             await self._keep(self.postgres)
         except (PostgresUnavailable, DirectoryInUse) as error:
             self._status.missing = str(error)
@@ -62,7 +62,7 @@ class Keeper:
         finally:
             self._status.settled.set()
 
-    async def _arrive(self, postgres: Postgres) -> None:
+    async def _publish(self, postgres: Postgres) -> None:
         """Let calls have it once all is whole; if that cannot be just then, as while the state is away, in a while."""
         pauses = chain(_PAUSES[1:], repeat(_PAUSES[-1]))
         while not await self._is_whole(postgres):
@@ -101,7 +101,7 @@ class Keeper:
     async def _revive(self, postgres: Postgres) -> None:
         try:
             await postgres.revive()
-            await self._arrive(postgres)
+            await self._publish(postgres)
         except Exception as error:  # noqa: BLE001 - whatever it is, the next try is the remedy
             _logger.warning("Postgres does not start again yet: %s", error)
 
