@@ -333,8 +333,8 @@ def _taken(state: Path) -> Lock:
         state.mkdir(mode=0o700, exist_ok=True)
         return Lock.on(state)
     except OSError as error:
-        told = f"the data directory cannot be used ({error.strerror}): give another --data-dir"
-        raise OSError(error.errno, told, error.filename) from None
+        message = f"the data directory cannot be used ({error.strerror}): give another --data-dir"
+        raise OSError(error.errno, message, error.filename) from None
 
 
 async def _make_whole(janitor: Janitor, executor: Executor, postgres: Postgres) -> None:

@@ -46,7 +46,7 @@ class Cache:
     def put(self, key: Key, entry: Entry) -> None:
         """Keep an entry instead of the one of the same variant."""
         kept = self._entries.setdefault(key, [])
-        old = [other for other in kept if other.answer.asked == entry.answer.asked] or kept[_VARIANTS - 1 :]
+        old = [other for other in kept if other.answer.vary == entry.answer.vary] or kept[_VARIANTS - 1 :]
         for other in old:
             self.remove(key, other)
         self._entries.setdefault(key, []).insert(0, entry)

@@ -98,9 +98,9 @@ class Edge:
         try:
             if request.method not in ("GET", "HEAD"):
                 return await self._pass(request, settings, target)
-            asked = CacheRequest(request.method, (id, target), request.headers, request.remote, settings)
-            async with self._fetcher.find(asked) as found:
-                return await self._send(request, id, found)
+            cache_request = CacheRequest(request.method, (id, target), request.headers, request.remote, settings)
+            async with self._fetcher.find(cache_request) as hit:
+                return await self._send(request, id, hit)
         except RequestRefused:
             self._counters.count(id, hit=False, size=0)
             raise
@@ -111,10 +111,10 @@ class Edge:
         addresses = [self._address.base_url] + ([] if postgres is None else [postgres.uri("", "")])
         return {port for address in addresses if (port := urlsplit(address).port)}
 
-    async def _send(self, request: web.BaseRequest, id: str, found: CacheHit) -> web.StreamResponse:
-        status, headers, start, length = _selected(request, id, found)
+    async def _send(self, request: web.BaseRequest, id: str, hit: CacheHit) -> web.StreamResponse:
+        status, headers, start, length = _selected(request, id, hit)
         left = 0 if request.method == "HEAD" else sys.maxsize if length is None else length
-        body, sent = found.entry.body, 0
+        body, sent = hit.entry.body, 0
         response = web.StreamResponse(status=status, headers=headers)
         try:
             with body.reader(start) as reader:
@@ -130,7 +130,7 @@ class Edge:
         except (BodyIncomplete, ConnectionError):
             abort(request)
         finally:
-            self._counters.count(id, hit=found.label != "MISS", size=sent)
+            self._counters.count(id, hit=hit.label != "MISS", size=sent)
         return response
 
     async def _pass(self, request: web.BaseRequest, settings: Data, target: str) -> web.StreamResponse:
@@ -183,8 +183,8 @@ def _check(request: web.BaseRequest, settings: Data) -> None:
     if settings["https_only"] and request.headers.get("X-Forwarded-Proto", "").lower() != "https":
         raise RequestRefused(403, "CDN_HTTPS_ONLY", "this distribution is for https only", hint=_FOR_HTTPS)
     if request.method not in allowed:
-        told = {"Allow": ", ".join(allowed)}
-        raise RequestRefused(405, "METHOD_NOT_ALLOWED", "this distribution does not take this method", headers=told)
+        headers = {"Allow": ", ".join(allowed)}
+        raise RequestRefused(405, "METHOD_NOT_ALLOWED", "this distribution does not take this method", headers=headers)
     if request.headers.get("Upgrade", "").lower() == "websocket":
         raise RequestRefused(
             501, "NOT_SUPPORTED", "the edge carries no WebSockets", hint="connect to the origin", retryable=False
@@ -193,21 +193,21 @@ def _check(request: web.BaseRequest, settings: Data) -> None:
         raise RequestRefused(508, "CDN_LOOP", "the request has come through this edge before", retryable=False)
 
 
-def _selected(request: web.BaseRequest, id: str, found: CacheHit) -> tuple[int, CIMultiDict[str], int, int | None]:
+def _selected(request: web.BaseRequest, id: str, hit: CacheHit) -> tuple[int, CIMultiDict[str], int, int | None]:
     """Return what is sent of an entry: status, headers, where in the body it begins, and its length, if known."""
-    told, headers = found.entry.answer, found.entry.answer.headers.copy()
+    answer, headers = hit.entry.answer, hit.entry.answer.headers.copy()
     for name in _NEVER_SENT:
         headers.popall(name, None)
     size = _content_length(headers)
-    status, start, length = told.status, 0, size
-    if told.status == 200:
+    status, start, length = answer.status, 0, size
+    if answer.status == 200:
         etag, modified = headers.get("ETag"), http_date(headers.get("Last-Modified"))
         chosen = select(request.method, request.headers, etag=etag, modified=modified, size=size)
         status, start, length = chosen.status, chosen.start, chosen.length
         headers.update(chosen.headers)
     _describe(headers, status, length)
-    headers["Age"] = str(max(0, int(time.monotonic() - told.born)))
-    _sign(request, id, headers, told.headers, found.label)
+    headers["Age"] = str(max(0, int(time.monotonic() - answer.born)))
+    _sign(request, id, headers, answer.headers, hit.label)
     return status, headers, start, length
 
 

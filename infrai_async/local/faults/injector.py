@@ -47,8 +47,8 @@ class FaultInjector:
         limit = self.limit  # which another thread may lift meanwhile
         wait = limit.wait(account, time.monotonic_ns()) if limit is not None else 0
         if wait:
-            told = {"Retry-After": _seconds(wait)}
-            raise RequestRefused(429, "RATE_LIMITED", "more calls than the limit allows", headers=told)
+            headers = {"Retry-After": _seconds(wait)}
+            raise RequestRefused(429, "RATE_LIMITED", "more calls than the limit allows", headers=headers)
         return self.faults.take(capability)
 
 
