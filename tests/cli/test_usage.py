@@ -49,6 +49,11 @@ def test_the_script_is_the_module() -> None:
     assert script.load() is main
 
 
+def test_the_package_runs_as_a_module() -> None:
+    done = subprocess.run([sys.executable, *STRICT, "-m", "infrai_async", "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"infrai-async {version('infrai-async')}\n")
+
+
 def test_without_a_command_the_help_is_shown(infrai: Run) -> None:
     done = infrai()
     assert done.returncode == 2
@@ -128,7 +133,7 @@ def test_a_reader_that_has_gone_is_no_traceback(tmp_path: os.PathLike[str]) -> N
     os.close(reading)
     command = [sys.executable, *STRICT, "-m", "infrai_async.cli", "demo", "--postgres-bin", str(tmp_path)]
     try:
-        done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=30)
+        done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=100)
     finally:
         os.close(writing)
     assert done.returncode == 1

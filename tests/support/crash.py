@@ -31,8 +31,8 @@ from yarl import URL
 from infrai_async.local._files import read_number
 from infrai_async.local.postgres.data_dirs import cluster_dir_of
 from infrai_async.local.postgres.stale_processes import _servers
+from support.patience import PATIENCE
 
-PATIENCE = 15.0
 CREDIT = Decimal(2)
 
 
