@@ -23,6 +23,13 @@ sys.modules[{module!r}] = None
 from infrai_async.cli.__main__ import main
 sys.exit(main(sys.argv[1:]))
 """
+ON_WINDOWS = """
+import signal, sys
+sys.platform = "win32"
+del signal.SIGHUP
+from infrai_async.cli.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
 SIGNALLED_WHILE_IMPORTING = """
 import os, signal, sys
 
@@ -92,6 +99,14 @@ def test_a_missing_extra_is_named_with_what_installs_it(infrai: Run, command: st
     done = infrai(command, code=WITHOUT.format(module=module))
     expected = f"infrai-async: {command} needs the extra 'local': pip install 'infrai-async[local]'\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", expected)
+
+
+@pytest.mark.parametrize("command", ["local", "demo"])
+def test_on_windows_it_says_where_the_gateway_runs(infrai: Run, command: str) -> None:
+    done = infrai(command, code=ON_WINDOWS)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("infrai-async: the local gateway runs on Linux and macOS, not on Windows: ")
+    assert done.stderr.count("\n") == 1
 
 
 def test_another_missing_module_is_not_blamed_on_the_extra(infrai: Run) -> None:

@@ -20,7 +20,7 @@ from support.crash import Kind, World
 from support.crash_kinds import Buckets, Databases, Distributions, Flags, Objects, Rows, TopUps
 
 from infrai_async.local import LocalGateway
-from infrai_async.local.postgres.data_dirs import home_of
+from infrai_async.local.postgres.data_dirs import cluster_dir_of
 from infrai_async.local.postgres.databases import Postgres
 
 pytestmark = pytest.mark.anyio
@@ -232,7 +232,7 @@ async def test_directories_of_databases_that_never_came_to_be_are_removed_and_na
     """As they are left by a server that dies in the middle of making one; its own recovery does not look for them."""
     async with LocalGateway(tmp_path) as gateway:
         project = await ask_as(gateway).project()
-        base = home_of(tmp_path / "postgres") / "data" / "base"
+        base = cluster_dir_of(tmp_path / "postgres") / "data" / "base"
     before = {path.name for path in base.iterdir()}
     for number in ("4000000000", "3999999999"):
         (base / number).mkdir()

@@ -29,7 +29,7 @@ import asyncpg
 from yarl import URL
 
 from infrai_async.local._files import read_number
-from infrai_async.local.postgres.data_dirs import home_of
+from infrai_async.local.postgres.data_dirs import cluster_dir_of
 from infrai_async.local.postgres.stale_processes import _servers
 from support.patience import PATIENCE
 
@@ -278,7 +278,7 @@ class GatewayProcess:
 
     @property
     def _home(self) -> Path:
-        return home_of(self.data_dir / "postgres")
+        return cluster_dir_of(self.data_dir / "postgres")
 
     def kill_servers(self) -> None:
         """Kill everything of its Postgres."""

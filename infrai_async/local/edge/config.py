@@ -79,7 +79,7 @@ class DistributionSettings:
                 self._drop(id, purge, now.settings["tags"])
 
 
-def _is_another(before: _Known, now: _Known, told: int) -> bool:
+def _is_another(before: _Known, now: _Known, recorded: int) -> bool:
     """Say whether nothing that was kept is to be trusted: the origin is another, or purges were missed."""
     origins = [known.settings["origin"] if known.settings else None for known in (before, now)]
-    return origins[0] != origins[1] or before.generation < now.generation - told
+    return origins[0] != origins[1] or before.generation < now.generation - recorded

@@ -22,7 +22,7 @@ _EVERY: Final = 1.0
 _logger = logging.getLogger(__name__)
 
 
-class Traffic:
+class TrafficCounters:
     """Counts, and writes down what it counted."""
 
     def __init__(self, store: Store) -> None:

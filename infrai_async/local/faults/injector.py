@@ -24,7 +24,7 @@ _LOOK: Final = 0.05
 
 
 @attrs.define
-class Trouble:
+class FaultInjector:
     """What was set; the gateway keeps it when it is closed and started again."""
 
     limit: Limit | None = None
@@ -47,8 +47,8 @@ class Trouble:
         limit = self.limit  # which another thread may lift meanwhile
         wait = limit.wait(account, time.monotonic_ns()) if limit is not None else 0
         if wait:
-            told = {"Retry-After": _seconds(wait)}
-            raise RequestRefused(429, "RATE_LIMITED", "more calls than the limit allows", headers=told)
+            headers = {"Retry-After": _seconds(wait)}
+            raise RequestRefused(429, "RATE_LIMITED", "more calls than the limit allows", headers=headers)
         return self.faults.take(capability)
 
 

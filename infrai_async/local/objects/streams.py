@@ -80,11 +80,11 @@ async def _copy_by_hand(response: web.StreamResponse, file: BinaryIO, start: int
     return sent
 
 
-def _check_md5(told: str | None, upload: Upload) -> None:
-    if told is None:
+def _check_md5(expected: str | None, upload: Upload) -> None:
+    if expected is None:
         return
     try:
-        digest = base64.b64decode(told, validate=True)
+        digest = base64.b64decode(expected, validate=True)
     except ValueError:
         digest = b""
     if digest != upload.md5.digest():

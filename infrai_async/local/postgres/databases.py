@@ -30,7 +30,7 @@ from infrai_async.local._locks import DirectoryInUse, Lock
 from infrai_async.local.postgres.binaries import OLDEST, PostgresUnavailable
 from infrai_async.local.postgres.ownership import for_owner_alone, hand_over, quoted
 from infrai_async.local.postgres.scram import verifier
-from infrai_async.local.postgres.server import Cluster
+from infrai_async.local.postgres.server import PostgresServer
 from infrai_async.local.postgres.stale_processes import directories
 
 __all__ = ["GONE", "DirectoryInUse", "Postgres", "PostgresUnavailable", "Shared"]
@@ -108,14 +108,14 @@ class Postgres:
         mark: str,
         pool: asyncpg.Pool[asyncpg.Record],
         lock: Lock,
-        cluster: Cluster | None,
+        server: PostgresServer | None,
         shared: Shared | None,
     ) -> None:
         self._dsn = dsn
         self._mark = mark
         self._pool = pool
         self._lock = lock
-        self._cluster = cluster
+        self._server = server
         self._shared = shared
         self._superuser = False
         self._making = asyncio.Semaphore(_MAKERS)
@@ -150,15 +150,15 @@ class Postgres:
         async with AsyncExitStack() as undo:
             lock = Lock.on(directory)
             undo.callback(lock.release)
-            cluster = None
+            server = None
             if dsn is None:
-                cluster = await Cluster.start(directory, binaries, temporary=temporary)
-                undo.push_async_callback(cluster.stop)
-                dsn = cluster.dsn()
+                server = await PostgresServer.start(directory, binaries, temporary=temporary)
+                undo.push_async_callback(server.stop)
+                dsn = server.dsn()
             pool = await connected(dsn, shared)
             undo.callback(pool.terminate)
             mark = shared.mark if shared else _mark(directory)
-            self = cls(dsn, mark, pool, lock, cluster, shared)
+            self = cls(dsn, mark, pool, lock, server, shared)
             await self._prepare()
             await self._remove_strays()
             undo.pop_all()
@@ -166,7 +166,7 @@ class Postgres:
 
     async def died(self) -> None:
         """Wait until our server has ended; for ever where it is not ours."""
-        await (self._cluster.died() if self._cluster else asyncio.Event().wait())
+        await (self._server.died() if self._server else asyncio.Event().wait())
 
     async def revive(self) -> None:
         """Start our server again after it died.
@@ -174,15 +174,15 @@ class Postgres:
         Raises:
             PostgresUnavailable: if it does not start.
         """
-        if self._cluster is not None:
+        if self._server is not None:
             self._pool.terminate()
             try:
-                await self._cluster.restart()
-                self._dsn = self._cluster.dsn()
+                await self._server.restart()
+                self._dsn = self._server.dsn()
                 self._pool = await connected(self._dsn)
                 await self._remove_strays()
             except BaseException:
-                await self._cluster.halt()  # half-alive it would never be seen to have died
+                await self._server.halt()  # half-alive it would never be seen to have died
                 raise
 
     async def _prepare(self) -> None:
@@ -193,14 +193,14 @@ class Postgres:
             raise PostgresUnavailable(f"first, there: ALTER ROLE {quoted(about['rolname'])} CREATEDB CREATEROLE")
         self.version = str(about["major"])
         self._superuser = about["rolsuper"]
-        if self._cluster is not None:
+        if self._server is not None:
             await self._pool.execute("revoke all on database postgres, template1 from public")
 
     async def _remove_strays(self) -> None:
         """Remove what a crash left of databases that never came to be; before anything makes one again."""
-        if self._cluster is None:
+        if self._server is None:
             return
-        there = directories(self._cluster.data)
+        there = directories(self._server.data)
         known = {row["oid"] for row in await self._pool.fetch("select oid from pg_database")}
         strays = [path for oid, path in sorted(there.items()) if oid not in known]
         if strays:
@@ -270,10 +270,10 @@ class Postgres:
         The password is the one that the role was given. A tenant owns its role and may change it; then this address
         does not open, and is not mended: that would let whoever only reads an address undo what its owner did.
         """
-        server = urlsplit(self._dsn)
-        address = server.netloc.rpartition("@")[2]
-        query = "" if self._cluster else _without_names(server.query)
-        return urlunsplit((server.scheme, f"{name}:{quote(password, safe='')}@{address}", f"/{name}", query, ""))
+        dsn = urlsplit(self._dsn)
+        address = dsn.netloc.rpartition("@")[2]
+        query = "" if self._server else _without_names(dsn.query)
+        return urlunsplit((dsn.scheme, f"{name}:{quote(password, safe='')}@{address}", f"/{name}", query, ""))
 
     async def aclose(self, *, remove: bool = False) -> None:
         """Stop our server, or let go of the one that exists.
@@ -284,8 +284,8 @@ class Postgres:
         """
         self._pool.terminate()
         try:
-            if self._cluster is not None:
-                await (self._cluster.remove() if remove else self._cluster.stop())
+            if self._server is not None:
+                await (self._server.remove() if remove else self._server.stop())
         finally:
             self._lock.release()
 

@@ -117,10 +117,10 @@ def nano_of(amount: str) -> int:
 def is_web_address(url: str) -> bool:
     """Say whether a link may lead there: a ``javascript:`` address would run in the page that has it."""
     try:
-        context = urlsplit(url)
+        parts = urlsplit(url)
     except ValueError:
         return False
-    return context.scheme in ("http", "https") and bool(context.netloc) and url.isprintable()
+    return parts.scheme in ("http", "https") and bool(parts.netloc) and url.isprintable()
 
 
 def find_top_up(id: str, connection: Connection) -> Data | None:

@@ -93,8 +93,8 @@ class SharedStore(Store):
             raise OSError(f"the gateway's state cannot be kept in Postgres at {where}: {error}") from None
         except (SQLAlchemyError, RequestRefused) as error:
             # Not its words: what is wrong with an address may quote it, and a password is part of it.
-            told = f"the gateway's state cannot be kept in Postgres at {where} ({type(error).__name__})"
-            raise OSError(f"{told}: check that psql takes --postgres-dsn as it is") from None
+            message = f"the gateway's state cannot be kept in Postgres at {where} ({type(error).__name__})"
+            raise OSError(f"{message}: check that psql takes --postgres-dsn as it is") from None
 
     def _connect(self) -> sa.Engine:
         engine = sa.create_engine(

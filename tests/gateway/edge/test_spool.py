@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from infrai_async.local.edge import cache
-from infrai_async.local.edge.cache import Entry, Shelf
+from infrai_async.local.edge.cache import Cache, Entry
 from infrai_async.local.edge.policy import answer
-from infrai_async.local.edge.spool import IN_MEMORY, Body, BodyIncomplete
+from infrai_async.local.edge.spool import IN_MEMORY, BodyIncomplete, Spool
 
 pytestmark = pytest.mark.anyio
 NOBODY: CIMultiDict[str] = CIMultiDict()
@@ -31,7 +31,7 @@ NOBODY: CIMultiDict[str] = CIMultiDict()
 def test_all_who_are_there_from_the_start_get_every_byte_in_a_ring_too(
     data: bytes, capacity: int, readers: list[tuple[int, int, int]]
 ) -> None:
-    async def read(body: Body, reader: Any, most: int, pauses: int) -> bytes:
+    async def read(body: Spool, reader: Any, most: int, pauses: int) -> bytes:
         got = b""
         with reader:
             while chunk := await reader.read(most):
@@ -41,7 +41,7 @@ def test_all_who_are_there_from_the_start_get_every_byte_in_a_ring_too(
         return got
 
     async def run() -> None:
-        body, step = Body(capacity, Path(tempfile.gettempdir())), min(7, capacity)
+        body, step = Spool(capacity, Path(tempfile.gettempdir())), min(7, capacity)
         tasks = [asyncio.create_task(read(body, body.reader(at), most, pauses)) for at, most, pauses in readers]
         for start in range(0, len(data), step):
             await asyncio.wait_for(body.append(data[start : start + step]), 25)
@@ -52,7 +52,7 @@ def test_all_who_are_there_from_the_start_get_every_byte_in_a_ring_too(
 
 
 async def test_the_fastest_is_ahead_of_the_slowest_by_no_more_than_the_capacity(tmp_path: Path) -> None:
-    body = Body(10, tmp_path)
+    body = Spool(10, tmp_path)
     with body.reader() as reader:
         await body.append(b"0123456789")
         more = asyncio.create_task(body.append(b"ab"))
@@ -69,7 +69,7 @@ async def test_the_fastest_is_ahead_of_the_slowest_by_no_more_than_the_capacity(
 
 
 async def test_a_broken_body_gives_what_came_and_then_fails(tmp_path: Path) -> None:
-    body = Body(10, tmp_path)
+    body = Spool(10, tmp_path)
     await body.append(b"abc")
     body.end(complete=False)
     with body.reader() as reader:
@@ -85,7 +85,7 @@ async def test_a_large_body_lies_in_a_file_without_a_name_that_goes_with_it(tmp_
 
     if not os.path.isdir("/proc/self/fd"):
         pytest.skip("open files can be listed on Linux only")
-    body = Body(2**28, tmp_path)
+    body = Spool(2**28, tmp_path)
     await body.append(b"x" * IN_MEMORY)
     assert (body.in_memory, files()) == (True, [])
     await body.append(b"x")
@@ -97,14 +97,14 @@ async def test_a_large_body_lies_in_a_file_without_a_name_that_goes_with_it(tmp_
 
 
 def entry(size: int, headers: Any = (), request: Any = ()) -> Entry:
-    body = Body(2**28, Path(tempfile.gettempdir()))
+    body = Spool(2**28, Path(tempfile.gettempdir()))
     body.size = size
     return Entry(answer(200, CIMultiDict(headers), CIMultiDict(request), 0.0), body)
 
 
 def test_what_was_not_used_for_longest_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "_MEMORY", 3 * (cache._HEADERS + 100))
-    shelf = Shelf()
+    shelf = Cache()
     for path in "abc":
         shelf.put(("d", path), entry(100))
     shelf.find(("d", "a"), NOBODY)
@@ -117,7 +117,7 @@ def test_what_was_not_used_for_longest_goes_first(monkeypatch: pytest.MonkeyPatc
 
 def test_files_are_few_and_variants_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "_FILES", 2)
-    shelf = Shelf()
+    shelf = Cache()
     for path in "abc":
         shelf.put(("d", path), entry(IN_MEMORY + 1))
     assert [path for path in "abc" if shelf.find(("d", path), NOBODY)] == ["b", "c"]
@@ -128,7 +128,7 @@ def test_files_are_few_and_variants_too(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_what_is_dropped_weighs_nothing() -> None:
-    shelf = Shelf()
+    shelf = Cache()
     for path in "abc":
         shelf.put(("d", path), entry(100))
         shelf.put(("other", path), entry(IN_MEMORY + 1))

@@ -26,7 +26,7 @@ from infrai_async.local._locks import DirectoryInUse
 from infrai_async.local.http.host_guard import HostGuard, host_name
 from infrai_async.local.lifecycle import supervisor
 from infrai_async.local.postgres import server
-from infrai_async.local.postgres.data_dirs import home_of
+from infrai_async.local.postgres.data_dirs import cluster_dir_of
 
 pytestmark = pytest.mark.anyio
 
@@ -136,7 +136,7 @@ async def test_a_postgres_that_dies_comes_back(tmp_path: Path, ask_as: Any) -> N
         api = ask_as(gateway)
         project = await api.project()
         for number in (signal.SIGKILL, signal.SIGQUIT):
-            home = home_of(tmp_path / "postgres")
+            home = cluster_dir_of(tmp_path / "postgres")
             os.kill(int((home / "data" / "postmaster.pid").read_text().split()[0]), number)
             key = number.name  # which a passing refusal does not use up
             for _ in range(3):
@@ -156,7 +156,7 @@ async def test_a_postgres_that_cannot_come_back_is_given_up_with_a_reason(
     async with LocalGateway(tmp_path) as gateway:
         api = ask_as(gateway)
         await api.project()
-        home = home_of(tmp_path / "postgres")
+        home = cluster_dir_of(tmp_path / "postgres")
         monkeypatch.setattr(server, "MAX_CONNECTIONS", -1)
         os.kill(int((home / "data" / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
         async with asyncio.timeout(60):

@@ -19,10 +19,10 @@ import pytest
 
 from infrai_async.local.postgres import server
 from infrai_async.local.postgres.binaries import Binaries, find
-from infrai_async.local.postgres.data_dirs import home_of
+from infrai_async.local.postgres.data_dirs import cluster_dir_of
 from infrai_async.local.postgres.databases import DirectoryInUse, Postgres, PostgresUnavailable
 from infrai_async.local.postgres.run_as import RunAs, _in_namespace, reachable
-from infrai_async.local.postgres.server import Cluster
+from infrai_async.local.postgres.server import PostgresServer
 from infrai_async.local.postgres.stale_processes import stop_servers
 
 pytestmark = pytest.mark.anyio
@@ -56,7 +56,7 @@ tempfile.tempdir = sys.argv[1]
 
 async def main():
     async with LocalGateway() as gateway:
-        await gateway._context.postgres_settled.wait()
+        await gateway._context.postgres_status.settled.wait()
         print(next(Path(tempfile.gettempdir()).glob(f'{PREFIX}*')), flush=True)
         await asyncio.Event().wait()
 
@@ -78,7 +78,7 @@ async def main():
     directory = Path(sys.argv[1])
     directory.mkdir()
     for _ in range(2):
-        cluster = await server.Cluster.start(directory, Path(sys.argv[2]))
+        cluster = await server.PostgresServer.start(directory, Path(sys.argv[2]))
         await cluster.stop()
 
 asyncio.run(main())
@@ -95,7 +95,7 @@ def directory() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="infrai-test-"))
     yield path
     if (path / "postgres").is_dir():
-        home = home_of(path / "postgres")
+        home = cluster_dir_of(path / "postgres")
         stop_servers(home / "data")
         shutil.rmtree(home)
     shutil.rmtree(path, ignore_errors=True)
@@ -123,12 +123,12 @@ async def killed_gateway(directory: Path) -> AsyncIterator[str]:
 
 
 def postmaster(directory: Path) -> int:
-    return int((home_of(directory / "postgres") / "data" / "postmaster.pid").read_text().split("\n")[0])
+    return int((cluster_dir_of(directory / "postgres") / "data" / "postmaster.pid").read_text().split("\n")[0])
 
 
-def cluster_of(postgres: Postgres) -> Cluster:
-    assert postgres._cluster is not None
-    return postgres._cluster
+def cluster_of(postgres: Postgres) -> PostgresServer:
+    assert postgres._server is not None
+    return postgres._server
 
 
 def is_alive(pid: int) -> bool:
@@ -169,7 +169,7 @@ async def test_nothing_runs_after_the_end(directory: Path) -> None:
 
 async def test_removing_leaves_nothing(directory: Path) -> None:
     postgres = await Postgres.start(directory)
-    home = cluster_of(postgres).home
+    home = cluster_of(postgres).cluster_dir
     await postgres.aclose(remove=True)
     assert not home.exists()
     async with running(directory) as postgres:
@@ -227,7 +227,7 @@ async def test_nothing_committed_is_lost_when_all_is_killed_at_work(directory: P
 async def test_a_pid_file_that_names_somebody_else_harms_neither(directory: Path) -> None:
     async with killed_gateway(directory):
         server = postmaster(directory)
-        file = home_of(directory / "postgres") / "data" / "postmaster.pid"
+        file = cluster_dir_of(directory / "postgres") / "data" / "postmaster.pid"
         os.kill(server, signal.SIGKILL)
     as_owner = RunAs(file.stat().st_uid, file.stat().st_gid) if os.geteuid() == 0 else RunAs()
     stranger = await asyncio.create_subprocess_exec("sleep", "60", **as_owner.options())
@@ -243,7 +243,7 @@ async def test_a_pid_file_that_names_somebody_else_harms_neither(directory: Path
 
 async def test_a_cluster_that_was_not_made_whole_is_made_anew(directory: Path) -> None:
     async with running(directory) as postgres:
-        home = cluster_of(postgres).home
+        home = cluster_of(postgres).cluster_dir
     (home / "data" / "global").rename(home / "data" / "lost")
     (home / "data").rename(home / "data.part")
     async with running(directory) as postgres:
@@ -255,19 +255,21 @@ async def test_killed_while_it_makes_the_cluster_it_is_made_anew_at_once(directo
     """The killed one's initdb lives on for a while and writes."""
     killed = await asyncio.create_subprocess_exec(sys.executable, "-c", GATEWAY, str(directory))
     async with asyncio.timeout(60):
-        while not ((directory / "postgres").is_dir() and list(home_of(directory / "postgres").glob("data*.part/base"))):
+        while not (
+            (directory / "postgres").is_dir() and list(cluster_dir_of(directory / "postgres").glob("data*.part/base"))
+        ):
             await asyncio.sleep(0.001)
     killed.kill()
     await killed.wait()
     async with running(directory) as postgres:
-        home = cluster_of(postgres).home
+        home = cluster_of(postgres).cluster_dir
         assert await postgres.databases() == frozenset()
     assert list(home.glob("data*.part")) == []
 
 
 async def test_the_superuser_password_is_for_the_owner_only(directory: Path) -> None:
     async with running(directory) as postgres:
-        home = cluster_of(postgres).home
+        home = cluster_of(postgres).cluster_dir
         password = (home / "password").read_text()
         assert len(password) >= 32
         assert (home / "password").stat().st_mode & 0o777 == 0o600
@@ -332,7 +334,7 @@ async def test_where_root_may_become_nobody_else_a_namespace_does(
     monkeypatch.setattr(server, "ladder", lambda: [_in_namespace()])
     async with running(directory) as postgres:
         await postgres.create(NAME, PASSWORD)
-        assert cluster_of(postgres).home == directory / "postgres"
+        assert cluster_of(postgres).cluster_dir == directory / "postgres"
     monkeypatch.undo()
     async with running(directory) as postgres:
         assert await postgres.databases() == {NAME}
@@ -341,7 +343,7 @@ async def test_where_root_may_become_nobody_else_a_namespace_does(
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root keeps clusters outside of data directories")
 async def test_a_cluster_that_has_vanished_is_told_and_not_made_anew(directory: Path) -> None:
     async with running(directory) as postgres:
-        home = cluster_of(postgres).home
+        home = cluster_of(postgres).cluster_dir
     aside = home.rename(home.with_name("aside"))
     try:
         with pytest.raises(PostgresUnavailable, match="are gone from"):
@@ -354,13 +356,13 @@ async def test_a_data_directory_that_was_moved_finds_its_databases(directory: Pa
     before, after = tmp_path / "before", tmp_path / "after"
     async with running(before) as postgres:
         await postgres.create(NAME, PASSWORD)
-        home = cluster_of(postgres).home
+        home = cluster_of(postgres).cluster_dir
     before.rename(after)
     async with running(directory):
         pass  # whoever starts next clears up what it takes for temporary
     async with running(after) as postgres:
         assert await postgres.databases() == {NAME}
-        if cluster_of(postgres).home == home:
+        if cluster_of(postgres).cluster_dir == home:
             assert (home / "owner").read_text() == str(after / "postgres")
     await (await Postgres.start(after)).aclose(remove=True)
 
@@ -372,7 +374,7 @@ async def test_what_a_killed_temporary_gateway_left_is_swept(directory: Path, mo
     )
     assert process.stdout is not None
     temporary = Path((await asyncio.wait_for(process.stdout.readline(), 60)).decode().strip())
-    server, home = postmaster(temporary), home_of(temporary / "postgres")
+    server, home = postmaster(temporary), cluster_dir_of(temporary / "postgres")
     async with running(directory):
         assert is_alive(server), "it was swept while it ran"
     process.kill()
@@ -388,7 +390,7 @@ async def test_nobody_else_may_read_what_the_home_holds_whatever_the_umask(direc
     before = os.umask(0)
     try:
         async with running(directory) as postgres:
-            files = [path for path in cluster_of(postgres).home.iterdir() if path.is_file()]
+            files = [path for path in cluster_of(postgres).cluster_dir.iterdir() if path.is_file()]
             modes = {path.name: path.stat().st_mode & 0o077 for path in files}
     finally:
         os.umask(before)
