@@ -54,9 +54,11 @@ def _run(typed: Namespace) -> int:
 
 def _check_platform() -> None:
     """Refuse where no gateway runs, before anything else that is missing there fails in words of its own."""
-    if sys.platform == "win32":
+    try:
+        import fcntl  # noqa: F401 - POSIX systems have it
+    except ModuleNotFoundError:
         try:
-            import infrai_async.local  # noqa: F401 - it says what to do instead
+            import infrai_async.local  # noqa: F401 - its error says what to do instead
         except ImportError as error:
             raise UsageError(str(error)) from None
 

@@ -24,14 +24,14 @@ The five from ``edge`` to ``objects_endpoint`` stand side by side and do not imp
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform == "win32":
+try:
+    import fcntl as _fcntl  # noqa: F401 - POSIX systems have it, and no package brings it
+except ModuleNotFoundError:
     raise ImportError(
         "the local gateway runs on Linux and macOS, not on Windows: run it in WSL, "
         "or give the client the base_url of a gateway on another machine",
         name=__name__,
-    )
+    ) from None
 
 try:
     from infrai_async.local._gateway import LocalGateway

@@ -25,7 +25,7 @@ sys.exit(main(sys.argv[1:]))
 """
 ON_WINDOWS = """
 import signal, sys
-sys.platform = "win32"
+sys.modules["fcntl"] = None
 del signal.SIGHUP
 from infrai_async.cli.__main__ import main
 sys.exit(main(sys.argv[1:]))

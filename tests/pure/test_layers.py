@@ -35,6 +35,7 @@ CLIENT = {
     "ext": "sync",
     "cli": "__init__ errors models local",
     "__main__": "cli",
+    "_pyinstaller": "",
 }
 GATEWAY = {
     "_errors": "models",
@@ -103,7 +104,7 @@ def name_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-FILES = {name_of(path): path for path in sorted(ROOT.rglob("*.py"))}
+FILES = {name_of(path): path for path in sorted(ROOT.rglob("*.py")) if not path.name.startswith("hook-")}
 GRAPH = {name: imports(path) for name, path in FILES.items()}
 
 

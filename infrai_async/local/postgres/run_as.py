@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,6 @@ from infrai_async.local._files import remove_tree
 from infrai_async.local._locks import Lock
 from infrai_async.local.postgres.binaries import Binaries, PostgresUnavailable
 
-_NAMESPACE = Path(__file__).with_name("userns.py")
 _NOT_RUN = shutil.ignore_patterns("*.a", "pgxs", "pkgconfig", "doc", "man")
 
 
@@ -100,7 +100,11 @@ def _nobody() -> Iterator[RunAs]:
 def _in_namespace() -> RunAs:
     # initdb looks its user up by number, so the number has to be one that has a name.
     number = next(entry.pw_uid for entry in reversed(pwd.getpwall()) if entry.pw_uid)
-    return RunAs(prefix=(sys.executable, "-I", "-S", str(_NAMESPACE), str(number)))
+    # As a text, so that it also runs from a zipped or frozen package, and where another user cannot read the file.
+    program = resources.files("infrai_async.local.postgres").joinpath("userns.py").read_text(encoding="utf-8")
+    # The executable of a frozen program is that program.
+    python = "python3" if getattr(sys, "frozen", False) else sys.executable
+    return RunAs(prefix=(python, "-I", "-S", "-c", program, str(number)))
 
 
 def shared_place() -> Path:

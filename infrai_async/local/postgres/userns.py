@@ -1,8 +1,8 @@
-"""Run a command as an ordinary user's number in a user namespace of its own: `python _namespace.py UID COMMAND...`.
+"""Run a command as an ordinary user's number in a user namespace of its own: `python -c TEXT UID COMMAND...`.
 
 Postgres refuses root. Where root may not become another user either (a rootless container), a namespace of one user
 lets root be called something else: to the kernel the server stays who started it, so its files need no new owner.
-Run as a script by path, hence nothing but the standard library.
+The text of this module is run as a program, hence nothing but the standard library.
 """
 
 from __future__ import annotations
