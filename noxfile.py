@@ -1,4 +1,4 @@
-"""Every check of the project: ``nox`` runs tests, lint and types; ``nox -s bench`` and ``nox -s build`` on demand."""
+"""Every check of the project: ``nox`` runs tests, lowest, lint and types; soak, bench and build run on demand."""
 
 from __future__ import annotations
 
@@ -13,8 +13,13 @@ PYTHONS = nox.project.python_versions(PROJECT)
 FOUND = [version for version in PYTHONS if shutil.which(f"python{version}")] or [
     f"{sys.version_info.major}.{sys.version_info.minor}"
 ]
+EXTRAS = "local,cli,progress,speed"
+IN_FOUR = ("-n", "4", "--dist", "worksteal")
+# What needs neither a Postgres nor a gateway: the client, whole and in parts.
+WINGS = ["pure", "protocol", "observability", "display", "listing", "transport", "client", "wire"]
+CLIENT = [f"tests/{wing}" for wing in WINGS]
 
-nox.options.sessions = ["tests", "lint", "types"]
+nox.options.sessions = ["tests", "lowest", "lint", "types"]
 nox.options.error_on_external_run = True
 nox.options.default_venv_backend = "venv"
 
@@ -25,11 +30,37 @@ def groups(*names: str) -> list[str]:
 
 @nox.session(python=FOUND)
 def tests(session: nox.Session) -> None:
-    """The whole suite, with the fast JSON library and without it."""
+    """The whole suite, on every kind of server, with the fast JSON library and without it."""
     session.install("-e", ".[local,cli,progress]", *groups("test"))
-    session.run("python", "-X", "dev", "-m", "pytest", *session.posargs)
+    whole = {"INFRAI_WHOLE_MATRIX": "1"}
+    session.run("python", "-X", "dev", "-m", "pytest", *IN_FOUR, *session.posargs, env=whole)
     session.install("-e", ".[speed]")
-    session.run("python", "-m", "pytest", "tests/pure", "tests/client", "tests/wire", *session.posargs)
+    session.run("python", "-m", "pytest", *IN_FOUR, *CLIENT, *session.posargs)
+
+
+@nox.session(python=FOUND[0])
+def lowest(session: nox.Session) -> None:
+    """The client, and what the gateway does without a Postgres, with the lowest versions that the bounds allow."""
+    session.install("uv")
+    bounds = Path(session.create_tmp()) / "lowest.txt"
+    extras = [part for extra in EXTRAS.split(",") for part in ("--extra", extra)]
+    version = session.run("python", "-c", "import sys; print(*sys.version_info[:2], sep='.')", silent=True)
+    session.run(
+        *("uv", "pip", "compile", "--quiet", "--resolution", "lowest-direct", "--python-version", str(version).strip()),
+        *("pyproject.toml", *extras, "--no-header", "--no-annotate", "--output-file", str(bounds)),
+    )
+    session.install("-e", f".[{EXTRAS}]", *groups("test"), "--constraint", str(bounds))
+    gateway = [f"tests/gateway/{wing}" for wing in ("http", "objects", "services", "state", "targeting")]
+    session.run("python", "-m", "pytest", *IN_FOUR, *CLIENT, *gateway, *session.posargs)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Kills by the dozens: as many as ``INFRAI_CRASH_KILLS`` says, else 60."""
+    session.install("-e", f".[{EXTRAS}]", *groups("test"))
+    kills = session.env.get("INFRAI_CRASH_KILLS") or "60"
+    files = ["tests/gateway/test_crash.py", "tests/gateway/objects/test_crash.py"]
+    session.run("python", "-m", "pytest", "-s", *files, *session.posargs, env={"INFRAI_CRASH_KILLS": kills})
 
 
 @nox.session
@@ -42,11 +73,14 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Mypy and pyright over the package, and completeness of its public types."""
-    session.install("-e", ".[local,cli,progress,speed]", *groups("types"))
+    """Mypy and pyright over the package and over its use, and completeness of its public types."""
+    session.install("-e", f".[{','.join(PROJECT['project']['optional-dependencies'])}]", *groups("types"))
+    uses = ["tests/typing/public.py", "tests/typing/blocking.py"]
     session.run("mypy")
+    session.run("mypy", "--strict", *uses)
     session.run("pyright")
-    session.run("pyright", "--verifytypes", "infrai_async", "--ignoreexternal")
+    session.run("pyright", *uses)
+    session.run("python", "tests/typing/complete.py")
 
 
 @nox.session

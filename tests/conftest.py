@@ -8,10 +8,10 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from support.homes import homes
 
 # The same examples on every run: a property that fails once fails for everybody.
 settings.register_profile(
@@ -66,10 +66,6 @@ def nobodys_settings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.T
 def clear_homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """For root, clusters of data directories lie elsewhere and outlive them: those of the tests go at the end."""
     yield
-    for owner in Path("/var/lib/infrai-async").glob("cluster-*/owner") if os.geteuid() == 0 else ():
-        try:
-            of_ours = owner.read_text().startswith(f"{tmp_path_factory.getbasetemp()}/")
-        except FileNotFoundError:  # somebody else's, who clears up at the same time
-            continue
-        if of_ours:
-            shutil.rmtree(owner.parent)
+    for home, owner in homes() if os.geteuid() == 0 else ():
+        if owner.startswith(f"{tmp_path_factory.getbasetemp()}/"):
+            shutil.rmtree(home)

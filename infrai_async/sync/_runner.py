@@ -308,12 +308,15 @@ class Runner:
             threading.Event().wait()  # nothing it could say would reach anybody
         if not self._closed and (self._thread is None or self._thread.ended):
             # Ctrl-C reaches the main thread alone: in another, it cannot come between a loop and the note of it.
-            starter = threading.Thread(target=self._start)
+            # What `threading` has for it waits for a condition, which Ctrl-C can leave locked: a lock alone it cannot.
+            started = _thread.allocate_lock()
+            started.acquire()
             try:
-                starter.start()
+                _thread.start_new_thread(self._start, (started,))
             except RuntimeError as error:  # no thread is to be had
                 raise TransportError(f"the client's event loop could not be started: {error}") from error
-            starter.join()
+            while not started.acquire(True, _POLL):
+                pass
         thread = self._thread
         if self._closed or thread is None:
             return None
@@ -331,12 +334,15 @@ class Runner:
         if thread is not None and thread.is_current():
             raise ConfigurationError(_OWN_LOOP)
 
-    def _start(self) -> None:
-        with self._lock:
-            if not self._closed and (self._thread is None or self._thread.ended):
-                self._thread = LoopThread()
-                self._finalizer = weakref.finalize(self, self._thread.stop)
-                self._finalizer.atexit = False
+    def _start(self, started: _thread.LockType) -> None:
+        try:
+            with self._lock:
+                if not self._closed and (self._thread is None or self._thread.ended):
+                    self._thread = LoopThread()
+                    self._finalizer = weakref.finalize(self, self._thread.stop)
+                    self._finalizer.atexit = False
+        finally:
+            started.release()
 
     def close(self, farewell: Callable[[float], Coroutine[Any, Any, None]], grace: float) -> None:
         """Refuse what comes, run ``farewell`` in the loop, and end the loop; calling it again does nothing more.

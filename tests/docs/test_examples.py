@@ -18,6 +18,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+from support.homes import owners_of_homes
 from support.patience import PATIENCE
 from traitlets.config import Config
 
@@ -106,8 +107,7 @@ def check_gone(told: dict[str, Any]) -> None:
         os.kill(told["pid"], 0)
     assert not is_open(told["uris"][0])
     assert not Path(told["data_dir"]).exists()
-    owners = [owner.read_text() for owner in Path("/var/lib/infrai-async").glob("cluster-*/owner")]
-    assert [owner for owner in owners if owner.startswith(told["data_dir"])] == []
+    assert [owner for owner in owners_of_homes() if owner.startswith(told["data_dir"])] == []
 
 
 def test_nothing_is_written_on_stderr(executed: Executed) -> None:

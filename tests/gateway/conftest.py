@@ -15,6 +15,7 @@ import aiohttp
 import pytest
 from playwright.async_api import Browser, Page
 from support.browser import open_browser
+from support.quick_postgres import postgres_does_not_wait_for_the_disk  # noqa: F401 - a fixture
 from yarl import URL
 
 from infrai_async.local import LocalGateway

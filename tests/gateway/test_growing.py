@@ -43,8 +43,6 @@ async def server(anyio_backend: str, tmp_path_factory: pytest.TempPathFactory) -
     """The address of a role without superuser on a server of its own."""
     postgres = await Postgres.start(tmp_path_factory.mktemp("server"))
     try:
-        await postgres._pool.execute("alter system set fsync = off")  # nobody kills this one, and drops wait for it
-        await postgres._pool.execute("select pg_reload_conf()")
         async with ordinary_role(postgres) as dsn:
             yield dsn
     finally:

@@ -65,7 +65,7 @@ def reply(seen: Seen) -> Reply:
     if seen.path.endswith("/failing"):
         return refuse(503, retryable=True)
     if seen.path.endswith("/pausing"):
-        return refuse(429, headers={"Retry-After": str(int(LONG))})
+        return refuse(429, headers={"Retry-After": str(int(LONG / 2))})
     return by_name(seen)
 
 
@@ -164,7 +164,7 @@ def test_ctrl_c_ends_a_pause_at_once(oracle: Attentive, waiting: str) -> None:
 
 
 def test_ctrl_c_ends_the_wait_for_a_pause_that_the_service_asked_for(oracle: Attentive) -> None:
-    # The pool's gate stays closed for LONG: the next call is one that gives up sooner, and says so.
+    # The pool's gate stays closed for long: the next call is one that gives up sooner, and says so.
     after = """
 from infrai_async import RateLimitError
 try:

@@ -74,7 +74,8 @@ def test_a_share_of_100_000_users_is_within_a_point_of_its_target(percentage: fl
 def test_variants_share_100_000_users_by_weight() -> None:
     weights = {"a": 50, "b": 30.5, "c": 19.5, "never": 0}
     variants = [{"key": key, "value": key, "weight": weight} for key, weight in weights.items()]
-    served = [evaluate(rolled_out(100, variants=variants), str(number), {}).variant for number in range(USERS)]
+    definition = rolled_out(100, variants=variants)
+    served = [evaluate(definition, str(number), {}).variant for number in range(USERS)]
     for key, weight in weights.items():
         assert abs(100 * served.count(key) / USERS - weight) < (1 if weight else 1e-9)
 
