@@ -1,4 +1,7 @@
-"""``discovery``: the table, described (CONTRACT.md 1.11). Public, free and without an envelope."""
+"""The ``discovery`` service: descriptions of all capabilities, generated from the capability table.
+
+It is public, free and answers without an envelope (CONTRACT.md 1.11).
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ _EVALUATING: Final = frozenset({"flags.is_enabled", "flags.get_value"})
 
 
 def _errors(capability: Row) -> Iterator[tuple[str, int]]:
-    """Return the codes, with their statuses, that a call of this capability can meet."""
+    """Yield the error codes, with their statuses, that a call of this capability can get."""
     if capability.params or capability.mutates:
         yield "VALIDATION_ERROR", 400
     if not capability.public:
