@@ -1,18 +1,29 @@
 """The asyncio-first Python SDK for Infrai.
 
-    capabilities -> _request -> _pool -> _decode -> models
+A call passes through the wings in one direction::
 
-One table says what there is (``capabilities``). ``_dispatcher`` puts a call together, which is then one object
-(``_flow.Call``), and ``_pool.run`` makes it: the request is built (``_request``), admitted (``_transport.throttle``),
-sent over the running loop's session (``_transport.sessions``), and the answer read (``_decode``). Only what does not
-plainly succeed goes further: ``_flow`` decides by ``_answer`` and ``_retry`` whether it takes another route, waits, is
-sent again or fails, and does no I/O itself. While a call runs, its loop watches it as a ``_transport.call_state``.
+    capabilities -> _protocol.request -> _transport.pool -> _protocol.decode -> models
 
-Around that, ``_scopes`` keeps what surrounds a call, ``_reporter`` tells a listener of it in ``_events``, ``_figures``
-counts. The resources are typed one-line methods over ``_dispatch``; ``_fan_out`` and ``_inventory`` list many things at
-once; ``sync`` is the same for threads that wait; ``ext`` plugs into other packages. ``local`` shares the table and
-nothing else. Where comments and docstrings name a rule (``D4``, ``CONTRACT.md 1.3``), it stands in
-``docs/CONTRACT.md``.
+``capabilities``
+    The one table of what the service offers. ``models`` holds what it returns, ``errors`` what can go wrong.
+``_dispatch``
+    The one way in: it turns a method's arguments into a ``_protocol.flow.Call`` and gives it to the pool.
+``_protocol``
+    One call without I/O: building its request, reading its response, deciding on a retry, keeping to a budget.
+``_transport``
+    The only I/O for a call: the pool admits it, sends it over the event loop's session, and follows the flow of retries
+    when an attempt did not succeed plainly.
+``_listing``
+    Cursors, pages fetched ahead, many lists at once, the inventory.
+``_observability``, ``_display``
+    Events for a listener; tables for notebooks and progress bars.
+``resources``, ``_client``, ``sync``
+    Typed methods of one line each, the client that has them, and its blocking equivalent.
+``ext``, ``cli``, ``local``
+    Other packages' tools; the command line; the local gateway, which shares the table and the models and nothing else.
+
+``tests/pure/test_layers.py`` says which wing may import which. Where a docstring or comment names a rule (``D4``,
+``contract 1.3``), it is in the contract: https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#d4.
 
 Names load when they are first used: importing the package alone loads next to nothing.
 """

@@ -52,7 +52,17 @@ def _run(typed: Namespace) -> int:
         raise UsageError(f"{typed.command} needs the extra 'local': pip install 'infrai-async[local]'") from None
 
 
+def _check_platform() -> None:
+    """Refuse where no gateway runs, before anything else that is missing there fails in words of its own."""
+    if sys.platform == "win32":
+        try:
+            import infrai_async.local  # noqa: F401 - it says what to do instead
+        except ImportError as error:
+            raise UsageError(str(error)) from None
+
+
 def _local(typed: Namespace) -> int:
+    _check_platform()
     from infrai_async.cli._signals import leave_on_signals
 
     leave_on_signals()
@@ -62,6 +72,7 @@ def _local(typed: Namespace) -> int:
 
 
 def _demo(typed: Namespace) -> int:
+    _check_platform()
     from infrai_async.cli._demo import demo
 
     return demo(typed)

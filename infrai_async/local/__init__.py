@@ -1,28 +1,37 @@
 """The local gateway: Infrai's API on this machine, with a real state and a real Postgres (extra ``local``).
 
-It imports the capability table and the models, and nothing else of the package; the client never imports it. Inside:
+It imports the capability table and the models, and nothing else of the package; the client never imports it. A wing
+imports wings that stand above it here, and none below:
 
-    _gateway    starts and closes everything            _service      what a service is; prices
-    _app _server   HTTP: one handler for all calls      _db _storage _cdn _flags _wallet _discovery   the services
-    _routes _parse _envelope _refusal _hosts   HTTP's plain parts, without I/O
-    _auth       whose key it is                         _checkout     the page on which a top-up is paid
-    _trouble    what _limit and _faults say, done       _controls     both over HTTP, for this machine alone
-    _execute    once, paid for, remembered              _evaluation   what a flag evaluates to
-    _operators _rules   whom a flag's rules are for     _rollout      who is inside, and gets which variant
-    _edge       what a distribution answers             _fetching _shelf _body   what is kept, and how it is got
-    _caching    what may be kept, how long, for whom    _distributions _traffic  what the edge knows and counts
-    _origin     how origins are asked, and which
-    _store      the writer thread; _state: the tables   _postgres ... databases on a real server
-    _objects    bytes in and out by presigned URL       _blobs _s3    where the bytes are: here, or in a store
-    _transfer   a body to a file, a file to an answer
-    _sigv4 _conditional   signatures, ranges and conditions, without I/O
-    _shared     the state in Postgres, for several      _presence   finishes what a dead gateway began
-    _keeper     Postgres again when it died             _closing _lock   ends wholly; one gateway at a time
-    _janitor    clears up in the background             _keyring      every secret, from one
-    _page       what a person sees at /                 _sections _markup _overview _recent   what is on it
+    _errors _files _locks   what is refused; files that are whole or not there; one process at a time
+    postgres            a real server: found, started, guarded, and its databases copied
+    http                routes, parameters, the envelope, conditions, refusals; no service
+    targeting           what a flag evaluates to, and for whom; no I/O at all
+    state               the tables, the thread that writes them, and the one secret that all others follow from
+    objects             the bytes of stored objects, and the signatures of their URLs
+    services            what each capability does, once and paid for
+    edge                the cache in front of a distribution's origin
+    pages               what a person sees: the gateway's page, and the one on which a top-up is paid
+    faults              failures and rate limits on demand
+    lifecycle           what runs beside the calls: Postgres kept alive, other gateways watched, what is deleted cleared
+    objects_endpoint    bytes in and out by presigned URL
+    _app                one handler for every capability
+    _gateway            the composition root: builds everything, starts it, closes it
+
+The five from ``edge`` to ``objects_endpoint`` stand side by side and do not import each other, nor do ``postgres``,
+``http`` and ``targeting``; a test holds the code to this list.
 """
 
 from __future__ import annotations
+
+import sys
+
+if sys.platform == "win32":
+    raise ImportError(
+        "the local gateway runs on Linux and macOS, not on Windows: run it in WSL, "
+        "or give the client the base_url of a gateway on another machine",
+        name=__name__,
+    )
 
 try:
     from infrai_async.local._gateway import LocalGateway

@@ -19,9 +19,9 @@ from aiohttp import HttpVersion11, web
 
 from infrai_async.capabilities import CAPABILITIES
 from infrai_async.local._errors import RequestRefused, invalid
-from infrai_async.local.faults.injector import Trouble, after, before
+from infrai_async.local.faults.injector import FaultInjector, after, before
 from infrai_async.local.http.call_log import ACCOUNT, CAPABILITY
-from infrai_async.local.http.envelope import CallMetadata, encode, failure, headers_of, success
+from infrai_async.local.http.envelope import CallMetadata, encode, headers_of, success
 from infrai_async.local.http.host_guard import HostGuard, is_edge
 from infrai_async.local.http.params import (
     decompress,
@@ -31,6 +31,7 @@ from infrai_async.local.http.params import (
     parse_query,
     unknown_fields,
 )
+from infrai_async.local.http.responses import refused
 from infrai_async.local.http.router import Match, Router
 from infrai_async.local.services import account, cdn, db, discovery, flags, storage
 from infrai_async.local.services.auth import Keys
@@ -47,12 +48,12 @@ class Application:
     """Answers requests.
 
     Args:
-        parts: what the services work with.
+        context: what the services work with.
         executor: what carries a call out.
         guard: whose host names are ours.
         keys: whose API keys there are.
-        trouble: what is to go wrong.
-        doors: what answers besides the API, by the first segment of the path.
+        injector: what is to go wrong.
+        endpoints: what answers besides the API, by the first segment of the path.
     """
 
     def __init__(
@@ -62,15 +63,15 @@ class Application:
         *,
         guard: HostGuard,
         keys: Keys,
-        trouble: Trouble,
+        injector: FaultInjector,
         endpoints: Mapping[str, Endpoint],
     ) -> None:
         self._context = context
         self._executor = executor
         self._guard = guard
         self._keys = keys
-        self._trouble = trouble
-        self._doors = endpoints
+        self._injector = injector
+        self._endpoints = endpoints
         self._router = Router(CAPABILITIES.values())
 
     def serve_generation(self, generation: int | None) -> None:
@@ -103,14 +104,14 @@ class Application:
         await _let_body_come(request)
         self._guard.check(request.headers.get("Host"))
         name = self._guard.check(request.host)  # the one in the request's target, if that names one (RFC 9112, 3.2.2)
-        endpoint = self._doors.get("edge" if is_edge(name) else request.rel_url.raw_path[1:].partition("/")[0])
+        endpoint = self._endpoints.get("edge" if is_edge(name) else request.rel_url.raw_path[1:].partition("/")[0])
         return await (self._call(request, metadata) if endpoint is None else endpoint(request))
 
     async def _call(self, request: web.BaseRequest, metadata: CallMetadata) -> web.StreamResponse:
         match = self._router.match(request.method, request.rel_url.raw_path)
         request[CAPABILITY], authorization = match.capability.id, request.headers.get("Authorization", "")
         account = request[ACCOUNT] = "" if match.capability.public else await self._keys.account(authorization)
-        fault = self._trouble.admit(match.capability.id, account)
+        fault = self._injector.admit(match.capability.id, account)
         try:
             await before(fault, match.capability.id, account, request, self._context)
             answer = await self._carry_out(request, match, account, metadata)
@@ -123,7 +124,7 @@ class Application:
     ) -> web.Response:
         call = await self._read(request, match, account)
         if match.capability.id.startswith("db."):
-            await self._context.postgres_settled.wait()
+            await self._context.postgres_status.settled.wait()
             self._context.check_postgres()
         outcome = await self._executor.execute(call)
         about = metadata.to_dict(outcome.nano)
@@ -155,15 +156,3 @@ async def _let_body_come(request: web.BaseRequest) -> None:
         raise invalid("of Expect only '100-continue' can be met", Expect="'100-continue'")
     await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     request.writer.output_size = 0  # so that aiohttp does not take the answer for one that was begun
-
-
-def refused(refusal: RequestRefused, metadata: CallMetadata) -> web.Response:
-    """Return a refusal as it is sent."""
-    about = metadata.to_dict()
-    return web.Response(
-        status=refusal.status,
-        body=failure(refusal.to_dict(), about),
-        content_type="application/json",
-        charset="utf-8",
-        headers=headers_of(about) | refusal.headers,
-    )

@@ -16,28 +16,29 @@ from typing import Final, Literal, Self
 from aiohttp import web
 
 from infrai_async.local._app import Application, Endpoint
+from infrai_async.local._files import read_number, remove_tree, write_whole
 from infrai_async.local._locks import Lock
 from infrai_async.local.edge.endpoint import Edge
-from infrai_async.local.faults.control_api import Controls
+from infrai_async.local.faults.control_api import ControlApi
 from infrai_async.local.faults.faults import Faults
-from infrai_async.local.faults.injector import Trouble
+from infrai_async.local.faults.injector import FaultInjector
 from infrai_async.local.http.envelope import NANO
 from infrai_async.local.http.host_guard import HostGuard
 from infrai_async.local.http.server import Server
-from infrai_async.local.lifecycle.heartbeat import Presence
+from infrai_async.local.lifecycle.heartbeat import Heartbeat
 from infrai_async.local.lifecycle.janitor import Janitor
 from infrai_async.local.lifecycle.shielded import to_the_end
-from infrai_async.local.lifecycle.supervisor import Keeper
+from infrai_async.local.lifecycle.supervisor import Supervisor
 from infrai_async.local.objects.blobs import Blobs
 from infrai_async.local.objects.s3 import S3
 from infrai_async.local.objects_endpoint import ObjectsEndpoint
 from infrai_async.local.pages import dashboard
 from infrai_async.local.pages.checkout import Checkout
-from infrai_async.local.postgres.data_dirs import PREFIX, private, remove
+from infrai_async.local.postgres.data_dirs import PREFIX
 from infrai_async.local.postgres.databases import Postgres, Shared
 from infrai_async.local.services.account import FULL, open_account
 from infrai_async.local.services.auth import Keys
-from infrai_async.local.services.base import ServiceContext, iso
+from infrai_async.local.services.base import Address, PostgresStatus, ServiceContext, iso
 from infrai_async.local.services.executor import Executor
 from infrai_async.local.state.keyring import FIRST_ACCOUNT, Keyring
 from infrai_async.local.state.postgres_store import SharedStore, bind
@@ -97,7 +98,7 @@ class LocalGateway:
         self._binaries = None if postgres_bin is None else Path(postgres_bin)
         self._credit = _nano(credit)
         self._guard = HostGuard((host, *allow_hosts))
-        self._trouble = Trouble()
+        self._injector = FaultInjector()
         self._context: ServiceContext | None = None
         self._application: Application | None = None
         self._closing = AsyncExitStack()
@@ -128,7 +129,7 @@ class LocalGateway:
     @property
     def faults(self) -> Faults:
         """What is to go wrong with the next calls, for tests of how a program takes it."""
-        return self._trouble.faults
+        return self._injector.faults
 
     def limit(self, rate: float | None = 100, burst: int = 20) -> None:
         """Answer 429 with the exact ``Retry-After`` to an account that calls too often, from now on.
@@ -140,7 +141,7 @@ class LocalGateway:
         Raises:
             ValueError: an argument makes no sense; the message names it.
         """
-        self._trouble.set_limit(rate, burst)
+        self._injector.set_limit(rate, burst)
 
     @property
     def _running(self) -> ServiceContext:
@@ -201,25 +202,52 @@ class LocalGateway:
         if self._s3 is not None:
             undo.push_async_callback(self._s3.aclose)
             await self._s3.open()
-        context = ServiceContext(store=store, keyring=keyring, credit=self._credit, blobs=blobs, s3=self._s3)
-        await store.run(partial(open_account, context=context, id=FIRST_ACCOUNT, now=iso(datetime.now(UTC))))
-        janitor = Janitor(context)
-        context.wake = janitor.wake
-        executor = Executor(context)
-        presence = Presence(context, executor)
-        undo.push_async_callback(presence.aclose)
-        await presence.start(alone=self._shared is None)
-        keeper = Keeper(
-            context, partial(self._start_postgres, directory, context), partial(_make_whole, janitor, executor)
+        address, postgres_status = Address(), PostgresStatus()
+        janitor = Janitor(store, blobs, postgres_status)
+        edge = Edge(store, state, address, postgres_status)
+        context = ServiceContext(
+            store=store,
+            keyring=keyring,
+            credit=self._credit,
+            blobs=blobs,
+            s3=self._s3,
+            address=address,
+            postgres_status=postgres_status,
+            wake=janitor.wake,
+            edge_changed=edge.changed,
+            count_traffic=edge.count_traffic,
         )
-        undo.push_async_callback(self._stop_postgres, context, keeper)
+        await store.run(partial(open_account, context=context, id=FIRST_ACCOUNT, now=iso(datetime.now(UTC))))
+        executor = Executor(context)
+        await self._run_beside(directory, context, executor, janitor, undo)
+        application = self._application_of(context, executor, edge, undo)
+        await self._listen(state, address, application, undo)
+        self._context, self._application = context, application
+
+    async def _run_beside(
+        self, directory: Path, context: ServiceContext, executor: Executor, janitor: Janitor, undo: AsyncExitStack
+    ) -> None:
+        """Start what runs for as long as the gateway does, and finish what the last one left half-made."""
+        heartbeat = Heartbeat(context, executor)
+        undo.push_async_callback(heartbeat.aclose)
+        await heartbeat.start(alone=self._shared is None)
+        supervisor = Supervisor(
+            context.postgres_status,
+            partial(self._start_postgres, directory, context),
+            partial(_make_whole, janitor, executor),
+        )
+        undo.push_async_callback(self._stop_postgres, context.postgres_status, supervisor)
         undo.push_async_callback(janitor.aclose, _GRACE if self._data_dir else 0)
         undo.push_async_callback(executor.aclose)
-        undo.push_async_callback(keeper.aclose)
+        undo.push_async_callback(supervisor.aclose)
         if self._s3 is not None:
             await executor.finish("storage.")
         janitor.start()
-        keys, objects, edge = Keys(store), ObjectsEndpoint(context), Edge(context, state)
+
+    def _application_of(
+        self, context: ServiceContext, executor: Executor, edge: Edge, undo: AsyncExitStack
+    ) -> Application:
+        keys, objects = Keys(context.store), ObjectsEndpoint(context)
         undo.push_async_callback(objects.drain)
         undo.push_async_callback(edge.aclose)
         edge.start()
@@ -228,20 +256,18 @@ class LocalGateway:
             "objects": objects,
             "edge": edge.answer,
             "checkout": Checkout(context).answer,
-            "_gateway": Controls(self._trouble, keys).answer,
+            "_gateway": ControlApi(self._injector, keys).answer,
         }
-        application = Application(
-            context, executor, guard=self._guard, keys=keys, trouble=self._trouble, endpoints=endpoints
+        return Application(
+            context, executor, guard=self._guard, keys=keys, injector=self._injector, endpoints=endpoints
         )
-        await self._listen(state, context, application, undo)
-        self._context, self._application = context, application
 
     def _directory(self, undo: AsyncExitStack) -> Path:
         if self._data_dir is not None:
             return self._data_dir
         temporary = Path(tempfile.mkdtemp(prefix=PREFIX))
         undo.callback(Lock.as_temporary(temporary).release)
-        undo.push_async_callback(asyncio.to_thread, remove, temporary)
+        undo.push_async_callback(asyncio.to_thread, remove_tree, temporary)
         return temporary
 
     async def _open_state(self, state: Path, undo: AsyncExitStack) -> tuple[Store, Keyring]:
@@ -256,21 +282,19 @@ class LocalGateway:
         bind(state, keyring.mark())
         return store, keyring
 
-    async def _listen(
-        self, state: Path, context: ServiceContext, application: Application, undo: AsyncExitStack
-    ) -> None:
+    async def _listen(self, state: Path, address: Address, application: Application, undo: AsyncExitStack) -> None:
         runner = web.ServerRunner(Server(application.handle), shutdown_timeout=_GRACE)
         undo.push_async_callback(runner.cleanup)
         await runner.setup()
         await self._bind(runner, state / "port")
         host = _WILDCARDS.get(self._host, f"[{self._host}]" if ":" in self._host else self._host)
         port = runner.addresses[0][1]
-        context.base_url = f"http://{host}:{port}"  # at once: somebody may ask already
-        await asyncio.to_thread(private, state / "port", str(port))
+        address.base_url = f"http://{host}:{port}"  # at once: somebody may ask already
+        await asyncio.to_thread(write_whole, state / "port", str(port), durable=False)
 
     async def _bind(self, runner: web.ServerRunner, last: Path) -> None:
         """Listen where we are told to, else where this directory's gateway was last, else on any free port."""
-        wanted = self._port or _number_in(last)
+        wanted = self._port or (read_number(last) or 0)
         try:
             await to_the_end(web.TCPSite(runner, self._host, wanted).start())  # cancelled within, it leaks its socket
         except OSError:
@@ -289,8 +313,8 @@ class LocalGateway:
             shared=Shared(context.keyring.mark(), self._shared.database, context.id) if self._shared else None,
         )
 
-    async def _stop_postgres(self, context: ServiceContext, keeper: Keeper) -> None:
-        postgres, context.postgres = keeper.postgres, None
+    async def _stop_postgres(self, status: PostgresStatus, supervisor: Supervisor) -> None:
+        postgres, status.server = supervisor.postgres, None
         if postgres is None:
             return
         temporary = self._data_dir is None
@@ -309,21 +333,14 @@ def _taken(state: Path) -> Lock:
         state.mkdir(mode=0o700, exist_ok=True)
         return Lock.on(state)
     except OSError as error:
-        told = f"the data directory cannot be used ({error.strerror}): give another --data-dir"
-        raise OSError(error.errno, told, error.filename) from None
+        message = f"the data directory cannot be used ({error.strerror}): give another --data-dir"
+        raise OSError(error.errno, message, error.filename) from None
 
 
 async def _make_whole(janitor: Janitor, executor: Executor, postgres: Postgres) -> None:
     await janitor.reconcile(postgres)
     await executor.finish("db.")
     janitor.wake()
-
-
-def _number_in(file: Path) -> int:
-    try:
-        return int(file.read_text())
-    except (FileNotFoundError, ValueError):
-        return 0
 
 
 def _nano(credit: str | Decimal) -> int:

@@ -6,6 +6,8 @@ import fcntl
 import os
 import time
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 # A process that a gateway was about to start when it was killed holds its locks until it has become its own program.
 _TRIES, _PAUSE = 10, 0.02
@@ -18,18 +20,31 @@ class DirectoryInUse(Exception):
 class Lock:
     """A locked file; ends with the process at the latest.
 
+    Args:
+        path: the file.
+        make: whether to make it if it is not there.
+        wait: whether to wait until nobody else holds it.
+
     Raises:
         BlockingIOError: somebody else holds it.
     """
 
-    def __init__(self, path: Path, *, make: bool = True) -> None:
+    def __init__(self, path: Path, *, make: bool = True, wait: bool = False) -> None:
         flags = os.O_RDWR | os.O_CREAT if make else os.O_RDWR
         self._file = open(os.open(path, flags, 0o600), "rb+", buffering=0)  # noqa: SIM115 - it is held
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            fcntl.flock(self._file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BaseException:
             self._file.close()
             raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.release()
 
     @classmethod
     def on(cls, directory: Path) -> Lock:

@@ -40,7 +40,7 @@ _METHODS: Final = "GET, HEAD, PUT, OPTIONS"
 
 
 @attrs.frozen
-class _Asked:
+class _ObjectRequest:
     """What a URL of ours names, and the parameters that were signed with it."""
 
     bucket_id: str
@@ -84,7 +84,7 @@ class ObjectsEndpoint:
                 allow = {"Allow": _METHODS}
                 raise RequestRefused(405, "METHOD_NOT_ALLOWED", f"an object's URL takes {_METHODS}", headers=allow)
 
-    def _check(self, request: web.BaseRequest, method: str) -> _Asked:
+    def _check(self, request: web.BaseRequest, method: str) -> _ObjectRequest:
         """Return what is asked for, once it is clear that we signed it.
 
         The host that was signed is the gateway's own, whatever name it was reached by: that is checked already.
@@ -98,27 +98,27 @@ class ObjectsEndpoint:
             credentials = signer(self._context, bucket_id)
             verify(credentials, method, path, query, sent, now=datetime.now(UTC))
         except (BadSignature, ValueError) as error:
-            told = str(error) if isinstance(error, BadSignature) else "the query cannot be read"
-            raise RequestRefused(403, "FORBIDDEN", told, hint="presign the object again") from None
-        return _Asked(bucket_id, key, dict(query))
+            message = str(error) if isinstance(error, BadSignature) else "the query cannot be read"
+            raise RequestRefused(403, "FORBIDDEN", message, hint="presign the object again") from None
+        return _ObjectRequest(bucket_id, key, dict(query))
 
     # --- bytes out -----------------------------------------------------------------------------------------------
 
-    async def _get(self, request: web.BaseRequest, asked: _Asked) -> web.StreamResponse:
-        found, file = await self._open(asked)
+    async def _get(self, request: web.BaseRequest, target: _ObjectRequest) -> web.StreamResponse:
+        row, file = await self._open(target)
         try:
-            return await _give(request, found, file, _overrides(asked.fields))
+            return await _give(request, row, file, _overrides(target.fields))
         finally:
             await asyncio.to_thread(file.close)
 
-    async def _open(self, asked: _Asked) -> tuple[sa.Row[Any], BinaryIO]:
+    async def _open(self, target: _ObjectRequest) -> tuple[sa.Row[Any], BinaryIO]:
         """Return an object and its bytes, of one and the same upload."""
         missing = None
         while True:
-            found = await self._context.store.run(partial(_find, asked))
-            if found is None:
-                raise not_found("STORAGE_OBJECT", asked.key)
-            if found.blob == missing:
+            row = await self._context.store.run(partial(_find, target))
+            if row is None:
+                raise not_found("STORAGE_OBJECT", target.key)
+            if row.blob == missing:
                 raise RequestRefused(
                     502,
                     "VENDOR_ERROR",
@@ -127,31 +127,33 @@ class ObjectsEndpoint:
                     retryable=False,
                 )
             try:
-                return found, await self._context.blobs.read(found.blob)
+                return row, await self._context.blobs.read(row.blob)
             except FileNotFoundError:
-                missing = found.blob  # replaced or deleted between the look and the opening, so look again
+                missing = row.blob  # replaced or deleted between the look and the opening, so look again
 
     # --- bytes in ------------------------------------------------------------------------------------------------
 
-    async def _put(self, request: web.BaseRequest, asked: _Asked) -> web.Response:
+    async def _put(self, request: web.BaseRequest, target: _ObjectRequest) -> web.Response:
         upload = self._context.blobs.begin()
         try:
-            await receive(request, upload, int(asked.fields.get(MAX_BYTES, sys.maxsize)))
+            await receive(request, upload, int(target.fields.get(MAX_BYTES, sys.maxsize)))
             described = _described(request.headers)
         except BaseException:
             await asyncio.to_thread(upload.discard)
             raise
-        keeping = asyncio.create_task(self._keep(asked, upload, described, request.headers))
+        keeping = asyncio.create_task(self._keep(target, upload, described, request.headers))
         self._keeping.add(keeping)
         keeping.add_done_callback(self._keeping.discard)
         await asyncio.shield(keeping)  # what the state may be naming by now is not for a cancelled request to delete
         return web.Response(headers={"ETag": _etag(upload), **_CORS})
 
-    async def _keep(self, asked: _Asked, upload: Upload, described: Data, conditions: Mapping[str, str]) -> None:
+    async def _keep(
+        self, target: _ObjectRequest, upload: Upload, described: Data, conditions: Mapping[str, str]
+    ) -> None:
         try:
             await asyncio.to_thread(upload.keep)
             values = {"blob": upload.name, "size": upload.size, "etag": _etag(upload), "headers": described}
-            replaced = await self._context.store.run(partial(_commit, asked, values, conditions))
+            replaced = await self._context.store.run(partial(_commit, target, values, conditions))
         except (RequestRefused, OSError):
             await asyncio.to_thread(upload.discard)
             raise
@@ -165,15 +167,15 @@ def _preflight(request: web.BaseRequest) -> web.Response:
 
 
 async def _give(
-    request: web.BaseRequest, found: sa.Row[Any], file: BinaryIO, told: Mapping[str, str]
+    request: web.BaseRequest, row: sa.Row[Any], file: BinaryIO, overrides: Mapping[str, str]
 ) -> web.StreamResponse:
-    modified = datetime.fromisoformat(found.modified)
-    chosen = select(request.method, request.headers, etag=found.etag, modified=modified, size=found.size)
+    modified = datetime.fromisoformat(row.modified)
+    chosen = select(request.method, request.headers, etag=row.etag, modified=modified, size=row.size)
     if chosen.status == 412:
         raise _precondition_failed(chosen.headers)
     if chosen.status == 416:
-        raise RequestRefused(416, "RANGE_NOT_SATISFIABLE", f"the object has {found.size} bytes", headers=chosen.headers)
-    about = CIMultiDict({**found.headers, **told, **chosen.headers, **_HARMLESS, **_CORS})
+        raise RequestRefused(416, "RANGE_NOT_SATISFIABLE", f"the object has {row.size} bytes", headers=chosen.headers)
+    about = CIMultiDict({**row.headers, **overrides, **chosen.headers, **_HARMLESS, **_CORS})
     if chosen.status == 304:
         kept = {name: about[name] for name in ("Cache-Control", "Expires") if name in about}
         return web.Response(status=304, headers={**chosen.headers, **kept, **_CORS})
@@ -199,22 +201,22 @@ def _etag(upload: Upload) -> str:
     return f'"{upload.md5.hexdigest()}"'
 
 
-def _find(asked: _Asked, connection: Connection) -> sa.Row[Any] | None:
-    query = sa.select(OBJECTS).where(OBJECTS.c.bucket_id == asked.bucket_id, OBJECTS.c.key == asked.key)
+def _find(target: _ObjectRequest, connection: Connection) -> sa.Row[Any] | None:
+    query = sa.select(OBJECTS).where(OBJECTS.c.bucket_id == target.bucket_id, OBJECTS.c.key == target.key)
     return connection.execute(query).one_or_none()
 
 
-def _commit(asked: _Asked, values: Data, conditions: Mapping[str, str], connection: Connection) -> bool:
+def _commit(target: _ObjectRequest, values: Data, conditions: Mapping[str, str], connection: Connection) -> bool:
     """Let a blob be the object from now on, and say whether it replaces another."""
-    if connection.scalar(sa.select(BUCKETS.c.id).where(BUCKETS.c.id == asked.bucket_id)) is None:
-        raise not_found("STORAGE_BUCKET", asked.bucket_id)
-    old = _find(asked, connection)
+    if connection.scalar(sa.select(BUCKETS.c.id).where(BUCKETS.c.id == target.bucket_id)) is None:
+        raise not_found("STORAGE_BUCKET", target.bucket_id)
+    old = _find(target, connection)
     about = {} if old is None else {"etag": old.etag, "modified": datetime.fromisoformat(old.modified)}
     if precondition("PUT", conditions, **about, exists=old is not None):
         raise _precondition_failed()
     row = values | {"modified": iso(datetime.now(UTC))}
     if old is None:
-        connection.execute(OBJECTS.insert().values(bucket_id=asked.bucket_id, key=asked.key, **row))
+        connection.execute(OBJECTS.insert().values(bucket_id=target.bucket_id, key=target.key, **row))
         return False
     connection.execute(OBJECTS.update().where(OBJECTS.c.blob == old.blob).values(row))
     mark_deleted(connection, old.blob)

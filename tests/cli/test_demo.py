@@ -15,7 +15,7 @@ import pytest
 from infrai_async import Branch
 from infrai_async.cli._demo import Mismatch, _check_listed
 
-from .conftest import STRICT, Terminal
+from .conftest import STRICT, Terminal, next_complaint
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Start = Callable[..., subprocess.Popen[str]]
@@ -121,10 +121,9 @@ def test_ctrl_c_on_a_terminal_clears_up(terminal: Callable[..., Terminal], tempo
 
 def test_sigterm_clears_up_and_is_no_success(start: Start, temporary: Path) -> None:
     process = start("demo")
-    assert process.stderr is not None
-    assert "a gateway" in process.stderr.readline()
+    assert "a gateway" in next_complaint(process)
     process.send_signal(signal.SIGTERM)
-    stdout, stderr = process.communicate(timeout=30)
+    stdout, stderr = process.communicate(timeout=100)
     assert process.returncode == 1
     assert (Records(stdout).summary["ok"], Records(stdout).summary["interrupted"]) == (False, True)
     assert "infrai-async: interrupted; clearing up\n" in stderr
@@ -145,7 +144,7 @@ def test_what_cannot_be_cleared_up_is_not_ok(start: Start, temporary: Path) -> N
     if mounted.returncode:
         pytest.skip("nothing may be mounted here, and what else cannot be deleted by its owner?")
     try:
-        stdout, stderr = process.communicate(timeout=30)
+        stdout, stderr = process.communicate(timeout=100)
     finally:
         subprocess.run(["umount", str(in_the_way)], check=True)
     assert process.returncode == 1

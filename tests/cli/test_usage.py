@@ -23,6 +23,13 @@ sys.modules[{module!r}] = None
 from infrai_async.cli.__main__ import main
 sys.exit(main(sys.argv[1:]))
 """
+ON_WINDOWS = """
+import signal, sys
+sys.platform = "win32"
+del signal.SIGHUP
+from infrai_async.cli.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
 SIGNALLED_WHILE_IMPORTING = """
 import os, signal, sys
 
@@ -40,6 +47,11 @@ sys.exit(main(["local"]))
 def test_the_script_is_the_module() -> None:
     (script,) = entry_points(group="console_scripts", name="infrai-async")
     assert script.load() is main
+
+
+def test_the_package_runs_as_a_module() -> None:
+    done = subprocess.run([sys.executable, *STRICT, "-m", "infrai_async", "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"infrai-async {version('infrai-async')}\n")
 
 
 def test_without_a_command_the_help_is_shown(infrai: Run) -> None:
@@ -89,6 +101,14 @@ def test_a_missing_extra_is_named_with_what_installs_it(infrai: Run, command: st
     assert (done.returncode, done.stdout, done.stderr) == (2, "", expected)
 
 
+@pytest.mark.parametrize("command", ["local", "demo"])
+def test_on_windows_it_says_where_the_gateway_runs(infrai: Run, command: str) -> None:
+    done = infrai(command, code=ON_WINDOWS)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("infrai-async: the local gateway runs on Linux and macOS, not on Windows: ")
+    assert done.stderr.count("\n") == 1
+
+
 def test_another_missing_module_is_not_blamed_on_the_extra(infrai: Run) -> None:
     done = infrai("demo", code=WITHOUT.format(module="aiohttp"))
     assert done.returncode == 1
@@ -113,7 +133,7 @@ def test_a_reader_that_has_gone_is_no_traceback(tmp_path: os.PathLike[str]) -> N
     os.close(reading)
     command = [sys.executable, *STRICT, "-m", "infrai_async.cli", "demo", "--postgres-bin", str(tmp_path)]
     try:
-        done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=30)
+        done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=100)
     finally:
         os.close(writing)
     assert done.returncode == 1

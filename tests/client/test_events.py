@@ -14,6 +14,7 @@ import aiohttp
 import anyio
 import pytest
 from support.oracle import SMALL, Oracle, Reply, Seen, answer, in_turn, refuse
+from support.patience import SOON, complaints
 
 from infrai_async import (
     AsyncInfrai,
@@ -194,12 +195,12 @@ async def test_a_call_that_is_given_up_has_told_every_attempt() -> None:
 async def test_a_call_whose_time_runs_out_while_it_is_answered() -> None:
     heard: list[Event] = []
     with Oracle(in_turn(SLOW)) as oracle:
-        async with client_of(oracle, heard, timeout=0.05) as client:
+        async with client_of(oracle, heard, timeout=0.5) as client:
             with pytest.raises(TimeoutError) as caught:
                 await client.db.project.get("p")
     assert kinds(heard) == ONE_SEND
     assert (last(heard).error, last(heard).cancelled) == (caught.value, False)
-    assert 0.04 < last(heard).seconds < 10
+    assert 0.4 < last(heard).seconds < SOON
 
 
 async def test_a_call_whose_time_runs_out_while_it_waits_for_a_place() -> None:
@@ -242,7 +243,7 @@ async def test_a_call_that_is_cancelled_between_attempts() -> None:
         policy = RetryPolicy(initial=30.0, maximum=30.0)
         async with AsyncInfrai(KEY, base_url=oracle.url, retry=policy, timeout=None, on_event=listen) as client:
             task = asyncio.create_task(client.db.project.get("p"))
-            await asyncio.wait_for(retrying.wait(), 30)
+            await asyncio.wait_for(retrying.wait(), 60)
             task.cancel()
             await asyncio.wait([task])
     assert kinds(heard) == (CallStarted, AttemptSent, Retrying, CallFinished)
@@ -443,5 +444,5 @@ def test_a_client_without_a_listener_does_not_even_load_what_tells_it() -> None:
             "infrai_async._observability.reporter",
             "infrai_async._observability.events",
         ]
-        run = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert (run.stdout, run.stderr) == ("p1 False False\n", "")
+        run = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert (run.stdout, complaints(run.stderr)) == ("p1 False False\n", "")

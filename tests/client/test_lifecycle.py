@@ -22,6 +22,7 @@ import aiohttp
 import pytest
 import trustme
 from support.oracle import SMALL, Oracle, answer
+from support.patience import LONG, SOON, complaints
 
 from infrai_async import (
     AsyncInfrai,
@@ -36,7 +37,7 @@ from infrai_async import (
 @pytest.fixture
 def oracle() -> Iterator[Oracle]:
     def reply(seen: object) -> object:
-        return answer(SMALL, delay=5 if seen.path.endswith("slow") else 0.0)  # type: ignore[attr-defined]
+        return answer(SMALL, delay=LONG if seen.path.endswith("slow") else 0.0)  # type: ignore[attr-defined]
 
     with Oracle(reply) as server:  # type: ignore[arg-type]
         yield server
@@ -109,8 +110,8 @@ asyncio.run(main())
 
 def test_a_forked_child_starts_with_fresh_connections_and_leaves_the_parents_alone(oracle: Oracle) -> None:
     command = [sys.executable, "-X", "dev", "-W", "error", "-c", FORK, oracle.url]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.stderr == ""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert complaints(done.stderr) == ""
     assert done.stdout == "child p1\nparent 1\n"
     assert [seen.connection for seen in oracle.seen] == [1, 2, 1]
 
@@ -129,8 +130,8 @@ if child:
 print(asyncio.run(one()), flush=True)
 """
     command = [sys.executable, "-X", "dev", "-W", "error", "-c", program, oracle.url]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert (done.stdout, done.stderr) == ("p1\np1\n", "")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert (done.stdout, complaints(done.stderr)) == ("p1\np1\n", "")
 
 
 def test_a_client_is_built_outside_any_loop_and_complains_of_a_missing_key_only_when_called() -> None:
@@ -176,15 +177,15 @@ def test_closing_refuses_new_calls_and_those_that_wait_and_ends_those_in_flight(
         waiting = asyncio.create_task(client.db.project.get("b"))
         await asyncio.sleep(0.05)
         began = time.monotonic()
-        closing = asyncio.create_task(client.aclose(grace=0.3))
+        closing = asyncio.create_task(client.aclose(grace=0.5))
         with pytest.raises(ClientClosedError) as refused:
             await waiting
-        assert time.monotonic() - began < 0.25
+        assert not running.done(), "it was refused with those in flight, not before"
         with pytest.raises(ClientClosedError):
             await client.db.project.get("c")
         with pytest.raises(TransportError, match="closed") as ended:
             await running
-        assert time.monotonic() - began >= 0.25
+        assert time.monotonic() - began >= 0.45
         await closing
         await client.aclose()
         assert (refused.value.outcome, ended.value.outcome) == ("not_sent", "maybe_applied")
@@ -201,8 +202,8 @@ def test_a_call_that_ends_within_the_grace_succeeds(oracle: Oracle) -> None:
             running = asyncio.create_task(one(client))
             await asyncio.sleep(0.05)
             began = time.monotonic()
-            await client.aclose()
-            assert time.monotonic() - began < 2
+            await client.aclose(grace=LONG)
+            assert time.monotonic() - began < SOON
             assert await running == "p1"
 
     asyncio.run(main())
@@ -440,8 +441,8 @@ def test_over_tls_too_a_call_that_ran_out_of_time_leaves_no_socket(tmp_path: Pat
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     with Oracle(lambda seen: answer(SMALL, delay=5), tls=server) as oracle:
         command = [sys.executable, "-X", "dev", "-W", "error", "-c", TLS_TIMEOUT, oracle.url, str(tmp_path / "ca.pem")]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert (done.stdout, done.stderr) == ("maybe_applied\n", "")
+        done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert (done.stdout, complaints(done.stderr)) == ("maybe_applied\n", "")
 
 
 def test_whoever_closes_again_waits_too_and_a_shorter_grace_shortens_it(oracle: Oracle) -> None:
@@ -451,11 +452,11 @@ def test_whoever_closes_again_waits_too_and_a_shorter_grace_shortens_it(oracle: 
         await asyncio.sleep(0.05)
         with pytest.raises(builtins.TimeoutError):
             async with asyncio.timeout(0.1):
-                await client.aclose(grace=30)
+                await client.aclose(grace=LONG)
         began = time.monotonic()
         first, second = asyncio.create_task(client.aclose()), asyncio.create_task(client.aclose(timedelta(0)))
         await asyncio.gather(first, second)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < SOON
         with pytest.raises(TransportError):
             await call
         await asyncio.sleep(0)
@@ -481,8 +482,8 @@ for _ in range(5):
 
 def test_a_client_that_many_threads_close_at_once_says_nothing(oracle: Oracle) -> None:
     command = [sys.executable, "-X", "dev", "-W", "error", "-c", CLOSED_BY_MANY, oracle.url]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stderr) == (0, "")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert (done.returncode, complaints(done.stderr)) == (0, "")
 
 
 def test_a_loop_that_stood_still_closes_its_part_when_it_runs_again(oracle: Oracle) -> None:
@@ -593,8 +594,8 @@ def test_the_public_modules_are_attributes_before_anything_is_loaded() -> None:
     program = (
         "import infrai_async; print(infrai_async.errors.NotFoundError.__name__, infrai_async.models.Page.__name__)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
-    assert (done.stdout, done.stderr) == ("NotFoundError Page\n", "")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100)
+    assert (done.stdout, complaints(done.stderr)) == ("NotFoundError Page\n", "")
 
 
 def test_a_session_that_the_loop_closed_under_the_client_is_replaced(oracle: Oracle) -> None:

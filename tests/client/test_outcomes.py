@@ -111,14 +111,14 @@ async def test_a_refused_connection_was_not_sent(kind: Kind, listener: socket.so
 
 
 async def test_time_that_runs_out_in_the_handshake_has_sent_nothing(kind: Kind, listener: socket.socket) -> None:
-    async with client_of(f"https://127.0.0.1:{listener.getsockname()[1]}", timeout=0.1) as client:
+    async with client_of(f"https://127.0.0.1:{listener.getsockname()[1]}", timeout=0.5) as client:
         error = await failure_of(client, kind)
     assert isinstance(error, TimeoutError)
     assert (error.outcome, len(error.attempts), error.attempts[0].status) == ("not_sent", 1, None)
 
 
 async def test_time_that_runs_out_without_an_answer_leaves_it_open(kind: Kind, listener: socket.socket) -> None:
-    async with client_of(f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=0.1) as client:
+    async with client_of(f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=0.5) as client:
         error = await failure_of(client, kind)
     assert isinstance(error, TimeoutError)
     assert (error.outcome, len(error.attempts)) == ("maybe_applied", 1)

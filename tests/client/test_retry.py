@@ -15,6 +15,7 @@ import aiohttp
 import attrs
 import pytest
 from support.oracle import SMALL, Oracle, Reply, Seen, answer, in_turn, refuse
+from support.patience import LONG, SOON
 
 from infrai_async import (
     AsyncInfrai,
@@ -198,7 +199,7 @@ async def test_a_pause_that_cannot_fit_raises_the_error_in_hand_at_once() -> Non
                 await client.db.project.get("p")
             with pytest.raises(RateLimitError) as met_the_gate:
                 await client.db.project.get("q")
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < SOON
     assert caught.value.retry_after == 3600.0
     assert met_the_gate.value.retry_after == pytest.approx(3600, abs=10)
     assert met_the_gate.value.outcome == "not_sent"
@@ -221,19 +222,19 @@ async def test_cancelling_whoever_waits_at_the_gate_blocks_nobody() -> None:
 
 
 async def test_the_whole_call_has_one_deadline() -> None:
-    with Oracle(in_turn(answer(SMALL, delay=5))) as oracle:
-        async with client_of(oracle, timeout=0.2) as client:
+    with Oracle(in_turn(answer(SMALL, delay=LONG))) as oracle:
+        async with client_of(oracle, timeout=0.5) as client:
             began = time.monotonic()
             with pytest.raises(TimeoutError) as caught:
                 await client.db.project.get("p")
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < SOON
             assert client.stats.in_flight == 0
     assert caught.value.outcome == "maybe_applied"
     assert len(caught.value.attempts) == 1
 
 
 async def test_time_spent_waiting_for_a_place_counts() -> None:
-    with Oracle(in_turn(answer(SMALL, delay=0.5))) as oracle:
+    with Oracle(in_turn(answer(SMALL, delay=1))) as oracle:
         async with client_of(oracle, max_concurrency=1) as client:
             slow = asyncio.create_task(client.db.project.get("a"))
             await asyncio.sleep(0.05)
@@ -246,7 +247,7 @@ async def test_time_spent_waiting_for_a_place_counts() -> None:
 
 
 async def test_a_cancelled_call_frees_its_place_and_its_connection_at_once() -> None:
-    with Oracle(lambda seen: answer(SMALL, delay=5 if seen.path.endswith("slow") else 0)) as oracle:
+    with Oracle(lambda seen: answer(SMALL, delay=LONG if seen.path.endswith("slow") else 0)) as oracle:
         async with client_of(oracle, max_concurrency=1) as client:
             slow = asyncio.create_task(client.db.project.get("slow"))
             await asyncio.sleep(0.05)
@@ -258,7 +259,7 @@ async def test_a_cancelled_call_frees_its_place_and_its_connection_at_once() -> 
 
 
 async def test_a_timeout_around_a_call_is_the_callers_own() -> None:
-    with Oracle(in_turn(answer(SMALL, delay=5))) as oracle:
+    with Oracle(in_turn(answer(SMALL, delay=LONG))) as oracle:
         async with client_of(oracle) as client:
             with pytest.raises(builtins.TimeoutError) as caught:
                 async with asyncio.timeout(0.1):
@@ -320,15 +321,15 @@ async def test_time_that_runs_out_while_another_key_is_fetched_ends_the_call() -
     async def give() -> str:
         nonlocal asked
         asked += 1
-        await asyncio.sleep(0 if asked == 1 else 5)
+        await asyncio.sleep(0 if asked == 1 else LONG)
         return f"key-number-{asked}"
 
     with Oracle(in_turn(refuse(401, "UNAUTHORIZED"), answer(SMALL))) as oracle:
-        async with AsyncInfrai(give, base_url=oracle.url, timeout=0.3) as client:
+        async with AsyncInfrai(give, base_url=oracle.url, timeout=0.5) as client:
             began = time.monotonic()
             with pytest.raises((AuthenticationError, TimeoutError)):
                 await client.db.project.create(name="x")
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < SOON
     assert len(oracle.seen) == 1
 
 
@@ -348,7 +349,7 @@ async def test_time_that_runs_out_during_a_pause_ends_the_call() -> None:
 
 async def test_a_slow_key_function_is_named_when_time_runs_out() -> None:
     async def give() -> str:
-        await asyncio.sleep(5)
+        await asyncio.sleep(LONG)
         return "never"
 
     async with AsyncInfrai(give, base_url="http://127.0.0.1:9", timeout=0.1) as client:
@@ -416,16 +417,16 @@ async def test_places_go_to_whoever_has_waited_longest() -> None:
 async def test_who_gave_up_at_the_gate_delays_nobody_behind() -> None:
     gate = refuse(429, "RATE_LIMITED", headers={"Retry-After": "0.3"})
     with Oracle(in_turn(gate, answer(SMALL))) as oracle:
-        async with client_of(oracle, max_concurrency=64) as client:
+        async with client_of(oracle, max_concurrency=2000) as client:
             with pytest.raises(RateLimitError):
                 await client.with_options(retry=RetryPolicy.none()).db.project.get("first")
-            calls = [asyncio.create_task(client.db.project.get("p")) for _ in range(60)]
+            calls = [asyncio.create_task(client.db.project.get("p")) for _ in range(1500)]
             await asyncio.sleep(0.05)
             for call in calls[:-1]:
                 call.cancel()
             began = time.monotonic()
             await calls[-1]
-    assert time.monotonic() - began < 0.9  # sixty turns would take a second more
+    assert time.monotonic() - began < 10  # so many turns would take twenty seconds more
     assert len(oracle.seen) == 2
 
 
@@ -464,7 +465,7 @@ async def test_a_429_that_names_no_time_holds_the_pool_as_long_as_its_own_call_p
 async def test_who_waits_is_told_at_once_that_the_gate_now_opens_too_late(places: int) -> None:
     def reply(seen: Seen) -> Reply:
         if "slow" in seen.target:
-            return attrs.evolve(refuse(429, "RATE_LIMITED", headers={"Retry-After": "30"}), delay=0.5)
+            return attrs.evolve(refuse(429, "RATE_LIMITED", headers={"Retry-After": "60"}), delay=0.5)
         return refuse(429, "RATE_LIMITED", headers={"Retry-After": "1"}) if "first" in seen.target else answer(SMALL)
 
     with Oracle(reply) as oracle:
@@ -476,16 +477,16 @@ async def test_who_waits_is_told_at_once_that_the_gate_now_opens_too_late(places
                     await client.db.project.get("first")
             began = time.monotonic()
             with pytest.raises(RateLimitError) as caught:
-                await client.with_options(timeout=10).db.project.get("p")
-            assert time.monotonic() - began < 5
+                await client.with_options(timeout=50).db.project.get("p")
+            assert time.monotonic() - began < SOON
             with pytest.raises(RateLimitError):
                 await slow
     assert caught.value.outcome == "not_sent"
-    assert 25 < (caught.value.retry_after or 0) < 31
+    assert 30 < (caught.value.retry_after or 0) < 61
 
 
 async def test_a_client_that_is_dropped_while_its_gate_is_closed_is_collected() -> None:
-    with Oracle(lambda seen: refuse(429, "RATE_LIMITED", headers={"Retry-After": "30"})) as oracle:
+    with Oracle(lambda seen: refuse(429, "RATE_LIMITED", headers={"Retry-After": "60"})) as oracle:
         client = client_of(oracle, retry=RetryPolicy.none())
         with pytest.raises(RateLimitError):
             await client.db.project.get("p")

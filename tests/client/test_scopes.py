@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from support.oracle import SMALL, Oracle, Reply, Seen, answer, in_turn, refuse
+from support.patience import LONG, SOON
 
 from infrai_async import (
     AsyncInfrai,
@@ -32,7 +33,7 @@ from infrai_async._protocol.scopes import current_operation
 pytestmark = pytest.mark.anyio
 QUICK = RetryPolicy(initial=0.001, maximum=0.002)
 COST = Decimal("0.001")  # of every answer of the oracle
-FAR = 30.0  # seconds: longer than any test takes
+FAR = LONG
 
 
 def pages(seen: Seen) -> Reply:
@@ -237,13 +238,13 @@ async def test_a_call_in_flight_ends_with_the_deadline() -> None:
     with Oracle(lambda seen: answer(SMALL, delay=FAR)) as oracle:
         async with client_of(oracle) as client:
             begun = time.monotonic()
-            with client.deadline(0.1):
+            with client.deadline(1):
                 with pytest.raises(TimeoutError) as caught:
                     await client.db.project.create(name="shop")
                 assert (caught.value.outcome, len(caught.value.attempts)) == ("maybe_applied", 1)
                 with pytest.raises(TimeoutError, match="the time of the surrounding block is up") as caught:
                     await client.db.project.create(name="shop")
-            assert time.monotonic() - begun < 5
+            assert time.monotonic() - begun < SOON
     error = caught.value
     assert (error.outcome, error.attempts, error.capability) == ("not_sent", (), "db.project.create")
     assert len(oracle.seen) == 1
@@ -251,11 +252,11 @@ async def test_a_call_in_flight_ends_with_the_deadline() -> None:
 
 async def test_the_earlier_of_timeout_and_deadline_counts() -> None:
     with Oracle(lambda seen: answer(SMALL, delay=FAR)) as oracle:
-        async with client_of(oracle, timeout=0.05) as client:
+        async with client_of(oracle, timeout=0.5) as client:
             with client.deadline(FAR):
                 with pytest.raises(TimeoutError):
                     await client.db.project.get("p")
-                with client.deadline(0.05), pytest.raises(TimeoutError):
+                with client.deadline(0.5), pytest.raises(TimeoutError):
                     await client.with_options(timeout=None).db.project.get("p")
     assert len(oracle.seen) == 2
 
@@ -269,7 +270,7 @@ async def test_a_deadline_does_not_interrupt_other_code(client: AsyncInfrai) -> 
 async def test_a_deadline_bounds_waiting_for_a_place_and_tasks_started_inside() -> None:
     with Oracle(lambda seen: answer(SMALL, delay=FAR)) as oracle:
         async with client_of(oracle, max_concurrency=1) as client:
-            with client.deadline(0.1):
+            with client.deadline(0.5):
                 tasks = [asyncio.create_task(client.db.project.get("p")) for _ in range(5)]
             errors = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), FAR)
     assert all(isinstance(error, TimeoutError) for error in errors)
@@ -280,19 +281,19 @@ async def test_a_deadline_bounds_all_pages() -> None:
     with Oracle(pages) as oracle:
         async with client_of(oracle) as client:
             seen = 0
-            with client.deadline(0.2), pytest.raises(TimeoutError):
+            with client.deadline(1), pytest.raises(TimeoutError):
                 async for _ in client.db.project.list():
                     seen += 1
     assert seen > 0
 
 
 async def test_a_pause_that_does_not_fit_in_the_deadline_is_not_made() -> None:
-    with Oracle(in_turn(refuse(429, "RATE_LIMITED", headers={"Retry-After": "20"}))) as oracle:
+    with Oracle(in_turn(refuse(429, "RATE_LIMITED", headers={"Retry-After": "60"}))) as oracle:
         async with client_of(oracle) as client:
             begun = time.monotonic()
-            with client.deadline(5), pytest.raises(RateLimitError) as caught:
+            with client.deadline(50), pytest.raises(RateLimitError) as caught:
                 await client.db.project.get("p")
-            assert (caught.value.retry_after, time.monotonic() - begun < 4) == (20.0, True)
+            assert (caught.value.retry_after, time.monotonic() - begun < SOON) == (60.0, True)
             with client.deadline(0.01):
                 await asyncio.sleep(0.02)
                 with pytest.raises(TimeoutError):  # and not of the rate: its time was up before it met the gate

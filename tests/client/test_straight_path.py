@@ -317,7 +317,7 @@ async def test_who_gives_up_just_as_the_place_comes_hands_it_on() -> None:
     await asyncio.sleep(0)
     places.release()
     first.cancel()
-    assert await asyncio.wait_for(second, 5)
+    assert await asyncio.wait_for(second, 25)
     assert places.taken == 1
 
 

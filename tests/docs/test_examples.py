@@ -18,6 +18,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+from support.patience import PATIENCE
+from traitlets.config import Config
 
 NOTEBOOK = Path(__file__).parent.parent.parent / "examples" / "notebook.ipynb"
 # What the kernel, and nobody else, knows: put in as a cell of its own.
@@ -44,7 +46,10 @@ def execute(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., 
     (home / "tmp").mkdir()
 
     def run(notebook: Any, *, outcome: AbstractContextManager[object] | None = None) -> dict[str, Any]:
-        client = NotebookClient(notebook, timeout=60, kernel_name="python3", resources={"metadata": {"path": home}})
+        # A kernel is killed when its exit takes longer than this, and what it would have ended goes on.
+        patient = Config({"KernelManager": {"shutdown_wait_time": 2 * PATIENCE}})
+        where = {"metadata": {"path": home}}
+        client = NotebookClient(notebook, timeout=100, kernel_name="python3", resources=where, config=patient)
         with outcome or nullcontext():
             client.execute()
         told = home / "told.json"

@@ -36,7 +36,7 @@ def test_every_snippet_has_its_output() -> None:
 @pytest.mark.parametrize(("snippet", "output"), SNIPPETS)
 def test_a_snippet_prints_what_the_page_shows(snippet: str, output: str, environment: dict[str, str]) -> None:
     command = [sys.executable, "-W", "error", "-c", snippet]
-    done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", timeout=60)
+    done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", timeout=100)
     assert (done.returncode, done.stderr, done.stdout) == (0, "", output)
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -15,15 +13,11 @@ from typing import Any
 
 import aiohttp
 import pytest
-from hypothesis import settings
 from playwright.async_api import Browser, Page
 from support.browser import open_browser
 from yarl import URL
 
 from infrai_async.local import LocalGateway
-
-settings.register_profile("gateway", derandomize=True, deadline=None, max_examples=100, database=None)
-settings.load_profile("gateway")
 
 
 @dataclass
@@ -107,15 +101,6 @@ class Api:
 async def new_account(base_url: str, session: aiohttp.ClientSession) -> Api:
     nobody = Api(base_url, None, session)
     return nobody.with_key((await nobody.post("/v1/activate", {})).data["primary_api_key"])
-
-
-@pytest.fixture(scope="session", autouse=True)
-def clear_homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """For root, clusters of data directories lie elsewhere and outlive them: those of the tests go at the end."""
-    yield
-    for owner in Path("/var/lib/infrai-async").glob("cluster-*/owner") if os.geteuid() == 0 else ():
-        if owner.read_text().startswith(f"{tmp_path_factory.getbasetemp()}/"):
-            shutil.rmtree(owner.parent)
 
 
 @pytest.fixture(scope="session")

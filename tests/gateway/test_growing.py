@@ -35,7 +35,7 @@ from infrai_async.local.postgres.databases import Postgres
 from infrai_async.local.state.postgres_store import SharedStore
 from infrai_async.local.state.tables import COUNTER
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(150)]
+pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(scope="module")
@@ -311,7 +311,7 @@ async def test_one_that_stalls_with_the_lock_loses_it_and_is_told_to_come_again(
         await asyncio.gather(*(store.open() for store in stores))
         stalled = asyncio.ensure_future(stores[0].run(stall))
         await asyncio.sleep(0.1)
-        await asyncio.wait_for(stores[1].run(lambda connection: None), 20)
+        await asyncio.wait_for(stores[1].run(lambda connection: None), 60)
         over.set()
         with pytest.raises(RequestRefused) as refused:
             await stalled
@@ -331,7 +331,7 @@ Create = Callable[[AsyncInfrai], Awaitable[Any]]
 
 async def stop_in_the_middle(served: Served, create: Create, dsn: str, number: signal.Signals) -> asyncio.Task[Any]:
     """Send a signal while Postgres makes the database of a call, and return that call."""
-    watch = await asyncio.wait_for(asyncpg.connect(dsn), 10)
+    watch = await asyncio.wait_for(asyncpg.connect(dsn), 25)
     try:
         call = asyncio.ensure_future(create(served.client))
         while not await watch.fetch(_CREATING):
@@ -344,7 +344,7 @@ async def stop_in_the_middle(served: Served, create: Create, dsn: str, number: s
 
 
 async def until(seen: Callable[[], Awaitable[Any]]) -> Any:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not (found := await seen()):
             await asyncio.sleep(0.25)
     return found
@@ -400,7 +400,7 @@ async def test_a_branch_of_one_that_is_killed_is_answered_by_the_other_that_wait
             return await client.db.branch.create(project_id=project.id, branch_name="b", idempotency_key="k")
 
         call = await stop_in_the_middle(one, create, dsn, signal.SIGKILL)
-        branch = await asyncio.wait_for(create(other.client), 30)
+        branch = await asyncio.wait_for(create(other.client), 60)
         assert branch.metadata.cost_usd == 0, "the first one took the price"
         with pytest.raises(TransportError):
             await call
@@ -418,9 +418,9 @@ async def test_one_that_only_stalled_finds_its_work_done(tmp_path: Path, dsn: st
             return await client.db.project.create(name="shop", idempotency_key="k")
 
         call = await stop_in_the_middle(one, create, dsn, signal.SIGSTOP)
-        finished = await asyncio.wait_for(create(other.client), 30)
+        finished = await asyncio.wait_for(create(other.client), 60)
         one.signal(signal.SIGCONT)
-        assert (await asyncio.wait_for(call, 30)).id == finished.id
+        assert (await asyncio.wait_for(call, 60)).id == finished.id
         assert [item.id for item in await one.client.db.project.list().collect()] == [finished.id]
         assert await query(finished.connection_uri, "select 1") == [1]
         assert len(await made_by(dsn)) == 1

@@ -129,10 +129,11 @@ def test_the_table_names_no_capability_that_the_contract_does_not_know() -> None
     assert set(CAPABILITIES) <= set(CONTRACT)
 
 
-def test_the_table_is_every_row_of_the_module() -> None:
-    rows = [value for value in vars(capabilities).values() if isinstance(value, Capability)]
-    assert list(CAPABILITIES.values()) == rows
-    assert [row.id for row in rows] == list(CAPABILITIES)
+def test_the_table_is_every_row_of_the_package() -> None:
+    rows = {name: value for name, value in vars(capabilities).items() if isinstance(value, Capability)}
+    assert set(CAPABILITIES.values()) == set(rows.values())
+    assert rows.keys() <= set(capabilities.__all__)
+    assert [row.id for row in CAPABILITIES.values()] == list(CAPABILITIES)
 
 
 @pytest.mark.parametrize("row", ROWS)

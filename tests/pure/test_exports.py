@@ -116,7 +116,7 @@ def test_every_public_class_of_models_and_errors_is_listed(module: object) -> No
     own = {
         name
         for name, value in vars(module).items()
-        if inspect.isclass(value) and value.__module__ == module.__name__ and not name.startswith("_")  # type: ignore[attr-defined]
+        if inspect.isclass(value) and value.__module__.startswith(module.__name__) and not name.startswith("_")  # type: ignore[attr-defined]
     }
     assert own - set(NAMES) == set()
 

@@ -43,7 +43,7 @@ URI = "postgresql://shop:hunter2@db.example:5432/shop?sslmode=require"
 MASKED = "postgresql://shop:***@db.example:5432/shop?sslmode=require"
 PROJECT = Project(id="prj_1", name="shop", connection_uri=URI)
 BRANCH = Branch(id="br_1", branch_name="dev", project_id="prj_1", connection_uri=URI)
-CLASSES = [cls for cls in vars(models).values() if inspect.isclass(cls) and cls.__module__ == models.__name__]
+CLASSES = [cls for cls in vars(models).values() if inspect.isclass(cls) and cls.__module__.startswith(models.__name__)]
 
 
 # --- secrets -----------------------------------------------------------------------------------------------------

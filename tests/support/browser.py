@@ -48,7 +48,7 @@ def find_browser() -> str | None:
 def runs(program: str) -> bool:
     """Whether it starts: some systems have a program of the name that only says where to get the browser."""
     try:
-        return not subprocess.run([program, "--version"], capture_output=True, timeout=30).returncode
+        return not subprocess.run([program, "--version"], capture_output=True, timeout=100).returncode
     except (OSError, subprocess.TimeoutExpired):
         return False
 

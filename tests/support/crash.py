@@ -28,10 +28,11 @@ import aiohttp
 import asyncpg
 from yarl import URL
 
-from infrai_async.local.postgres.data_dirs import home_of
-from infrai_async.local.postgres.stale_processes import _pid_in, _servers
+from infrai_async.local._files import read_number
+from infrai_async.local.postgres.data_dirs import cluster_dir_of
+from infrai_async.local.postgres.stale_processes import _servers
+from support.patience import PATIENCE
 
-PATIENCE = 15.0
 CREDIT = Decimal(2)
 
 
@@ -277,7 +278,7 @@ class GatewayProcess:
 
     @property
     def _home(self) -> Path:
-        return home_of(self.data_dir / "postgres")
+        return cluster_dir_of(self.data_dir / "postgres")
 
     def kill_servers(self) -> None:
         """Kill everything of its Postgres."""
@@ -291,7 +292,7 @@ class GatewayProcess:
         _kill(postmaster)
 
     def _postmaster(self) -> int | None:
-        return _pid_in(self._home / "data" / "postmaster.pid")
+        return read_number(self._home / "data" / "postmaster.pid")
 
     async def holds(self) -> dict[str, set[str]]:
         """What its Postgres holds of tenants."""

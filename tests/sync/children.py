@@ -5,29 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import re
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable
 from typing import Any, Final, Self
 
 import attrs
 import pytest
 from support.oracle import SMALL, Oracle, Reply, Seen, answer
+from support.patience import LONG, complaints
 
 from infrai_async.sync._runner import Runner
 
-LONG: Final = 30.0  # seconds: what nothing may wait for
-SOON: Final = 2.0  # seconds: what comes "at once", on a machine that is busy
-BOUND: Final = 15.0  # seconds: what any child may take
+BOUND: Final = 100.0  # seconds: what any child may take
 # From 3.12 on, a fork while threads run is warned of: which they do in every test of it.
 FORKING: Final = ("-W", "ignore:This process:DeprecationWarning")
-# What asyncio's debug mode, which belongs to -X dev, says of a machine that has other work to do.
-SLOW: Final = re.compile(r"Executing <.* took \d+\.\d+ seconds$").match
 
 
 class Attentive(Oracle):
@@ -63,16 +58,8 @@ class Attentive(Oracle):
 def by_name(seen: Seen) -> Reply:
     """Answer ``.../slow...`` long after everybody has gone, ``.../brief...`` after a while, the rest at once."""
     last = seen.path.rpartition("/")[2]
-    delay = LONG if last.startswith("slow") else 0.3 if last.startswith("brief") else 0.0
+    delay = LONG if last.startswith("slow") else 0.5 if last.startswith("brief") else 0.0
     return answer({**SMALL, "id": last}, delay=delay)
-
-
-def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
-    """Wait for what nobody announces, such as a connection that the server's kernel closes."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.002)
 
 
 class Child:
@@ -125,8 +112,7 @@ class Child:
         printed = self._process.stdout.read()
         code = self._process.wait()
         self._errors.seek(0)
-        complaints = [line for line in self._errors if not SLOW(line)]
-        return printed, "".join(complaints), code
+        return printed, complaints(self._errors.read()), code
 
 
 def count_thread_calls(monkeypatch: pytest.MonkeyPatch) -> list[object]:

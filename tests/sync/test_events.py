@@ -72,7 +72,7 @@ async def test_both_clients_tell_the_same(oracle: Oracle, name: str) -> None:
 
 def test_a_call_whose_time_runs_out(oracle: Oracle) -> None:
     heard: list[Event] = []
-    client = Infrai("k", base_url=oracle.url, on_event=heard.append, timeout=0.05)
+    client = Infrai("k", base_url=oracle.url, on_event=heard.append, timeout=0.5)
     with client, pytest.raises(TimeoutError):
         client.db.project.get("slow")
     assert [kind for kind, *_ in shape(heard)] == [CallStarted, AttemptSent, CallFinished]

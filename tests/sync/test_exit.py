@@ -9,7 +9,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from sync.children import Attentive, by_name, run, until
+from support.patience import SOON, until
+from sync.children import Attentive, by_name, run
 
 from infrai_async import Infrai
 
@@ -19,7 +20,7 @@ from infrai_async import Infrai, InfraiError
 URL = sys.argv[1]
 
 def until(condition):
-    end = time.monotonic() + 5
+    end = time.monotonic() + 25
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.001)
@@ -27,7 +28,6 @@ def until(condition):
 def say(what):
     print(what, flush=True)
 """
-MOST = 6.0  # seconds for the process; the loop of a client that is stuck is waited for, a little
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def oracle() -> Iterator[Attentive]:
 def ends(script: str, oracle: Attentive, *, url: str | None = None) -> tuple[str, str, int]:
     began = time.monotonic()
     result = run(PRELUDE + script, url or oracle.url)
-    assert time.monotonic() - began < MOST
+    assert time.monotonic() - began < SOON
     return result
 
 
@@ -244,7 +244,7 @@ def test_a_handler_of_the_users_calls_at_exit(oracle: Attentive, registered: str
     url = oracle.url.replace("127.0.0.1", host)
     began = time.monotonic()
     assert run(script, url) == ("last\n", "", 0)
-    assert time.monotonic() - began < MOST
+    assert time.monotonic() - began < SOON
 
 
 @pytest.mark.parametrize("registered", [AT_EXIT_FIRST, AT_EXIT_LAST], ids=["before", "after"])
@@ -299,7 +299,7 @@ KEY_THAT_BLOCKS = """
 reached = threading.Event()
 def key():
     reached.set()
-    time.sleep(30)
+    time.sleep(60)
     return "k"
 client = Infrai(key, base_url=URL)
 threading.Thread(target=client.db.project.get, args=("p",), daemon=True).start()
@@ -325,7 +325,7 @@ def call(name):
 reached = threading.Event()
 def key():
     reached.set()
-    time.sleep(30)
+    time.sleep(60)
     return "k"
 client = Infrai(key, base_url=URL)
 threads = [threading.Thread(target=call, args=("first",))]
@@ -336,7 +336,7 @@ threads[1].start()
 until(lambda: len(client._runner._thread_calls) == 2)
 client.close(grace=0)
 for thread in threads:
-    thread.join(1)
+    thread.join(20)
     assert not thread.is_alive()
 say(sorted(ended))
 sys.stderr.flush()
@@ -366,7 +366,7 @@ def test_a_dropped_client_ends_its_thread_and_closes_its_connections(oracle: Att
         del client
     gc.collect()
     until(lambda: oracle.open_connections == 0)
-    thread.join(5)
+    thread.join(60)
     assert not thread.is_alive()
 
 
@@ -400,7 +400,7 @@ def test_a_client_dropped_by_its_last_callers_thread_ends_too(oracle: Attentive)
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     gc.collect()
     until(lambda: oracle.open_connections == 0)
     until(lambda: set(threading.enumerate()) <= before)

@@ -6,12 +6,12 @@ import asyncio
 import gc
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from support.oracle import SMALL, Oracle, Reply, Seen, answer, refuse
+from support.patience import LONG, until
 from sync.children import count_thread_calls
 
 from infrai_async import (
@@ -133,14 +133,11 @@ def tasks_of(client: Infrai) -> set[str]:
 
 
 def until_idle(client: Infrai) -> None:
-    end = time.monotonic() + 5
-    while tasks_of(client) or client.stats.in_flight:
-        assert time.monotonic() < end, tasks_of(client)
-        time.sleep(0.01)
+    until(lambda: not tasks_of(client) and not client.stats.in_flight)
 
 
 def slow(seen: Seen) -> float:
-    return 30.0 if seen.query.get("project_id", "p0") != "p0" else 0.0
+    return LONG if seen.query.get("project_id", "p0") != "p0" else 0.0
 
 
 @pytest.mark.parametrize("how", ["break", "close", "with", "raise"])
@@ -166,7 +163,7 @@ def test_left_early_nothing_goes_on(oracle: Oracle, client: Infrai, how: str) ->
 
 
 def test_ctrl_c_ends_it_and_the_client_stays_usable(oracle: Oracle, client: Infrai) -> None:
-    oracle.reply = account(25, 5, delay=lambda seen: 30.0 if "project_id" in seen.target else 0.0)
+    oracle.reply = account(25, 5, delay=lambda seen: LONG if "project_id" in seen.target else 0.0)
     main = threading.main_thread().ident
     assert main is not None
     timer = threading.Timer(0.3, signal.pthread_kill, (main, signal.SIGINT))
@@ -237,10 +234,7 @@ def test_an_inventory_goes_on_from_its_checkpoint(client: Infrai, tmp_path: Path
 def test_blocking_cursors_fetch_ahead_too(oracle: Oracle, client: Infrai, prefetch: int) -> None:
     cursor = client.db.project.list(prefetch=prefetch)
     assert next(cursor).id == "p0"
-    end = time.monotonic() + 5
-    while len(oracle.seen) < min(3, 1 + prefetch):
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    until(lambda: len(oracle.seen) >= min(3, 1 + prefetch))
     assert cursor.next_cursor is None
     assert [project.id for project in cursor] == [f"p{n}" for n in range(1, 25)]
     assert len(oracle.seen) == 3

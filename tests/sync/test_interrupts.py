@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from support.oracle import SMALL, Reply, Seen, answer, refuse
-from sync.children import LONG, SOON, Attentive, Child, by_name, until
+from support.patience import LONG, SOON, until
+from sync.children import Attentive, Child, by_name
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="signals as POSIX has them")
 
@@ -17,7 +18,7 @@ import logging, signal, sys, threading, time
 from infrai_async import Infrai, RetryPolicy
 
 def until(condition):
-    end = time.monotonic() + 5
+    end = time.monotonic() + 25
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.001)
@@ -104,7 +105,7 @@ SILENT_KEY = """
 import asyncio
 async def key():
     say("ready")
-    await asyncio.sleep(30)
+    await asyncio.sleep(60)
 other = Infrai(key, base_url=sys.argv[1])
 other.db.project.get("never-sent")
 """
@@ -122,7 +123,7 @@ def test_ctrl_c_ends_the_wait_for_an_answer_at_once_and_hangs_up(
     oracle: Attentive, waiting: str, asked: str, before: list[str]
 ) -> None:
     with Child(script(waiting), oracle.url, "64") as child:
-        until(asked_for(oracle, asked), 10)
+        until(asked_for(oracle, asked))
         assert oracle.open_now == 1
         began = time.monotonic()
         child.signal()
@@ -202,7 +203,7 @@ client.close()
 
     oracle.reply = second_comes_later
     with Child(program, oracle.url, "1") as child:
-        until(asked_for(oracle, "cursor=second"), 10)
+        until(asked_for(oracle, "cursor=second"))
         child.signal()
         assert child.end() == ("first\nshop\nshop\nsecond\n['last']\n", "", 0)
 
@@ -213,7 +214,7 @@ import socket
 look_up, over = socket.getaddrinfo, threading.Event()
 def slowly(*args, **kwargs):
     say("ready")
-    over.wait(10)
+    over.wait(60)
     return look_up(*args, **kwargs)
 socket.getaddrinfo = slowly
 other = Infrai("k", base_url=sys.argv[1].replace("127.0.0.1", "localhost"))
@@ -265,7 +266,7 @@ say([thread.name for thread in threading.enumerate()])
 """
     with Child(program, oracle.url, "1") as child:
         assert child.line() == "first"
-        until(asked_for(oracle, "slow"), 10)
+        until(asked_for(oracle, "slow"))
         assert child.line() == "ready"
         began = time.monotonic()
         child.signal()
@@ -278,11 +279,11 @@ say([thread.name for thread in threading.enumerate()])
 def test_ctrl_c_that_nobody_catches_ends_the_process_as_it_would_any_other(oracle: Attentive) -> None:
     program = f"{PRELUDE}\nwith client:\n    get('slow')\n"
     with Child(program, oracle.url, "1") as child:
-        until(asked_for(oracle, "slow"), 10)
+        until(asked_for(oracle, "slow"))
         began = time.monotonic()
         child.signal()
         printed, complaints, code = child.end()
-    assert time.monotonic() - began < SOON + 1
+    assert time.monotonic() - began < SOON
     assert (printed, code) == ("first\n", -signal.SIGINT)
     assert complaints.startswith("Traceback")
     assert complaints.endswith("\nKeyboardInterrupt\n")
@@ -307,13 +308,13 @@ except KeyboardInterrupt as error:
 """
     with Child(program, oracle.url, "2") as child:
         assert child.line() == "first"
-        until(lambda: oracle.open_now == 2, 10)
+        until(lambda: oracle.open_now == 2)
         child.signal()
         assert child.line() == "ready"
         began = time.monotonic()
         child.signal()
         printed, complaints, code = child.end()
-    assert time.monotonic() - began < SOON + 1
+    assert time.monotonic() - began < SOON
     assert (sorted(printed.split()), complaints, code) == (["KeyboardInterrupt", "TransportError"], "", 0)
 
 
@@ -335,7 +336,7 @@ until(lambda: client.stats.in_flight == 0)
 say(get("next").id)
 """
     with Child(program, oracle.url, "1") as child:
-        until(asked_for(oracle, "slow"), 10)
+        until(asked_for(oracle, "slow"))
         assert [child.line(), child.line()] == ["first", "ready"]
         child.signal(signal.SIGALRM)
         assert child.end() == ("enough None\nnext\n", "", 0)
@@ -345,7 +346,7 @@ say(get("next").id)
 def test_a_signal_handler_that_only_takes_note_disturbs_no_call(oracle: Attentive) -> None:
     program = f"{PRELUDE}\nsignal.signal(signal.SIGALRM, lambda *_: say('noted'))\nsay(get('brief').id)\n"
     with Child(program, oracle.url, "1") as child:
-        until(asked_for(oracle, "brief"), 10)
+        until(asked_for(oracle, "brief"))
         child.signal(signal.SIGALRM)
         assert child.end() == ("first\nnoted\nbrief\n", "", 0)
 
@@ -356,7 +357,7 @@ signal.signal(signal.SIGALRM, lambda *_: say(get("from-the-handler").id))
 say(get("brief").id)
 """
     with Child(program, oracle.url, "2") as child:
-        until(asked_for(oracle, "brief"), 10)
+        until(asked_for(oracle, "brief"))
         child.signal(signal.SIGALRM)
         assert child.end() == ("first\nfrom-the-handler\nbrief\n", "", 0)
 
@@ -374,8 +375,9 @@ def handler(number, frame):
 signal.signal(signal.SIGALRM, handler)
 # Python itself loses what is raised in a finalizer, and its condition variables answer an ill-timed one with an error.
 sys.unraisablehook = lambda lost: None if lost.exc_type is Enough else sys.__unraisablehook__(lost)
-end, ended = time.monotonic() + 1.5, 0
-while time.monotonic() < end:
+end, ended = time.monotonic() + 60, 0
+while ended < 300:
+    assert time.monotonic() < end, ended
     try:
         signal.setitimer(signal.ITIMER_REAL, random.uniform(5e-6, 1.5e-3))
         armed = True
@@ -385,7 +387,6 @@ while time.monotonic() < end:
         armed = False
         ended += 1
 signal.setitimer(signal.ITIMER_REAL, 0)
-assert ended > 50, ended
 until(lambda: client.stats.in_flight + client.stats.waiting == 0)
 assert client.stats.calls == client.stats.succeeded + client.stats.failed
 say(get("next").id)
@@ -407,8 +408,9 @@ def handler(number, frame):
 signal.signal(signal.SIGALRM, handler)
 # Python itself loses what is raised in a finalizer, and its condition variables answer an ill-timed one with an error.
 sys.unraisablehook = lambda lost: None if lost.exc_type is Enough else sys.__unraisablehook__(lost)
-end, ended = time.monotonic() + 1.5, 0
-while time.monotonic() < end:
+end, ended = time.monotonic() + 60, 0
+while ended < 60:
+    assert time.monotonic() < end, ended
     other = Infrai("k", base_url=sys.argv[1], max_concurrency=1)
     try:
         signal.setitimer(signal.ITIMER_REAL, random.uniform(5e-6, 2e-3))
@@ -422,7 +424,6 @@ while time.monotonic() < end:
     assert other.db.project.get("next").id == "next"
     other.close()
 signal.setitimer(signal.ITIMER_REAL, 0)
-assert ended > 20, ended
 client.close()
 say([thread.name for thread in threading.enumerate() if thread.is_alive()])
 """

@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 from support.oracle import SMALL, Reply, Seen, answer, refuse
-from sync.children import LONG, SOON, Attentive, by_name
+from support.patience import LONG, SOON
+from sync.children import Attentive, by_name
 
 nbformat = pytest.importorskip("nbformat")
 nbclient = pytest.importorskip("nbclient")
 pytest.importorskip("ipykernel")
 
-BOUND = 45.0  # seconds for the kernel: nearly all of it is its start
+BOUND = 200.0  # seconds for the kernel: nearly all of it is its start
 CELLS = {
     "build": """
 from infrai_async import AsyncInfrai, Infrai
@@ -77,7 +78,7 @@ class Notebook:
         self.ended_after: dict[str, float] = {}
 
     async def run(self, home: str) -> None:
-        runner = nbclient.NotebookClient(self._notebook, timeout=20, kernel_name="python3", allow_errors=True)
+        runner = nbclient.NotebookClient(self._notebook, timeout=100, kernel_name="python3", allow_errors=True)
         environment = os.environ | {"HOME": home, "IPYTHONDIR": home, "NO_COLOR": "1"}
         async with runner.async_setup_kernel(env=environment):
             for index, (name, cell) in enumerate(self._cells.items()):

@@ -33,7 +33,7 @@ def pairs() -> dict[str, tuple[type, type]]:
         found[path] = type(twin), type(facade)
         waiting += [
             (f"{path}.{name}", getattr(twin, name), getattr(facade, name))
-            for name in public(type(twin))
+            for name in sorted(public(type(twin)))
             if isinstance(vars(type(twin)).get(name), cached_property)
         ]
     return found | {

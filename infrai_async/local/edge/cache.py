@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 import attrs
 
 from infrai_async.local.edge.policy import Headers, OriginResponse
-from infrai_async.local.edge.spool import Body
+from infrai_async.local.edge.spool import Spool
 
 Key: TypeAlias = tuple[str, str]
 """A distribution, and path and query as the client sent them."""
@@ -26,10 +26,10 @@ class Entry:
     """An answer with its body."""
 
     answer: OriginResponse
-    body: Body
+    body: Spool
 
 
-class Shelf:
+class Cache:
     """A bounded store of entries, up to 32 variants for each key."""
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Shelf:
     def put(self, key: Key, entry: Entry) -> None:
         """Keep an entry instead of the one of the same variant."""
         kept = self._entries.setdefault(key, [])
-        old = [other for other in kept if other.answer.asked == entry.answer.asked] or kept[_VARIANTS - 1 :]
+        old = [other for other in kept if other.answer.vary == entry.answer.vary] or kept[_VARIANTS - 1 :]
         for other in old:
             self.remove(key, other)
         self._entries.setdefault(key, []).insert(0, entry)

@@ -14,9 +14,8 @@ from typing import Final
 
 import attrs
 
-from infrai_async.local.edge.policy import Purge
 from infrai_async.local.services.base import Data
-from infrai_async.local.services.cdn import read_for_edge
+from infrai_async.local.services.cdn import Purge, read_for_edge
 from infrai_async.local.state.store import Store
 
 _TRUSTED: Final = 1.0
@@ -80,7 +79,7 @@ class DistributionSettings:
                 self._drop(id, purge, now.settings["tags"])
 
 
-def _is_another(before: _Known, now: _Known, told: int) -> bool:
+def _is_another(before: _Known, now: _Known, recorded: int) -> bool:
     """Say whether nothing that was kept is to be trusted: the origin is another, or purges were missed."""
     origins = [known.settings["origin"] if known.settings else None for known in (before, now)]
-    return origins[0] != origins[1] or before.generation < now.generation - told
+    return origins[0] != origins[1] or before.generation < now.generation - recorded

@@ -16,14 +16,13 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from infrai_async.local.state.store import Store
-from infrai_async.local.state.tables import DISTRIBUTIONS, TRAFFIC
+from infrai_async.local.state.tables import COUNTED, DISTRIBUTIONS, TRAFFIC
 
-COUNTED: Final = ("hits", "misses", "bytes_served")
 _EVERY: Final = 1.0
 _logger = logging.getLogger(__name__)
 
 
-class Traffic:
+class TrafficCounters:
     """Counts, and writes down what it counted."""
 
     def __init__(self, store: Store) -> None:

@@ -18,7 +18,7 @@ from multidict import CIMultiDict
 
 from infrai_async.local._errors import RequestRefused, not_found
 from infrai_async.local.edge.config import DistributionSettings
-from infrai_async.local.edge.counters import Traffic
+from infrai_async.local.edge.counters import TrafficCounters
 from infrai_async.local.edge.fetcher import CacheHit, CacheRequest, Fetcher
 from infrai_async.local.edge.origins import (
     FAILURES,
@@ -35,9 +35,10 @@ from infrai_async.local.edge.policy import Headers
 from infrai_async.local.edge.spool import BodyIncomplete
 from infrai_async.local.http.conditional import http_date, select
 from infrai_async.local.http.host_guard import host_name, is_edge
-from infrai_async.local.objects.streams import abort
-from infrai_async.local.services.base import Data, ServiceContext
+from infrai_async.local.http.responses import abort
+from infrai_async.local.services.base import Address, Data, PostgresStatus
 from infrai_async.local.services.cdn import id_of_edge
+from infrai_async.local.state.store import Store
 
 _AT_ONCE: Final = 2**16
 """Bytes of a body that go out together with their head."""
@@ -51,28 +52,37 @@ class Edge:
     """Answers requests to distributions.
 
     Args:
-        parts: the state, and the gateway's address.
+        store: the state.
         directory: where large bodies lie while they are kept.
+        address: where the gateway itself is.
+        postgres_status: whether there is a server of the gateway's besides.
     """
 
-    def __init__(self, context: ServiceContext, directory: Path) -> None:
-        self._context = context
+    def __init__(self, store: Store, directory: Path, address: Address, postgres_status: PostgresStatus) -> None:
+        self._address = address
+        self._postgres_status = postgres_status
         self._origins = Origins(self._owned)
         self._fetcher = Fetcher(self._origins, directory)
-        self._distributions = DistributionSettings(context.store, self._fetcher.drop)
-        self._traffic = Traffic(context.store)
+        self._distributions = DistributionSettings(store, self._fetcher.drop)
+        self._counters = TrafficCounters(store)
 
     def start(self) -> None:
-        """Begin to count, and to listen to what the services say."""
-        self._context.edge_changed = self._distributions.changed
-        self._context.count_traffic = self._traffic.flush
-        self._traffic.start()
+        """Begin to write down what is counted."""
+        self._counters.start()
+
+    def changed(self, id: str) -> None:
+        """Say that a distribution is no longer what the edge knows of it."""
+        self._distributions.changed(id)
+
+    async def count_traffic(self) -> None:
+        """Write down what was counted so far."""
+        await self._counters.flush()
 
     async def aclose(self) -> None:
         """End what is under way and write down what was counted."""
         await self._fetcher.aclose()
         await self._origins.aclose()
-        await self._traffic.aclose()
+        await self._counters.aclose()
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a request that addresses a distribution, by its path or by its host name.
@@ -88,23 +98,23 @@ class Edge:
         try:
             if request.method not in ("GET", "HEAD"):
                 return await self._pass(request, settings, target)
-            asked = CacheRequest(request.method, (id, target), request.headers, request.remote, settings)
-            async with self._fetcher.find(asked) as found:
-                return await self._send(request, id, found)
+            cache_request = CacheRequest(request.method, (id, target), request.headers, request.remote, settings)
+            async with self._fetcher.find(cache_request) as hit:
+                return await self._send(request, id, hit)
         except RequestRefused:
-            self._traffic.count(id, hit=False, size=0)
+            self._counters.count(id, hit=False, size=0)
             raise
 
     def _owned(self) -> Iterable[int]:
         """Return the ports on which the gateway itself is: nothing there is an origin."""
-        postgres = self._context.postgres
-        addresses = [self._context.base_url] + ([] if postgres is None else [postgres.uri("", "")])
+        postgres = self._postgres_status.server
+        addresses = [self._address.base_url] + ([] if postgres is None else [postgres.uri("", "")])
         return {port for address in addresses if (port := urlsplit(address).port)}
 
-    async def _send(self, request: web.BaseRequest, id: str, found: CacheHit) -> web.StreamResponse:
-        status, headers, start, length = _selected(request, id, found)
+    async def _send(self, request: web.BaseRequest, id: str, hit: CacheHit) -> web.StreamResponse:
+        status, headers, start, length = _selected(request, id, hit)
         left = 0 if request.method == "HEAD" else sys.maxsize if length is None else length
-        body, sent = found.entry.body, 0
+        body, sent = hit.entry.body, 0
         response = web.StreamResponse(status=status, headers=headers)
         try:
             with body.reader(start) as reader:
@@ -120,7 +130,7 @@ class Edge:
         except (BodyIncomplete, ConnectionError):
             abort(request)
         finally:
-            self._traffic.count(id, hit=found.label != "MISS", size=sent)
+            self._counters.count(id, hit=hit.label != "MISS", size=sent)
         return response
 
     async def _pass(self, request: web.BaseRequest, settings: Data, target: str) -> web.StreamResponse:
@@ -145,7 +155,7 @@ class Edge:
             if response is None or not response.prepared:
                 raise as_refusal(error) from error
             abort(request)
-        self._traffic.count(id, hit=False, size=sent)
+        self._counters.count(id, hit=False, size=sent)
         return response
 
 
@@ -173,8 +183,8 @@ def _check(request: web.BaseRequest, settings: Data) -> None:
     if settings["https_only"] and request.headers.get("X-Forwarded-Proto", "").lower() != "https":
         raise RequestRefused(403, "CDN_HTTPS_ONLY", "this distribution is for https only", hint=_FOR_HTTPS)
     if request.method not in allowed:
-        told = {"Allow": ", ".join(allowed)}
-        raise RequestRefused(405, "METHOD_NOT_ALLOWED", "this distribution does not take this method", headers=told)
+        headers = {"Allow": ", ".join(allowed)}
+        raise RequestRefused(405, "METHOD_NOT_ALLOWED", "this distribution does not take this method", headers=headers)
     if request.headers.get("Upgrade", "").lower() == "websocket":
         raise RequestRefused(
             501, "NOT_SUPPORTED", "the edge carries no WebSockets", hint="connect to the origin", retryable=False
@@ -183,21 +193,21 @@ def _check(request: web.BaseRequest, settings: Data) -> None:
         raise RequestRefused(508, "CDN_LOOP", "the request has come through this edge before", retryable=False)
 
 
-def _selected(request: web.BaseRequest, id: str, found: CacheHit) -> tuple[int, CIMultiDict[str], int, int | None]:
+def _selected(request: web.BaseRequest, id: str, hit: CacheHit) -> tuple[int, CIMultiDict[str], int, int | None]:
     """Return what is sent of an entry: status, headers, where in the body it begins, and its length, if known."""
-    told, headers = found.entry.answer, found.entry.answer.headers.copy()
+    answer, headers = hit.entry.answer, hit.entry.answer.headers.copy()
     for name in _NEVER_SENT:
         headers.popall(name, None)
     size = _content_length(headers)
-    status, start, length = told.status, 0, size
-    if told.status == 200:
+    status, start, length = answer.status, 0, size
+    if answer.status == 200:
         etag, modified = headers.get("ETag"), http_date(headers.get("Last-Modified"))
         chosen = select(request.method, request.headers, etag=etag, modified=modified, size=size)
         status, start, length = chosen.status, chosen.start, chosen.length
         headers.update(chosen.headers)
     _describe(headers, status, length)
-    headers["Age"] = str(max(0, int(time.monotonic() - told.born)))
-    _sign(request, id, headers, told.headers, found.label)
+    headers["Age"] = str(max(0, int(time.monotonic() - answer.born)))
+    _sign(request, id, headers, answer.headers, hit.label)
     return status, headers, start, length
 
 

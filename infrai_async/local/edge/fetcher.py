@@ -21,19 +21,19 @@ import aiohttp
 import attrs
 
 from infrai_async.local._errors import RequestRefused
-from infrai_async.local.edge.cache import Entry, Key, Shelf
+from infrai_async.local.edge.cache import Cache, Entry, Key
 from infrai_async.local.edge.origins import FAILURES, Origins, as_refusal, end_to_end, origin_url, request_headers
 from infrai_async.local.edge.policy import (
     Headers,
     OriginResponse,
-    Purge,
     answer,
     initial_age,
     parse_directives,
     refreshed,
 )
-from infrai_async.local.edge.spool import Body, BodyIncomplete
+from infrai_async.local.edge.spool import BodyIncomplete, Spool
 from infrai_async.local.services.base import Data
+from infrai_async.local.services.cdn import Purge
 
 _LARGEST: Final = 2**28
 """Bytes of the largest body that is kept."""
@@ -80,14 +80,14 @@ class _Flight:
         joinable: whether others may wait for the same.
         keep: whether what it brings may be kept.
         goes_on: whether it is seen to its end all the same, since what it brings is kept and the end is in sight.
-        found: what it brings.
+        hit: what it brings.
     """
 
     def __init__(self, *, joinable: bool) -> None:
         self.joinable = joinable
         self.keep = True
         self.goes_on = False
-        self.found: asyncio.Future[CacheHit] = asyncio.get_running_loop().create_future()
+        self.hit: asyncio.Future[CacheHit] = asyncio.get_running_loop().create_future()
         self.task: asyncio.Task[None] | None = None
         self._interested = 0
 
@@ -115,7 +115,7 @@ class Fetcher:
     def __init__(self, origins: Origins, directory: Path) -> None:
         self._origins = origins
         self._directory = directory
-        self._shelf = Shelf()
+        self._cache = Cache()
         self._flights: dict[Key, list[_Flight]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -128,14 +128,14 @@ class Fetcher:
     def drop(self, id: str, purge: Purge, tags: Iterable[str]) -> None:
         """Throw away what is purged, and keep nothing that is still coming and may be: its tags are not known yet."""
         own = frozenset(tags)
-        self._shelf.drop(id, lambda target, answer: purge.hits(target, answer.tags | own))
+        self._cache.drop(id, lambda target, answer: purge.hits(target, answer.tags | own))
         for key in [key for key in self._flights if key[0] == id]:
             if purge.tags or purge.hits(key[1], own):
                 self._detach(key)
 
     def forget(self, key: Key) -> None:
         """Throw away all that is kept for one path, or coming for it."""
-        self._shelf.clear(key)
+        self._cache.clear(key)
         self._detach(key)
 
     def _detach(self, key: Key) -> None:
@@ -143,38 +143,38 @@ class Fetcher:
             flight.keep = False
 
     @asynccontextmanager
-    async def find(self, asked: CacheRequest) -> AsyncIterator[CacheHit]:
+    async def find(self, request: CacheRequest) -> AsyncIterator[CacheHit]:
         """Find what answers a request; its body may still be coming, and comes on for as long as this is entered.
 
         Raises:
             RequestRefused: the origin failed.
         """
-        kept, now = self._shelf.find(asked.key, asked.headers), time.monotonic()
-        if kept is not None and kept.answer.is_fresh(now, asked.ttl):
+        kept, now = self._cache.find(request.key, request.headers), time.monotonic()
+        if kept is not None and kept.answer.is_fresh(now, request.ttl):
             yield CacheHit(kept, "HIT", True)
-        elif kept is not None and kept.answer.is_tolerable(now, asked.ttl, "stale-while-revalidate"):
-            if not self._flights.get(asked.key):
-                self._spawn(self._renew(self._launch(asked, kept, joinable=True)))
+        elif kept is not None and kept.answer.is_tolerable(now, request.ttl, "stale-while-revalidate"):
+            if not self._flights.get(request.key):
+                self._spawn(self._renew(self._launch(request, kept, joinable=True)))
             yield CacheHit(kept, "STALE", True)
         else:
-            async with self._fetched(asked, kept) as found:
-                yield found
+            async with self._fetched(request, kept) as hit:
+                yield hit
 
     @asynccontextmanager
-    async def _fetched(self, asked: CacheRequest, kept: Entry | None) -> AsyncIterator[CacheHit]:
+    async def _fetched(self, request: CacheRequest, kept: Entry | None) -> AsyncIterator[CacheHit]:
         """Follow the flight that brings it, if there is one, else start one."""
-        joinable = asked.may_be_shared
+        joinable = request.may_be_shared
         tried: set[_Flight] = set()
-        while joinable and (flight := self._under_way(asked.key, tried)):
+        while joinable and (flight := self._under_way(request.key, tried)):
             tried.add(flight)
             with flight:
-                found = await asyncio.shield(flight.found)
-                if found.shared and found.entry.answer.fits(asked.headers) and found.entry.body.joinable:
-                    yield attrs.evolve(found, label="HIT")
+                hit = await asyncio.shield(flight.hit)
+                if hit.shared and hit.entry.answer.fits(request.headers) and hit.entry.body.joinable:
+                    yield attrs.evolve(hit, label="HIT")
                     return
-                joinable = found.shared
-        with self._launch(asked, kept, joinable=joinable) as flight:
-            yield await asyncio.shield(flight.found)
+                joinable = hit.shared
+        with self._launch(request, kept, joinable=joinable) as flight:
+            yield await asyncio.shield(flight.hit)
 
     def _under_way(self, key: Key, tried: set[_Flight]) -> _Flight | None:
         return next((one for one in self._flights.get(key, ()) if one.joinable and one not in tried), None)
@@ -182,85 +182,89 @@ class Fetcher:
     async def _renew(self, flight: _Flight) -> None:
         """See a flight to its end that nobody waits for."""
         with flight, suppress(RequestRefused, BodyIncomplete):
-            found = await asyncio.shield(flight.found)
-            with found.entry.body.reader() as reader:
-                while found.shared and await reader.read(_WINDOW):
+            hit = await asyncio.shield(flight.hit)
+            with hit.entry.body.reader() as reader:
+                while hit.shared and await reader.read(_WINDOW):
                     pass
 
-    def _launch(self, asked: CacheRequest, kept: Entry | None, *, joinable: bool) -> _Flight:
+    def _launch(self, request: CacheRequest, kept: Entry | None, *, joinable: bool) -> _Flight:
         flight = _Flight(joinable=joinable)
-        self._flights.setdefault(asked.key, []).append(flight)
-        flight.task = self._spawn(self._fly(flight, asked, kept))
+        self._flights.setdefault(request.key, []).append(flight)
+        flight.task = self._spawn(self._fly(flight, request, kept))
         return flight
 
-    async def _fly(self, flight: _Flight, asked: CacheRequest, kept: Entry | None) -> None:
+    async def _fly(self, flight: _Flight, request: CacheRequest, kept: Entry | None) -> None:
         try:
-            await self._fetch(flight, asked, kept)
+            await self._fetch(flight, request, kept)
         except Exception as error:
-            if not flight.found.done():
-                self._fail(flight, asked, kept, error)
+            if not flight.hit.done():
+                self._fail(flight, request, kept, error)
             elif not isinstance(error, FAILURES):
                 _logger.exception("a fetch failed")
         finally:
-            flight.found.cancel()
-            flights = self._flights.get(asked.key, [])
+            flight.hit.cancel()
+            flights = self._flights.get(request.key, [])
             if flight in flights:
                 flights.remove(flight)
             if not flights:
-                self._flights.pop(asked.key, None)
+                self._flights.pop(request.key, None)
 
-    def _fail(self, flight: _Flight, asked: CacheRequest, kept: Entry | None, error: Exception) -> None:
-        if kept is not None and kept.answer.is_tolerable(time.monotonic(), asked.ttl, "stale-if-error"):
-            flight.found.set_result(CacheHit(kept, "STALE", True))
+    def _fail(self, flight: _Flight, request: CacheRequest, kept: Entry | None, error: Exception) -> None:
+        if kept is not None and kept.answer.is_tolerable(time.monotonic(), request.ttl, "stale-if-error"):
+            flight.hit.set_result(CacheHit(kept, "STALE", True))
         else:
-            flight.found.set_exception(as_refusal(error) if isinstance(error, FAILURES) else error)
-            flight.found.exception()  # whoever waits has it; asyncio need not report it a second time
+            flight.hit.set_exception(as_refusal(error) if isinstance(error, FAILURES) else error)
+            flight.hit.exception()  # whoever waits has it; asyncio need not report it a second time
 
-    async def _fetch(self, flight: _Flight, asked: CacheRequest, kept: Entry | None) -> None:
+    async def _fetch(self, flight: _Flight, request: CacheRequest, kept: Entry | None) -> None:
         began = time.monotonic()
-        url = origin_url(asked.settings["origin"], asked.key[1])
-        asking = request_headers(asked.headers, asked.client, cached=True)
+        url = origin_url(request.settings["origin"], request.key[1])
+        asking = request_headers(request.headers, request.client, cached=True)
         asking.update(kept.answer.validators() if kept else {})
-        async with self._origins.request(asked.method, url, asking) as response:
+        async with self._origins.request(request.method, url, asking) as response:
             now, headers = time.monotonic(), end_to_end(response.headers)
             born = now - initial_age(headers, datetime.now(UTC), now - began)
             if kept is not None and response.status == 304:
-                flight.found.set_result(self._confirmed(flight, asked, kept, headers, born))
+                flight.hit.set_result(self._confirmed(flight, request, kept, headers, born))
             elif (
                 kept is not None
                 and response.status in _FAILED
-                and kept.answer.is_tolerable(now, asked.ttl, "stale-if-error")
+                and kept.answer.is_tolerable(now, request.ttl, "stale-if-error")
             ):
-                flight.found.set_result(CacheHit(kept, "STALE", True))
+                flight.hit.set_result(CacheHit(kept, "STALE", True))
             else:
                 if kept is not None and response.status < 500:
-                    self._shelf.remove(asked.key, kept)
-                await self._receive(flight, asked, answer(response.status, headers, asked.headers, born), response)
+                    self._cache.remove(request.key, kept)
+                await self._receive(flight, request, answer(response.status, headers, request.headers, born), response)
 
-    def _confirmed(self, flight: _Flight, asked: CacheRequest, kept: Entry, headers: Headers, born: float) -> CacheHit:
-        entry = Entry(refreshed(kept.answer, headers, asked.headers, born), kept.body)
-        self._shelf.remove(asked.key, kept)
-        if flight.keep and entry.answer.may_be_kept(asked.headers, asked.ttl):
-            self._shelf.put(asked.key, entry)
-        return CacheHit(entry, "REVALIDATED", entry.answer.is_fresh(time.monotonic(), asked.ttl))
+    def _confirmed(
+        self, flight: _Flight, request: CacheRequest, kept: Entry, headers: Headers, born: float
+    ) -> CacheHit:
+        entry = Entry(refreshed(kept.answer, headers, request.headers, born), kept.body)
+        self._cache.remove(request.key, kept)
+        if flight.keep and entry.answer.may_be_kept(request.headers, request.ttl):
+            self._cache.put(request.key, entry)
+        return CacheHit(entry, "REVALIDATED", entry.answer.is_fresh(time.monotonic(), request.ttl))
 
     async def _receive(
-        self, flight: _Flight, asked: CacheRequest, told: OriginResponse, response: aiohttp.ClientResponse
+        self, flight: _Flight, request: CacheRequest, origin_response: OriginResponse, response: aiohttp.ClientResponse
     ) -> None:
-        storable = asked.may_be_shared and told.may_be_kept(asked.headers, asked.ttl)
+        storable = request.may_be_shared and origin_response.may_be_kept(request.headers, request.ttl)
         storable = storable and (response.content_length or 0) <= _LARGEST
         flight.goes_on = storable and response.content_length is not None
-        body = Body(_LARGEST if storable else _WINDOW, self._directory)
-        entry = Entry(told, body)
-        flight.found.set_result(CacheHit(entry, "MISS", storable and told.is_fresh(time.monotonic(), asked.ttl)))
+        body = Spool(_LARGEST if storable else _WINDOW, self._directory)
+        entry = Entry(origin_response, body)
+        flight.hit.set_result(
+            CacheHit(entry, "MISS", storable and origin_response.is_fresh(time.monotonic(), request.ttl))
+        )
         try:
             async for chunk in response.content.iter_chunked(2**16):
                 await body.append(chunk)
-            if asked.method == "GET":
-                told.headers["Content-Length"] = str(body.size)
+            if request.method == "GET":
+                origin_response.headers["Content-Length"] = str(body.size)
             body.end(complete=True)
             if storable and flight.keep and body.whole:
-                self._shelf.put(asked.key, entry)
+                self._cache.put(request.key, entry)
         finally:
             if not body.complete:
                 body.end(complete=False)

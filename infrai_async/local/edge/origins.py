@@ -181,13 +181,13 @@ def loops(headers: Headers) -> bool:
 
 def request_headers(headers: Headers, client: str | None, *, cached: bool) -> CIMultiDict[str]:
     """Return what an origin is told; of a request that the edge itself answers, no condition, range or body."""
-    told = end_to_end(headers, _NOT_SENT_ON | (_OURS_TO_ANSWER if cached else frozenset()))
-    told["CDN-Loop"] = ", ".join((*headers.getall("CDN-Loop", ()), CDN_ID))
-    told["Via"] = ", ".join((*headers.getall("Via", ()), VIA))
-    told["X-Forwarded-For"] = ", ".join((*headers.getall("X-Forwarded-For", ()), client or "unknown"))
-    told["X-Forwarded-Host"] = headers.get("Host", "")
-    told["X-Forwarded-Proto"] = headers.get("X-Forwarded-Proto", "http")
-    return told
+    sent = end_to_end(headers, _NOT_SENT_ON | (_OURS_TO_ANSWER if cached else frozenset()))
+    sent["CDN-Loop"] = ", ".join((*headers.getall("CDN-Loop", ()), CDN_ID))
+    sent["Via"] = ", ".join((*headers.getall("Via", ()), VIA))
+    sent["X-Forwarded-For"] = ", ".join((*headers.getall("X-Forwarded-For", ()), client or "unknown"))
+    sent["X-Forwarded-Host"] = headers.get("Host", "")
+    sent["X-Forwarded-Proto"] = headers.get("X-Forwarded-Proto", "http")
+    return sent
 
 
 def as_refusal(error: BaseException) -> RequestRefused:

@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Final, TypeAlias
-from urllib.parse import unquote
 
 import attrs
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -32,7 +31,7 @@ class OriginResponse:
 
     Attributes:
         born: the moment at which its age was 0.
-        asked: what the request said in the headers that ``Vary`` names; ``None``: no other request is answered by it.
+        vary: what the request said in the headers that ``Vary`` names; ``None``: no other request is answered by it.
         directives: its ``Cache-Control``.
         explicit: for how many seconds it says that it is fresh, if it does.
         tags: what it may be purged by.
@@ -41,7 +40,7 @@ class OriginResponse:
     status: int
     headers: CIMultiDict[str]
     born: float
-    asked: Mapping[str, str | None] | None
+    vary: Mapping[str, str | None] | None
     directives: Mapping[str, str]
     explicit: int | None
     tags: frozenset[str]
@@ -57,7 +56,7 @@ class OriginResponse:
     def may_be_kept(self, request: Headers, ttl: int) -> bool:
         """Say whether it may be stored: for everybody, and to some use."""
         lifetime = self.lifetime(ttl)
-        if lifetime is None or self.asked is None or self.status in (206, 304) or "Set-Cookie" in self.headers:
+        if lifetime is None or self.vary is None or self.status in (206, 304) or "Set-Cookie" in self.headers:
             return False
         if {"no-store", "private"} & self.directives.keys():
             return False
@@ -77,7 +76,7 @@ class OriginResponse:
 
     def fits(self, request: Headers) -> bool:
         """Say whether it is what this request would be answered, by ``Vary``."""
-        return self.asked is not None and all(_said(request, name) == value for name, value in self.asked.items())
+        return self.vary is not None and all(_said(request, name) == value for name, value in self.vary.items())
 
     def validators(self) -> dict[str, str]:
         """Return the headers that ask an origin whether this is still what it has."""
@@ -95,10 +94,10 @@ def answer(status: int, headers: CIMultiDict[str], request: Headers, born: float
 
 def refreshed(old: OriginResponse, headers: Headers, request: Headers, born: float) -> OriginResponse:
     """Return a stored answer as a 304 with these headers makes it (RFC 9111, section 3.2)."""
-    told = [(name, value) for name, value in headers.items() if name.lower() not in _OF_A_BODY]
-    replaced = {name.lower() for name, _ in told}
+    updated = [(name, value) for name, value in headers.items() if name.lower() not in _OF_A_BODY]
+    replaced = {name.lower() for name, _ in updated}
     kept = [(name, value) for name, value in old.headers.items() if name.lower() not in replaced | {"age"}]
-    return answer(old.status, CIMultiDict([*kept, *told]), request, born)
+    return answer(old.status, CIMultiDict([*kept, *updated]), request, born)
 
 
 def initial_age(headers: Headers, received: datetime, delay: float) -> float:
@@ -110,11 +109,11 @@ def initial_age(headers: Headers, received: datetime, delay: float) -> float:
 
 def parse_directives(lines: Iterable[str]) -> dict[str, str]:
     """Return the directives of ``Cache-Control``, their names in lower case; of a repeated one the first."""
-    found: dict[str, str] = {}
+    directives: dict[str, str] = {}
     for part in _PART.findall(",".join(lines)):
         name, _, value = part.partition("=")
-        found.setdefault(name.strip().lower(), value.strip().strip('"'))
-    return found
+        directives.setdefault(name.strip().lower(), value.strip().strip('"'))
+    return directives
 
 
 def tags(headers: Headers) -> frozenset[str]:
@@ -122,30 +121,6 @@ def tags(headers: Headers) -> frozenset[str]:
     by_comma = (tag.strip() for line in headers.getall("Cache-Tag", ()) for tag in line.split(","))
     by_space = (tag for line in headers.getall("Surrogate-Key", ()) for tag in line.split())
     return frozenset((*by_comma, *by_space)) - {""}
-
-
-def _beginnings(paths: Iterable[str]) -> tuple[str, ...]:
-    return tuple("/" + unquote(path).removeprefix("/").removesuffix("*") for path in paths)
-
-
-@attrs.frozen
-class Purge:
-    """What is to be thrown away of a distribution.
-
-    Attributes:
-        paths: the beginnings of paths, with a star at their end or without.
-        tags: the origin's, or the distribution's own, by which everything in it goes.
-    """
-
-    paths: tuple[str, ...] = attrs.field(default=(), converter=_beginnings)
-    tags: frozenset[str] = frozenset()
-    everything: bool = False
-
-    def hits(self, target: str, tags: frozenset[str]) -> bool:
-        """Say whether what is kept for a path, as it was asked for, goes; ``tags`` are all those that it has."""
-        if self.everything or not self.tags.isdisjoint(tags):
-            return True
-        return unquote(target).startswith(self.paths)
 
 
 def _explicit(headers: Headers, directives: Mapping[str, str]) -> int | None:

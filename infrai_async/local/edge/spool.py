@@ -21,7 +21,7 @@ class BodyIncomplete(Exception):
     """The body ended before it was complete."""
 
 
-class Body:
+class Spool:
     """Bytes, those that there are so far.
 
     Attributes:
@@ -115,8 +115,8 @@ class Body:
 class SpoolReader:
     """Reads a body from a position on."""
 
-    def __init__(self, body: Body, position: int) -> None:
-        self._body = body
+    def __init__(self, spool: Spool, position: int) -> None:
+        self._spool = spool
         self.position = position
 
     def __enter__(self) -> Self:
@@ -125,7 +125,7 @@ class SpoolReader:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._body.leave(self)
+        self._spool.leave(self)
 
     async def read(self, most: int) -> bytes:
         """Return the next bytes, as many as there are; nothing at the end.
@@ -133,7 +133,7 @@ class SpoolReader:
         Raises:
             Broken: what comes next never came.
         """
-        chunk = await self._body.take(self, most)
+        chunk = await self._spool.take(self, most)
         self.position += len(chunk)
-        self._body.moved()
+        self._spool.moved()
         return chunk

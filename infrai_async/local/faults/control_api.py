@@ -10,7 +10,7 @@ from aiohttp import web
 
 from infrai_async.local._errors import RequestRefused, invalid, wrong_method
 from infrai_async.local.faults.faults import Fault
-from infrai_async.local.faults.injector import Trouble
+from infrai_async.local.faults.injector import FaultInjector
 from infrai_async.local.http.envelope import CallMetadata, headers_of, success
 from infrai_async.local.http.host_guard import check_peer
 from infrai_async.local.http.params import parse_body
@@ -18,18 +18,18 @@ from infrai_async.local.services.auth import Keys
 from infrai_async.models import JSON
 
 
-class Controls:
+class ControlApi:
     """The door ``_gateway``: POST sets, with the arguments of the Python method; GET shows, DELETE clears.
 
     Only this machine is let in, and only with a key.
     """
 
-    def __init__(self, trouble: Trouble, keys: Keys) -> None:
-        self._trouble = trouble
+    def __init__(self, injector: FaultInjector, keys: Keys) -> None:
+        self._injector = injector
         self._keys = keys
         self._controls = {
-            "/_gateway/faults": (self._add_fault, trouble.faults.clear, self._faults),
-            "/_gateway/limit": (self._set_limit, trouble.lift_limit, self._limit),
+            "/_gateway/faults": (self._add_fault, injector.faults.clear, self._faults),
+            "/_gateway/limit": (self._set_limit, injector.lift_limit, self._limit),
         }
 
     async def answer(self, request: web.BaseRequest) -> web.Response:
@@ -55,17 +55,17 @@ class Controls:
 
     def _add_fault(self, given: Mapping[str, Any]) -> None:
         _check_names(given, *(field.name for field in attrs.fields(Fault)))
-        self._trouble.faults.add(**given)
+        self._injector.faults.add(**given)
 
     def _faults(self) -> JSON:
-        return {"faults": [attrs.asdict(fault) for fault in self._trouble.faults]}
+        return {"faults": [attrs.asdict(fault) for fault in self._injector.faults]}
 
     def _set_limit(self, given: Mapping[str, Any]) -> None:
         _check_names(given, "rate", "burst")
-        self._trouble.set_limit(**given)
+        self._injector.set_limit(**given)
 
     def _limit(self) -> JSON:
-        limit = self._trouble.limit
+        limit = self._injector.limit
         return {"rate": None, "burst": None} if limit is None else {"rate": limit.rate, "burst": limit.burst}
 
 

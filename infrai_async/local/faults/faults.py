@@ -156,8 +156,8 @@ def _check(fault: Fault) -> None:
     # Matching takes the longer the longer the pattern is, and everybody would wait for it.
     known = isinstance(fault.capability, str) and len(fault.capability) <= _LONGEST_PATTERN
     if not known or not any(map(fault.concerns, CAPABILITIES)):
-        told = repr(fault.capability)[: _LONGEST_PATTERN + 2]
-        raise ValueError(f"capability: {told} is the id or the pattern of no capability")
+        shown = repr(fault.capability)[: _LONGEST_PATTERN + 2]
+        raise ValueError(f"capability: {shown} is the id or the pattern of no capability")
     if fault.status is not None and not (_is_whole(fault.status) and 400 <= fault.status <= 599):
         raise ValueError(f"status: {fault.status!r} is no HTTP status of a failure, 400 to 599")
     if not _is_time(fault.latency):

@@ -14,7 +14,7 @@ from aiohttp import web
 from infrai_async.local._errors import RequestRefused
 from infrai_async.local.faults.faults import Fault, Faults
 from infrai_async.local.faults.rate_limit import Limit
-from infrai_async.local.objects.streams import abort
+from infrai_async.local.http.responses import abort
 from infrai_async.local.services.account import open_checkout
 from infrai_async.local.services.base import ServiceContext
 from infrai_async.models import JSON
@@ -24,7 +24,7 @@ _LOOK: Final = 0.05
 
 
 @attrs.define
-class Trouble:
+class FaultInjector:
     """What was set; the gateway keeps it when it is closed and started again."""
 
     limit: Limit | None = None
@@ -47,8 +47,8 @@ class Trouble:
         limit = self.limit  # which another thread may lift meanwhile
         wait = limit.wait(account, time.monotonic_ns()) if limit is not None else 0
         if wait:
-            told = {"Retry-After": _seconds(wait)}
-            raise RequestRefused(429, "RATE_LIMITED", "more calls than the limit allows", headers=told)
+            headers = {"Retry-After": _seconds(wait)}
+            raise RequestRefused(429, "RATE_LIMITED", "more calls than the limit allows", headers=headers)
         return self.faults.take(capability)
 
 

@@ -52,20 +52,20 @@ def select(
         modified: when it was last changed, if that is known.
         size: its length; ``None`` when it is not known yet, and then no range can be had of it.
     """
-    told = _validators(etag, modified)
+    validators = _validators(etag, modified)
     status = precondition(method, headers, etag=etag, modified=modified)
     if status is not None:
-        return Selection(status, 0, 0, told)
+        return Selection(status, 0, 0, validators)
     if size is None:
-        return Selection(200, 0, None, told)
-    told["Accept-Ranges"] = "bytes"
+        return Selection(200, 0, None, validators)
+    validators["Accept-Ranges"] = "bytes"
     wanted = _range(headers.get("Range", "")) if method == "GET" and _range_holds(headers, etag, modified) else None
     if wanted is None:
-        return Selection(200, 0, size, told)
+        return Selection(200, 0, size, validators)
     start, stop = _within(wanted, size)
     if start >= stop:
-        return Selection(416, 0, 0, told | {"Content-Range": f"bytes */{size}"})
-    return Selection(206, start, stop - start, told | {"Content-Range": f"bytes {start}-{stop - 1}/{size}"})
+        return Selection(416, 0, 0, validators | {"Content-Range": f"bytes */{size}"})
+    return Selection(206, start, stop - start, validators | {"Content-Range": f"bytes {start}-{stop - 1}/{size}"})
 
 
 def precondition(
@@ -109,8 +109,8 @@ def to_http_date(moment: datetime) -> str:
 
 
 def _validators(etag: str | None, modified: datetime | None) -> dict[str, str]:
-    told = {} if etag is None else {"ETag": etag}
-    return told if modified is None else told | {"Last-Modified": to_http_date(modified)}
+    validators = {} if etag is None else {"ETag": etag}
+    return validators if modified is None else validators | {"Last-Modified": to_http_date(modified)}
 
 
 def _second(moment: datetime) -> datetime:

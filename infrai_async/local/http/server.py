@@ -6,9 +6,9 @@ import asyncio
 
 from aiohttp import web
 
-from infrai_async.local._app import refused
 from infrai_async.local._errors import RequestRefused
 from infrai_async.local.http.envelope import CallMetadata
+from infrai_async.local.http.responses import refused
 
 
 class Server(web.Server):

@@ -29,11 +29,11 @@ _MISSED: Final = 5
 _logger = logging.getLogger(__name__)
 
 
-class Presence:
+class Heartbeat:
     """Says that this gateway lives, and takes over from those that do not.
 
     Args:
-        parts: whose ``id`` is this gateway's.
+        context: whose ``id`` is this gateway's.
         executor: carries on what is taken over.
     """
 

@@ -17,9 +17,11 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from infrai_async.local._errors import RequestRefused
+from infrai_async.local.objects.blobs import Blobs
 from infrai_async.local.postgres.databases import Postgres
-from infrai_async.local.services.base import ServiceContext
+from infrai_async.local.services.base import PostgresStatus
 from infrai_async.local.services.executor import sweep
+from infrai_async.local.state.store import Store
 from infrai_async.local.state.tables import DATABASES
 
 _HOUR: Final = 3600.0
@@ -31,10 +33,18 @@ _logger = logging.getLogger(__name__)
 
 
 class Janitor:
-    """Drops what is marked whenever it is woken, and looks around once an hour anyway."""
+    """Drops what is marked whenever it is woken, and looks around once an hour anyway.
 
-    def __init__(self, context: ServiceContext) -> None:
-        self._context = context
+    Args:
+        store: the state.
+        blobs: the bytes of objects.
+        postgres_status: whether there is a server to drop databases from.
+    """
+
+    def __init__(self, store: Store, blobs: Blobs, postgres_status: PostgresStatus) -> None:
+        self._store = store
+        self._blobs = blobs
+        self._postgres_status = postgres_status
         self._wake = asyncio.Event()
         self._closing = False
         self._task: asyncio.Task[None] | None = None
@@ -52,7 +62,7 @@ class Janitor:
 
         What is marked is closed before anybody is let in: a crash may have come between a deletion and its closing.
         """
-        there, run = await postgres.databases(), self._context.store.run
+        there, run = await postgres.databases(), self._store.run
         unknown = await run(partial(_mark_unknown, there))
         if unknown:
             _logger.warning("dropping %d databases that the state does not know: %s", *_listed(unknown))
@@ -82,8 +92,8 @@ class Janitor:
     async def _clear_up(self) -> bool:
         """Do what there is to do, and return whether all of it is done; no failure ends the janitor."""
         try:
-            await self._context.store.run(lambda connection: sweep(connection, time.time()))
-            await self._context.blobs.clear()
+            await self._store.run(lambda connection: sweep(connection, time.time()))
+            await self._blobs.clear()
             return await self._drop_marked()
         except RequestRefused as refusal:
             _logger.warning("clearing up has to wait: %s", refusal)
@@ -93,7 +103,7 @@ class Janitor:
             return False
 
     async def _drop_marked(self) -> bool:
-        postgres = self._context.postgres
+        postgres = self._postgres_status.server
         if postgres is None:
             return True
         turns = asyncio.Semaphore(_AT_ONCE)
@@ -102,7 +112,7 @@ class Janitor:
             async with turns:
                 return await self._drop(postgres, name)
 
-        return all(await asyncio.gather(*map(drop, await self._context.store.run(_marked))))
+        return all(await asyncio.gather(*map(drop, await self._store.run(_marked))))
 
     async def _drop(self, postgres: Postgres, name: str) -> bool:
         try:
@@ -111,7 +121,7 @@ class Janitor:
             _logger.warning("database %s could not be dropped yet (%s)", name, type(error).__name__)
             return False
         gone = DATABASES.delete().where(DATABASES.c.name == name)
-        await self._context.store.run(lambda connection: connection.execute(gone).rowcount)
+        await self._store.run(lambda connection: connection.execute(gone).rowcount)
         return True
 
 

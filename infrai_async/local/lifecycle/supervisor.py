@@ -13,7 +13,7 @@ from typing import Any, Final
 from infrai_async.local._locks import DirectoryInUse
 from infrai_async.local.postgres.binaries import PostgresUnavailable
 from infrai_async.local.postgres.databases import Postgres
-from infrai_async.local.services.base import ServiceContext
+from infrai_async.local.services.base import PostgresStatus
 
 _PAUSES: Final = (0.0, 0.5, 2.0, 8.0)
 """Seconds before each start of a server that died; after the last one it is given up."""
@@ -22,23 +22,23 @@ _STEADY: Final = 60.0
 _logger = logging.getLogger(__name__)
 
 
-class Keeper:
+class Supervisor:
     """Starts Postgres, tells the services when it is there, and starts it again when it dies.
 
     Args:
-        parts: where the services find it; ``postgres_settled`` is set while there is nothing to wait for.
+        status: where the services find it.
         start: starts it for the first time.
         make_whole: finishes what a crash left half-made; called after every start.
     """
 
     def __init__(
         self,
-        context: ServiceContext,
+        status: PostgresStatus,
         start: Callable[[], Awaitable[Postgres]],
         make_whole: Callable[[Postgres], Awaitable[None]],
     ) -> None:
         self.postgres: Postgres | None = None
-        self._context = context
+        self._status = status
         self._start = start
         self._make_whole = make_whole
         self._closing = asyncio.Event()
@@ -52,18 +52,17 @@ class Keeper:
     async def _run(self) -> None:
         try:
             self.postgres = await self._start()
-            await self._arrive(self.postgres)
+            await self._publish(self.postgres)
             await self._keep(self.postgres)
         except (PostgresUnavailable, DirectoryInUse) as error:
-            self._context.postgres_missing = str(error)
+            self._status.missing = str(error)
         except Exception as error:
             _logger.exception("Postgres did not start")
-            missing = f"Postgres did not start ({type(error).__name__}): the gateway's log says why"
-            self._context.postgres_missing = missing
+            self._status.missing = f"Postgres did not start ({type(error).__name__}): the gateway's log says why"
         finally:
-            self._context.postgres_settled.set()
+            self._status.settled.set()
 
-    async def _arrive(self, postgres: Postgres) -> None:
+    async def _publish(self, postgres: Postgres) -> None:
         """Let calls have it once all is whole; if that cannot be just then, as while the state is away, in a while."""
         pauses = chain(_PAUSES[1:], repeat(_PAUSES[-1]))
         while not await self._is_whole(postgres):
@@ -72,24 +71,24 @@ class Keeper:
                 return
 
     async def _is_whole(self, postgres: Postgres) -> bool:
-        self._context.postgres_settled.clear()
-        self._context.postgres = postgres
+        self._status.settled.clear()
+        self._status.server = postgres
         try:
             await self._make_whole(postgres)
         except Exception as error:  # noqa: BLE001 - whatever it is, the next try is the remedy
-            self._context.postgres = None  # calls are told to come again
+            self._status.server = None  # calls are told to come again
             _logger.warning("what was left half-made cannot be finished yet (%s: %s)", type(error).__name__, error)
             return False
         else:
             return True
         finally:
-            self._context.postgres_settled.set()
+            self._status.settled.set()
 
     async def _keep(self, postgres: Postgres) -> None:
         pauses, begun = iter(_PAUSES), time.monotonic()
         while await self._before_closing(postgres.died()):
-            self._context.postgres = None
-            self._context.postgres_settled.clear()
+            self._status.server = None
+            self._status.settled.clear()
             pauses = iter(_PAUSES) if time.monotonic() - begun > _STEADY else pauses
             pause = next(pauses, None)
             if pause is None:
@@ -102,7 +101,7 @@ class Keeper:
     async def _revive(self, postgres: Postgres) -> None:
         try:
             await postgres.revive()
-            await self._arrive(postgres)
+            await self._publish(postgres)
         except Exception as error:  # noqa: BLE001 - whatever it is, the next try is the remedy
             _logger.warning("Postgres does not start again yet: %s", error)
 

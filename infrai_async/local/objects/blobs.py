@@ -22,7 +22,7 @@ from typing import BinaryIO, Final
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from infrai_async.local.state.keyring import sync_directory
+from infrai_async.local._files import create, sync_directory
 from infrai_async.local.state.store import Store
 from infrai_async.local.state.tables import DELETED_BLOBS, OBJECTS
 
@@ -56,7 +56,7 @@ class Upload:
 
     def _add(self, data: bytes) -> None:
         if self._file is None:
-            self._file = open(os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=0)  # noqa: SIM115 - held
+            self._file = open(create(self._part), "wb", buffering=0)  # noqa: SIM115 - held
         rest = memoryview(data)
         while rest:
             rest = rest[self._file.write(rest) :]

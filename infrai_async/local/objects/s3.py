@@ -106,8 +106,8 @@ def _refusals(expected: frozenset[str]) -> Iterator[None]:
         if code not in expected:
             raise RequestRefused(502, "VENDOR_ERROR", f"the S3 store refused it ({code})") from None
     except (BotoCoreError, OSError) as error:
-        told = f"the S3 store cannot be reached ({type(error).__name__})"
-        raise RequestRefused(503, "VENDOR_UNAVAILABLE", told) from None
+        message = f"the S3 store cannot be reached ({type(error).__name__})"
+        raise RequestRefused(503, "VENDOR_UNAVAILABLE", message) from None
 
 
 def _checked(endpoint: str) -> str:

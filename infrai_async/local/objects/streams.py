@@ -9,6 +9,7 @@ from typing import BinaryIO, Final
 from aiohttp import web
 
 from infrai_async.local._errors import RequestRefused, invalid
+from infrai_async.local.http.responses import abort
 from infrai_async.local.objects.blobs import Upload
 
 _IDLE: Final = 60.0
@@ -54,12 +55,6 @@ async def send(
     return response
 
 
-def abort(request: web.BaseRequest) -> None:
-    """End a connection on which an answer stays incomplete, so that nobody takes it for a whole one."""
-    if request.transport is not None:
-        request.transport.abort()
-
-
 async def _next(request: web.BaseRequest) -> bytes:
     async with asyncio.timeout(_IDLE):
         return await request.content.readany()
@@ -85,11 +80,11 @@ async def _copy_by_hand(response: web.StreamResponse, file: BinaryIO, start: int
     return sent
 
 
-def _check_md5(told: str | None, upload: Upload) -> None:
-    if told is None:
+def _check_md5(expected: str | None, upload: Upload) -> None:
+    if expected is None:
         return
     try:
-        digest = base64.b64decode(told, validate=True)
+        digest = base64.b64decode(expected, validate=True)
     except ValueError:
         digest = b""
     if digest != upload.md5.digest():

@@ -10,7 +10,6 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Table
 
 from infrai_async.local._errors import not_found
-from infrai_async.local.edge.counters import COUNTED
 from infrai_async.local.services.account import open_checkout
 from infrai_async.local.services.base import ServiceContext
 from infrai_async.local.state.keyring import FIRST_ACCOUNT
@@ -18,6 +17,7 @@ from infrai_async.local.state.tables import (
     ACCOUNTS,
     BRANCHES,
     BUCKETS,
+    COUNTED,
     DISTRIBUTIONS,
     FLAGS,
     OBJECTS,

@@ -101,8 +101,8 @@ def _inspect(directory: Path) -> Binaries | None:
     if not all((directory / name).is_file() for name in _PROGRAMS):
         return None
     try:
-        told = subprocess.run([directory / "postgres", "--version"], capture_output=True, text=True, timeout=10)
+        done = subprocess.run([directory / "postgres", "--version"], capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    version = re.search(r"\(PostgreSQL\) (\d+)", told.stdout)
+    version = re.search(r"\(PostgreSQL\) (\d+)", done.stdout)
     return Binaries(directory, int(version[1])) if version else None

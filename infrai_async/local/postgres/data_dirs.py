@@ -1,4 +1,4 @@
-"""Where a cluster's home is: inside the data directory, or for root where the account dropped to can reach it.
+"""Where a cluster's directory is: inside the data directory, or for root where the account dropped to can reach it.
 
 What is temporary says so itself, in a file that its gateway keeps locked (`_lock`). So what a killed gateway left is
 told from what is in use, and both from a data directory that is moved, hidden or on a disk that is not mounted now.
@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import stat
 import tempfile
 from pathlib import Path
 
+from infrai_async.local._files import remove_tree, write_whole
 from infrai_async.local._locks import Lock
 from infrai_async.local.postgres.binaries import PostgresUnavailable
 from infrai_async.local.postgres.run_as import RunAs, shared_place
@@ -22,79 +22,59 @@ PREFIX = "infrai-gateway-"
 """How the names of temporary data directories begin."""
 
 
-def home_of(directory: Path) -> Path:
-    """Return the home that belongs to `<data directory>/postgres`.
+def cluster_dir_of(directory: Path) -> Path:
+    """Return the cluster's directory that belongs to `<data directory>/postgres`.
 
     Raises:
         PostgresUnavailable: if it is elsewhere and not there any more: an empty one would pass for it.
     """
     place = directory / "place"
-    home = Path(place.read_text()) if place.exists() else directory
-    if not home.is_dir():
+    cluster_dir = Path(place.read_text()) if place.exists() else directory
+    if not cluster_dir.is_dir():
         raise PostgresUnavailable(
-            f"the databases of this data directory are gone from {home}; to start anew: rm {place}"
+            f"the databases of this data directory are gone from {cluster_dir}; to start anew: rm {place}"
         )
-    if home != directory:
-        _name_owner(home, directory)
-    return home
+    if cluster_dir != directory:
+        _name_owner(cluster_dir, directory)
+    return cluster_dir
 
 
-def new_home(directory: Path, account: RunAs) -> Path:
-    """Make a home that the account can reach, unless there is one; the directory names it from then on."""
+def make_cluster_dir(directory: Path, account: RunAs) -> Path:
+    """Make a cluster's directory that the account can reach, unless there is one; `directory` names it from then on."""
     if account.uid is None or (directory / "place").exists():
-        return home_of(directory)
-    home = shared_place() / f"cluster-{secrets.token_hex(8)}"
-    home.mkdir(mode=0o700)
-    _name_owner(home, directory)
+        return cluster_dir_of(directory)
+    cluster_dir = shared_place() / f"cluster-{secrets.token_hex(8)}"
+    cluster_dir.mkdir(mode=0o700)
+    _name_owner(cluster_dir, directory)
     # The account passes through to its files; the password beside them is not its to read.
-    home.chmod(0o711)
-    private(directory / "place", str(home))
-    return home
+    cluster_dir.chmod(0o711)
+    write_whole(directory / "place", str(cluster_dir))
+    return cluster_dir
 
 
-def _name_owner(home: Path, directory: Path) -> None:
-    """Say whose home it is, for whoever finds it: the data directory may have moved since the last time."""
-    owner, now = home / "owner", str(directory.absolute())
+def _name_owner(cluster_dir: Path, directory: Path) -> None:
+    """Say whose cluster it is, for whoever finds it: the data directory may have moved since the last time."""
+    owner, now = cluster_dir / "owner", str(directory.absolute())
     if not owner.exists() or owner.read_text() != now:
-        private(owner, now)
+        write_whole(owner, now)
 
 
-def remove_home(directory: Path, home: Path) -> None:
-    """Delete a home for good, the name of it first, so that nothing names what is half gone; twice does no harm."""
+def remove_cluster_dir(directory: Path, cluster_dir: Path) -> None:
+    """Delete a cluster for good, the name of it first, so that nothing names what is half gone; twice does no harm."""
     (directory / "place").unlink(missing_ok=True)
-    remove(home)
-
-
-def remove(directory: Path) -> None:
-    """Delete a directory and all in it; twice does no harm.
-
-    Raises:
-        OSError: something of it cannot be deleted.
-    """
-    shutil.rmtree(directory, ignore_errors=True)
-    if directory.exists():
-        shutil.rmtree(directory)  # what another process was about to delete or write is settled by now
-
-
-def private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read, whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    part.unlink(missing_ok=True)
-    part.touch(mode=0o600, exist_ok=False)
-    part.write_text(text)
-    part.replace(path)
+    remove_tree(cluster_dir)
 
 
 def sweep() -> None:
-    """Remove temporary directories, and homes of such, whose gateway was killed; its server may run still."""
+    """Remove temporary directories, and clusters of such, whose gateway was killed; its server may run still."""
     for directory in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         # Others may make directories of that name, and what those say is not to be followed.
         if _is_ours(directory) and (lock := Lock.of_left_behind(directory)):
             _remove_directory(directory)
             lock.release()
-    for home in shared_place().glob("cluster-*") if os.geteuid() == 0 else ():
-        if lock := Lock.of_left_behind(home):
-            _remove_left(home)
+    for cluster_dir in shared_place().glob("cluster-*") if os.geteuid() == 0 else ():
+        if lock := Lock.of_left_behind(cluster_dir):
+            _remove_left(cluster_dir)
             lock.release()
 
 
@@ -107,11 +87,11 @@ def _is_ours(directory: Path) -> bool:
 
 
 def _remove_directory(directory: Path) -> None:
-    # A home elsewhere carries a mark of its own and is found by it.
+    # A cluster elsewhere carries a mark of its own and is found by it.
     _remove_left(directory / "postgres")
-    shutil.rmtree(directory, ignore_errors=True)
+    remove_tree(directory, quietly=True)
 
 
-def _remove_left(home: Path) -> None:
-    stop_servers(home / "data")
-    shutil.rmtree(home, ignore_errors=True)
+def _remove_left(cluster_dir: Path) -> None:
+    stop_servers(cluster_dir / "data")
+    remove_tree(cluster_dir, quietly=True)

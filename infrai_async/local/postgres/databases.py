@@ -26,12 +26,12 @@ from weakref import WeakValueDictionary
 import asyncpg
 from attrs import frozen
 
+from infrai_async.local._files import remove_tree, write_whole
 from infrai_async.local._locks import DirectoryInUse, Lock
 from infrai_async.local.postgres.binaries import OLDEST, PostgresUnavailable
-from infrai_async.local.postgres.data_dirs import private, remove
 from infrai_async.local.postgres.ownership import for_owner_alone, hand_over, quoted
 from infrai_async.local.postgres.scram import verifier
-from infrai_async.local.postgres.server import Cluster
+from infrai_async.local.postgres.server import PostgresServer
 from infrai_async.local.postgres.stale_processes import directories
 
 __all__ = ["GONE", "DirectoryInUse", "Postgres", "PostgresUnavailable", "Shared"]
@@ -109,14 +109,14 @@ class Postgres:
         mark: str,
         pool: asyncpg.Pool[asyncpg.Record],
         lock: Lock,
-        cluster: Cluster | None,
+        server: PostgresServer | None,
         shared: Shared | None,
     ) -> None:
         self._dsn = dsn
         self._mark = mark
         self._pool = pool
         self._lock = lock
-        self._cluster = cluster
+        self._server = server
         self._shared = shared
         self._superuser = False
         self._making = asyncio.Semaphore(_MAKERS)
@@ -153,15 +153,15 @@ class Postgres:
         async with AsyncExitStack() as undo:
             lock = Lock.on(directory)
             undo.callback(lock.release)
-            cluster = None
+            server = None
             if dsn is None:
-                cluster = await Cluster.start(directory, binaries, temporary=temporary)
-                undo.push_async_callback(cluster.stop)
-                dsn = cluster.dsn()
+                server = await PostgresServer.start(directory, binaries, temporary=temporary)
+                undo.push_async_callback(server.stop)
+                dsn = server.dsn()
             pool = await connected(dsn, shared)
             undo.callback(pool.terminate)
             mark = shared.mark if shared else _mark(directory)
-            self = cls(dsn, mark, pool, lock, cluster, shared)
+            self = cls(dsn, mark, pool, lock, server, shared)
             await self._prepare()
             await self._remove_strays()
             undo.pop_all()
@@ -169,7 +169,7 @@ class Postgres:
 
     async def died(self) -> None:
         """Wait until the gateway's own server has exited; with an existing server, wait forever."""
-        await (self._cluster.died() if self._cluster else asyncio.Event().wait())
+        await (self._server.died() if self._server else asyncio.Event().wait())
 
     async def revive(self) -> None:
         """Restart the gateway's own server after it has died.
@@ -177,16 +177,16 @@ class Postgres:
         Raises:
             PostgresUnavailable: if it does not start.
         """
-        if self._cluster is not None:
+        if self._server is not None:
             self._pool.terminate()
             try:
-                await self._cluster.restart()
-                self._dsn = self._cluster.dsn()
+                await self._server.restart()
+                self._dsn = self._server.dsn()
                 self._pool = await connected(self._dsn)
                 await self._remove_strays()
             except BaseException:
                 # A server left running without a pool would never be reported as dead, and so never be restarted.
-                await self._cluster.halt()
+                await self._server.halt()
                 raise
 
     async def _prepare(self) -> None:
@@ -202,7 +202,7 @@ class Postgres:
             )
         self.version = str(about["major"])
         self._superuser = about["rolsuper"]
-        if self._cluster is not None:
+        if self._server is not None:
             await self._pool.execute("revoke all on database postgres, template1 from public")
 
     async def _remove_strays(self) -> None:
@@ -211,15 +211,15 @@ class Postgres:
         It runs before any database is created, since the directory of a database under creation has no row in
         `pg_database` either.
         """
-        if self._cluster is None:
+        if self._server is None:
             return
-        there = directories(self._cluster.data)
+        there = directories(self._server.data)
         known = {row["oid"] for row in await self._pool.fetch("select oid from pg_database")}
         strays = [path for oid, path in sorted(there.items()) if oid not in known]
         if strays:
             numbers = ", ".join(path.name for path in strays)
             _logger.warning("removing %d directories that belong to no database: %s", len(strays), numbers)
-            await asyncio.gather(*(asyncio.to_thread(remove, path) for path in strays))
+            await asyncio.gather(*(asyncio.to_thread(remove_tree, path) for path in strays))
 
     async def create(self, name: str, password: str) -> None:
         """Create an empty database and the role of the same name that owns it."""
@@ -285,10 +285,10 @@ class Postgres:
         It contains the role's initial password. A tenant owns the role and may change the password; the URI then stops
         working, on purpose: restoring the password would let any reader of the URI undo the owner's change.
         """
-        server = urlsplit(self._dsn)
-        address = server.netloc.rpartition("@")[2]
-        query = "" if self._cluster else _without_names(server.query)
-        return urlunsplit((server.scheme, f"{name}:{quote(password, safe='')}@{address}", f"/{name}", query, ""))
+        dsn = urlsplit(self._dsn)
+        address = dsn.netloc.rpartition("@")[2]
+        query = "" if self._server else _without_names(dsn.query)
+        return urlunsplit((dsn.scheme, f"{name}:{quote(password, safe='')}@{address}", f"/{name}", query, ""))
 
     async def aclose(self, *, remove: bool = False) -> None:
         """Stop the gateway's own server, or disconnect from an existing one.
@@ -299,8 +299,8 @@ class Postgres:
         """
         self._pool.terminate()
         try:
-            if self._cluster is not None:
-                await (self._cluster.remove() if remove else self._cluster.stop())
+            if self._server is not None:
+                await (self._server.remove() if remove else self._server.stop())
         finally:
             self._lock.release()
 
@@ -459,7 +459,7 @@ def _mark(directory: Path) -> str:
     """Return the text that distinguishes the roles of this data directory from other roles on the same server."""
     file = directory / "identity"
     if not file.exists():
-        private(file, f"infrai-async {secrets.token_hex(16)}")
+        write_whole(file, f"infrai-async {secrets.token_hex(16)}")
     return file.read_text()
 
 

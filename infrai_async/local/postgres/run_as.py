@@ -11,7 +11,6 @@ would be different today.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import pwd
@@ -21,12 +20,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from attrs import evolve, frozen
 
+from infrai_async.local._files import remove_tree
+from infrai_async.local._locks import Lock
 from infrai_async.local.postgres.binaries import Binaries, PostgresUnavailable
 
 _NAMESPACE = Path(__file__).with_name("userns.py")
@@ -148,7 +148,7 @@ def _copied(binaries: Binaries, place: Path) -> Binaries:
     identity = hashlib.sha256(f"{binaries.directory}\0{program.st_size}\0{program.st_mtime_ns}".encode())
     target = place / f"postgres-{binaries.major}-{identity.hexdigest()[:16]}"
     install = binaries.directory.parent
-    with _locked(place):
+    with Lock(place / "lock", wait=True):
         if not target.exists():
             _copy(install, target)
     return evolve(binaries, directory=target / install.parent.name / install.name / binaries.directory.name)
@@ -157,7 +157,7 @@ def _copied(binaries: Binaries, place: Path) -> Binaries:
 def _copy(install: Path, target: Path) -> None:
     """Copy an installation and keep its depth: wheels refer to `<package>.libs` beside the package by relative path."""
     part = target.with_name(f"{target.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
+    remove_tree(part, quietly=True)
     package = install.parent
     inside = part / package.name / install.name
     (inside / "bin").mkdir(parents=True)
@@ -180,10 +180,3 @@ def _open_up(part: Path) -> None:
             path = Path(folder, name)
             if not path.is_symlink():
                 path.chmod(path.stat().st_mode & 0o755 | 0o444)
-
-
-@contextmanager
-def _locked(place: Path) -> Iterator[None]:
-    with (place / "lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

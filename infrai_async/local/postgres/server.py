@@ -1,9 +1,10 @@
 """A Postgres server of our own: where it lies, how it is made, started and stopped.
 
-    <data directory>/postgres/       lock (held while the server is ours), identity, place (for root: names the home)
-    <home>/                          password, port, hba, log, data/ (the cluster itself)
+    <data directory>/postgres/       lock (held while the server is ours), identity, place (for root: names it)
+    <cluster directory>/             password, port, hba, log, data/ (the cluster itself)
 
-The home is `<data directory>/postgres` itself, except where root drops to `nobody`, which could not reach it there.
+The cluster directory is `<data directory>/postgres` itself, except where root drops to `nobody`, which could not reach
+it there.
 """
 
 from __future__ import annotations
@@ -11,16 +12,16 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import shutil
 import signal
 import socket
 import sys
 from pathlib import Path
 from typing import IO, Self
 
+from infrai_async.local._files import read_number, remove_tree, write_whole
 from infrai_async.local._locks import Lock
 from infrai_async.local.postgres.binaries import Binaries, PostgresUnavailable, find
-from infrai_async.local.postgres.data_dirs import home_of, new_home, private, remove_home, sweep
+from infrai_async.local.postgres.data_dirs import cluster_dir_of, make_cluster_dir, remove_cluster_dir, sweep
 from infrai_async.local.postgres.run_as import RunAs, for_cluster, ladder, reachable
 from infrai_async.local.postgres.stale_processes import stop_servers
 
@@ -37,12 +38,12 @@ host sameuser all 127.0.0.1/32 scram-sha-256
 """
 
 
-class Cluster:
-    """One server over one home directory. Whoever constructs it holds the directory's `Lock`."""
+class PostgresServer:
+    """One server over one cluster directory. Whoever constructs it holds the directory's `Lock`."""
 
-    def __init__(self, directory: Path, home: Path, binaries: Binaries, account: RunAs) -> None:
-        self.home = home
-        self.data = home / "data"
+    def __init__(self, directory: Path, cluster_dir: Path, binaries: Binaries, account: RunAs) -> None:
+        self.cluster_dir = cluster_dir
+        self.data = cluster_dir / "data"
         self.port = 0
         self._directory = directory
         self._binaries = binaries
@@ -62,15 +63,15 @@ class Cluster:
         Raises:
             PostgresUnavailable: if there is no server to be found, or it does not start.
         """
-        cluster = await asyncio.to_thread(cls._settle, directory, binaries)
+        server = await asyncio.to_thread(cls._settle, directory, binaries)
         try:
-            if temporary and cluster.home != directory:
-                cluster._mark = Lock.as_temporary(cluster.home)
-            await cluster.restart()
+            if temporary and server.cluster_dir != directory:
+                server._mark = Lock.as_temporary(server.cluster_dir)
+            await server.restart()
         except BaseException:
-            await cluster.stop()
+            await server.stop()
             raise
-        return cluster
+        return server
 
     async def restart(self) -> None:
         """Start a server that does not run, or has died; what a killed gateway or the dead one left is ended first.
@@ -85,41 +86,43 @@ class Cluster:
     @classmethod
     def _settle(cls, directory: Path, explicit: Path | None) -> Self:
         sweep()
-        home = home_of(directory)
-        if (home / "data").exists():
-            return cls._existing(directory, home, explicit)
+        cluster_dir = cluster_dir_of(directory)
+        if (cluster_dir / "data").exists():
+            return cls._existing(directory, cluster_dir, explicit)
         found = find(explicit)
         for account in ladder():
             if programs := reachable(found, account):
-                return cls(directory, new_home(directory, account), programs, account)
+                return cls(directory, make_cluster_dir(directory, account), programs, account)
         raise PostgresUnavailable(
             f"user {os.geteuid()} may not become one that can run {found.directory} (root needs nobody or a user "
             f"namespace, a user without a name a user namespace): run as an ordinary user"
         )
 
     @classmethod
-    def _existing(cls, directory: Path, home: Path, explicit: Path | None) -> Self:
-        found = find(explicit, major=int((home / "data" / "PG_VERSION").read_text()))
-        owner = (home / "data").stat().st_uid
+    def _existing(cls, directory: Path, cluster_dir: Path, explicit: Path | None) -> Self:
+        found = find(explicit, major=int((cluster_dir / "data" / "PG_VERSION").read_text()))
+        owner = (cluster_dir / "data").stat().st_uid
         account = for_cluster(owner)
         programs = reachable(found, account)
         if programs is None:
-            raise PostgresUnavailable(f"cannot run {found.directory} as user {owner}, the owner of {home}: run as it")
-        return cls(directory, home, programs, account)
+            raise PostgresUnavailable(
+                f"cannot run {found.directory} as user {owner}, the owner of {cluster_dir}: run as it"
+            )
+        return cls(directory, cluster_dir, programs, account)
 
     def dsn(self) -> str:
         """Return the superuser's address, password included."""
-        secret = (self.home / "password").read_text()
+        secret = (self.cluster_dir / "password").read_text()
         return f"postgresql://postgres:{secret}@127.0.0.1:{self.port}/postgres?sslmode=disable"
 
     async def _make(self) -> None:
         # Not under one name: the initdb of a gateway that was killed may still be writing to its own.
-        part = self.home / f"data.{secrets.token_hex(4)}.part"
-        secret = self.home / "initial"
+        part = self.cluster_dir / f"data.{secrets.token_hex(4)}.part"
+        secret = self.cluster_dir / "initial"
         await self._clear_parts()
         password = secrets.token_urlsafe(32)
-        private(self.home / "password", password)
-        private(secret, password)
+        write_whole(self.cluster_dir / "password", password)
+        write_whole(secret, password, durable=False)
         part.mkdir(mode=0o700)
         for path in (part, secret):
             self._account.give(path)
@@ -131,8 +134,8 @@ class Cluster:
         await self._clear_parts()
 
     async def _clear_parts(self) -> None:
-        for left in self.home.glob("data*.part"):
-            await asyncio.to_thread(shutil.rmtree, left, ignore_errors=True)
+        for left in self.cluster_dir.glob("data*.part"):
+            await asyncio.to_thread(remove_tree, left, quietly=True)
 
     async def _initdb(self, part: Path, secret: Path) -> None:
         options = ["-U", "postgres", "-A", "scram-sha-256", f"--pwfile={secret}", "--encoding=UTF8", "--locale=C"]
@@ -149,23 +152,24 @@ class Cluster:
             await _end(process, signal.SIGKILL)
             raise
         if process.returncode:
-            raise PostgresUnavailable(f"initdb failed in {self.home}: {said.decode(errors='replace').strip()[-800:]}")
+            raise PostgresUnavailable(
+                f"initdb failed in {self.cluster_dir}: {said.decode(errors='replace').strip()[-800:]}"
+            )
 
     async def _run(self) -> None:
-        private(self.home / "hba", _HBA)
-        (self.home / "hba").chmod(0o644)
-        for port in (_last_port(self.home), 0, 0):
+        write_whole(self.cluster_dir / "hba", _HBA, mode=0o644, durable=False)
+        for port in (read_number(self.cluster_dir / "port") or 0, 0, 0):
             # Every time: a server that a killed gateway had only begun to start shows itself as late as that.
             await asyncio.to_thread(stop_servers, self.data)
             self.port = _free_port(port)
             with self._log() as log:
                 if await self._started(log):
-                    private(self.home / "port", str(self.port))
+                    write_whole(self.cluster_dir / "port", str(self.port), durable=False)
                     return
-        raise PostgresUnavailable(f"Postgres does not start, its log says why: tail {self.home / 'log'}")
+        raise PostgresUnavailable(f"Postgres does not start, its log says why: tail {self.cluster_dir / 'log'}")
 
     def _log(self) -> IO[bytes]:
-        path = self.home / "log"
+        path = self.cluster_dir / "log"
         path.touch(mode=0o600)
         log = path.open("ab")
         if log.tell() > _LARGEST_LOG:
@@ -182,7 +186,7 @@ class Cluster:
             async with asyncio.timeout(_PATIENCE):
                 return await self._ready(process)
         except TimeoutError:
-            raise PostgresUnavailable(f"Postgres does not become ready: tail {self.home / 'log'}") from None
+            raise PostgresUnavailable(f"Postgres does not become ready: tail {self.cluster_dir / 'log'}") from None
 
     async def _ready(self, process: asyncio.subprocess.Process) -> bool:
         while process.returncode is None:
@@ -203,7 +207,7 @@ class Cluster:
             "listen_addresses": "127.0.0.1",
             "port": self.port,
             "unix_socket_directories": "",
-            "hba_file": self.home / "hba",
+            "hba_file": self.cluster_dir / "hba",
             "max_connections": MAX_CONNECTIONS,
             "superuser_reserved_connections": 10,
             "shared_buffers": "32MB",
@@ -236,7 +240,7 @@ class Cluster:
     async def remove(self) -> None:
         """Stop the server and delete all that it held, for good; twice does no harm."""
         await self._end(signal.SIGQUIT, signal.SIGKILL)
-        await asyncio.to_thread(remove_home, self._directory, self.home)
+        await asyncio.to_thread(remove_cluster_dir, self._directory, self.cluster_dir)
         self._unmark()
 
     async def died(self) -> None:
@@ -262,13 +266,6 @@ async def _end(process: asyncio.subprocess.Process, *signals: signal.Signals) ->
         except TimeoutError:
             continue
         return
-
-
-def _last_port(home: Path) -> int:
-    try:
-        return int((home / "port").read_text())
-    except (FileNotFoundError, ValueError):
-        return 0
 
 
 def _free_port(wanted: int) -> int:

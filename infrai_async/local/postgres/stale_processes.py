@@ -14,6 +14,8 @@ import sys
 import time
 from pathlib import Path
 
+from infrai_async.local._files import read_number
+
 _PATIENCE = 10.0
 _POLL = 0.01
 _FIRST_OF_OURS = 16384  # Postgres reserves smaller OIDs for its own objects
@@ -26,7 +28,7 @@ def stop_servers(data: Path) -> None:
     memory, which makes the next start fail. They, and anything that ignores the signal, are killed; the next start
     then recovers from the WAL.
     """
-    named = _pid_in(data / "postmaster.pid")
+    named = read_number(data / "postmaster.pid")
     if named is None:
         return
     if _is_server(named, data):
@@ -57,13 +59,6 @@ def _wait_until_gone(data: Path, named: int) -> None:
     deadline = time.monotonic() + _PATIENCE
     while _servers(data, named) and time.monotonic() < deadline:
         time.sleep(_POLL)
-
-
-def _pid_in(file: Path) -> int | None:
-    try:
-        return int(file.read_text().split("\n", 1)[0])
-    except (FileNotFoundError, ValueError):
-        return None
 
 
 def _servers(data: Path, named: int) -> list[int]:

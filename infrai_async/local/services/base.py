@@ -26,11 +26,29 @@ from infrai_async.local.state.tables import find
 Data: TypeAlias = dict[str, Any]
 
 
-async def _nothing() -> None:
-    pass
+@attrs.define
+class Address:
+    """Where the gateway is reached; ``base_url`` is empty until it listens."""
+
+    base_url: str = ""
 
 
-@attrs.define(kw_only=True)
+@attrs.define
+class PostgresStatus:
+    """Whether calls can have Postgres: the supervisor keeps it true.
+
+    Attributes:
+        server: there before any ``db`` call runs, and away while one that died is started again.
+        settled: there is nothing to wait for: it is there, or it cannot be had.
+        missing: why none can be had, if so.
+    """
+
+    server: Postgres | None = None
+    settled: asyncio.Event = attrs.field(factory=asyncio.Event)
+    missing: str | None = None
+
+
+@attrs.frozen(kw_only=True, eq=False)
 class ServiceContext:
     """What the services of one gateway work with.
 
@@ -40,31 +58,42 @@ class ServiceContext:
         credit: what a new account starts with, in nano-dollars.
         blobs: the bytes of the objects that are kept here.
         s3: the store that keeps them instead, if there is one.
-        id: tells this gateway, for as long as it runs, from others over the same state.
-        base_url: the gateway's address.
-        postgres: the server; there before any ``db`` call runs, and away while one that died is started again.
-        postgres_settled: there is nothing to wait for: it is there, or it cannot be had.
-        postgres_missing: why none can be had, if so.
+        address: where the gateway is reached.
+        postgres_status: whether its Postgres is there.
         wake: says that there is something to clear up.
-        recent: the last calls.
         edge_changed: says that a distribution is no longer what the edge knows of it.
         count_traffic: writes down what the edge counted so far.
+        id: tells this gateway, for as long as it runs, from others over the same state.
+        recent: the last calls.
     """
 
     store: Store
     keyring: Keyring
     credit: int
     blobs: Blobs
-    s3: S3 | None = None
+    s3: S3 | None
+    address: Address
+    postgres_status: PostgresStatus
+    wake: Callable[[], None]
+    edge_changed: Callable[[str], None]
+    count_traffic: Callable[[], Awaitable[None]]
     id: str = attrs.field(factory=lambda: new_id("gw"))
-    base_url: str = ""
-    postgres: Postgres | None = None
-    postgres_settled: asyncio.Event = attrs.field(factory=asyncio.Event)
-    postgres_missing: str | None = None
-    wake: Callable[[], None] = lambda: None
     recent: RecentCalls = attrs.field(factory=RecentCalls)
-    edge_changed: Callable[[str], None] = lambda id: None
-    count_traffic: Callable[[], Awaitable[None]] = _nothing
+
+    @property
+    def base_url(self) -> str:
+        """The gateway's address."""
+        return self.address.base_url
+
+    @property
+    def postgres(self) -> Postgres | None:
+        """The Postgres server, if it is there just now."""
+        return self.postgres_status.server
+
+    @property
+    def postgres_missing(self) -> str | None:
+        """Why no Postgres can be had, if so."""
+        return self.postgres_status.missing
 
     def checkout_url(self, id: str) -> str:
         """Return the address of the page on which something is paid."""

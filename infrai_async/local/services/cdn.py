@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from math import ceil, floor
 from typing import Any
+from urllib.parse import unquote
 
+import attrs
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from infrai_async.local._errors import invalid
-from infrai_async.local.edge.counters import COUNTED
-from infrai_async.local.edge.policy import Purge
 from infrai_async.local.services.base import (
     Data,
     ServiceCall,
@@ -23,7 +24,7 @@ from infrai_async.local.services.base import (
     new_id,
 )
 from infrai_async.local.services.pagination import list_page
-from infrai_async.local.state.tables import DISTRIBUTIONS, PURGES, TRAFFIC, add, document, publish
+from infrai_async.local.state.tables import COUNTED, DISTRIBUTIONS, PURGES, TRAFFIC, add, document, publish
 
 _SETTINGS = (
     "origin",
@@ -46,6 +47,30 @@ _DEFAULTS = {
 }
 _PURGES = 100
 """How many purges are written down; an edge that is further behind throws everything away."""
+
+
+def _beginnings(paths: Iterable[str]) -> tuple[str, ...]:
+    return tuple("/" + unquote(path).removeprefix("/").removesuffix("*") for path in paths)
+
+
+@attrs.frozen
+class Purge:
+    """What is to be thrown away of a distribution.
+
+    Attributes:
+        paths: the beginnings of paths, with a star at their end or without.
+        tags: the origin's, or the distribution's own, by which everything in it goes.
+    """
+
+    paths: tuple[str, ...] = attrs.field(default=(), converter=_beginnings)
+    tags: frozenset[str] = frozenset()
+    everything: bool = False
+
+    def hits(self, target: str, tags: frozenset[str]) -> bool:
+        """Say whether what is kept for a path, as it was asked for, goes; ``tags`` are all those that it has."""
+        if self.everything or not self.tags.isdisjoint(tags):
+            return True
+        return unquote(target).startswith(self.paths)
 
 
 def edge_hostname(id: str) -> str:

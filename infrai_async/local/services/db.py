@@ -58,7 +58,7 @@ async def _freeze(context: ServiceContext, plan: Data) -> None:
     await context.check_postgres().freeze(plan["source"], plan["database"])
 
 
-def _arrive(table: Table, connection: Connection, plan: Data) -> bool:
+def _publish(table: Table, connection: Connection, plan: Data) -> bool:
     return publish(connection, table, plan["id"])
 
 
@@ -71,7 +71,7 @@ def _take_back(table: Table, connection: Connection, plan: Data) -> None:
 
 
 def _effect(perform: Any, table: Table) -> Effect:
-    return Effect(perform=perform, finish=partial(_arrive, table), undo=partial(_take_back, table))
+    return Effect(perform=perform, finish=partial(_publish, table), undo=partial(_take_back, table))
 
 
 def _plan(call: ServiceCall, connection: Connection, table: Table, **values: Any) -> Data:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import secrets
 from pathlib import Path
 from typing import Final
@@ -16,6 +15,7 @@ from typing import Final
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from infrai_async.local._files import write_whole
 from infrai_async.local.state.tables import ROOT
 
 FIRST_ACCOUNT: Final = "acc_local"
@@ -35,7 +35,7 @@ class Keyring:
         """Read the data directory's secret, or make one that outlives a crash."""
         path = directory / "secret"
         if not path.exists():
-            _write_secret(path, secrets.token_bytes(32))
+            write_whole(path, secrets.token_bytes(32))
         return cls(path.read_bytes())
 
     @classmethod
@@ -70,23 +70,3 @@ class Keyring:
 def hash_key(api_key: str) -> str:
     """Return what the state keeps of an API key; equal hashes give nothing away through timing."""
     return hashlib.sha256(api_key.encode(errors="surrogateescape")).hexdigest()
-
-
-def _write_secret(path: Path, secret: bytes) -> None:
-    half = path.with_suffix(".new")
-    half.unlink(missing_ok=True)
-    with open(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(secret)
-        file.flush()
-        os.fsync(file.fileno())
-    half.rename(path)
-    sync_directory(path.parent)
-
-
-def sync_directory(directory: Path) -> None:
-    """Make the directory's entries durable."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -22,8 +22,8 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import SQLAlchemyError
 
 from infrai_async.local._errors import RequestRefused
+from infrai_async.local._files import write_whole
 from infrai_async.local.postgres.binaries import PostgresUnavailable
-from infrai_async.local.postgres.data_dirs import private
 from infrai_async.local.postgres.databases import connected
 from infrai_async.local.postgres.ownership import for_owner_alone, quoted
 from infrai_async.local.state import tables
@@ -93,8 +93,8 @@ class SharedStore(Store):
             raise OSError(f"the gateway's state cannot be kept in Postgres at {where}: {error}") from None
         except (SQLAlchemyError, RequestRefused) as error:
             # Not its words: what is wrong with an address may quote it, and a password is part of it.
-            told = f"the gateway's state cannot be kept in Postgres at {where} ({type(error).__name__})"
-            raise OSError(f"{told}: check that psql takes --postgres-dsn as it is") from None
+            message = f"the gateway's state cannot be kept in Postgres at {where} ({type(error).__name__})"
+            raise OSError(f"{message}: check that psql takes --postgres-dsn as it is") from None
 
     def _connect(self) -> sa.Engine:
         engine = sa.create_engine(
@@ -180,4 +180,4 @@ def bind(state: Path, mark: str | None) -> None:
     if mark is not None and before not in (None, mark):
         raise OSError(f"{state.parent} belongs to the state in another Postgres: give that, or another --data-dir")
     if mark is not None and before is None:
-        private(bound, mark)
+        write_whole(bound, mark)

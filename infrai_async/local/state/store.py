@@ -58,8 +58,10 @@ class Store:
         try:
             return _connect(self._path)
         except DBAPIError as error:
-            told = f"the gateway's state cannot be used ({error.orig}): give another --data-dir, or move this file away"
-            raise OSError(errno.EIO, told, str(self._path)) from None
+            message = (
+                f"the gateway's state cannot be used ({error.orig}): give another --data-dir, or move this file away"
+            )
+            raise OSError(errno.EIO, message, str(self._path)) from None
 
     async def run(self, job: Callable[[Connection], T]) -> T:
         """Run ``job`` and return its result once it is durable; what it raises undoes it and is raised here.

@@ -85,14 +85,14 @@ OBJECTS: Final = Table(
     Column("modified", String, nullable=False),
 )
 DELETED_BLOBS: Final = Table("doomed_blobs", METADATA, Column("blob", String, primary_key=True))
+COUNTED: Final = ("hits", "misses", "bytes_served")
+"""What the edge counts, by distribution and minute."""
 TRAFFIC: Final = Table(
     "traffic",
     METADATA,
     Column("distribution_id", String, primary_key=True),
     Column("minute", BigInteger, primary_key=True),
-    Column("hits", BigInteger, nullable=False),
-    Column("misses", BigInteger, nullable=False),
-    Column("bytes_served", BigInteger, nullable=False),
+    *(Column(name, BigInteger, nullable=False) for name in COUNTED),
 )
 PURGES: Final = Table(
     "purges",

@@ -111,8 +111,8 @@ def _usable_rules(flag: Mapping[str, Any]) -> Sequence[_Rule]:
     try:
         return _remembered(text) if len(text) < _SHORT else _remembered.__wrapped__(text)
     except RequestRefused as refusal:
-        told = f"the flag's rules cannot be evaluated here: {refusal.message}"
-        raise RequestRefused(503, "VENDOR_UNAVAILABLE", told, retryable=False) from None
+        message = f"the flag's rules cannot be evaluated here: {refusal.message}"
+        raise RequestRefused(503, "VENDOR_UNAVAILABLE", message, retryable=False) from None
 
 
 @lru_cache(maxsize=2048)

@@ -89,8 +89,8 @@ def _compiled(pattern: str) -> Any:
     try:
         return re2.compile(pattern, options)
     except re2.error as error:
-        told = error.args[0].decode(errors="replace")
-        raise Unusable(f"a regular expression that RE2 accepts; its error is: {told[:200]}") from None
+        reason = error.args[0].decode(errors="replace")
+        raise Unusable(f"a regular expression that RE2 accepts; its error is: {reason[:200]}") from None
 
 
 def _fold(value: JSON) -> JSON:

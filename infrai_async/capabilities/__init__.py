@@ -1,0 +1,106 @@
+"""The one table of capabilities: what each is called, where its parameters go and what it answers.
+
+The request builder, the resource methods, ``client.call``, the command line and the local gateway all read it. A
+capability is data: it does no I/O and knows no client. Where the documentation has two generations of a route (contract
+D2), the capability holds both, the seed's first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from infrai_async.capabilities import account, cdn, db, discovery, flags, storage
+from infrai_async.capabilities.account import ACCOUNT_ACTIVATE, ACCOUNT_BALANCE, ACCOUNT_TOPUP
+from infrai_async.capabilities.cdn import (
+    CACHE_PURGE,
+    CACHE_STATS,
+    DISTRIBUTION_CREATE,
+    DISTRIBUTION_DELETE,
+    DISTRIBUTION_GET,
+    DISTRIBUTION_LIST,
+    DISTRIBUTION_UPDATE,
+)
+from infrai_async.capabilities.db import (
+    BRANCH_CREATE,
+    BRANCH_DELETE,
+    BRANCH_GET,
+    BRANCH_LIST,
+    PROJECT_CREATE,
+    PROJECT_DELETE,
+    PROJECT_GET,
+    PROJECT_LIST,
+    SNAPSHOT_CREATE,
+    SNAPSHOT_GET,
+    SNAPSHOT_LIST,
+    SNAPSHOT_RESTORE,
+)
+from infrai_async.capabilities.discovery import DISCOVERY_GET, DISCOVERY_LIST
+from infrai_async.capabilities.flags import (
+    FLAG_DELETE,
+    FLAG_GET,
+    FLAG_GET_ALL,
+    FLAG_GET_VALUE,
+    FLAG_IS_ENABLED,
+    FLAG_LIST,
+    FLAG_ROLLOUT,
+    FLAG_SET,
+    FLAG_TOGGLE,
+)
+from infrai_async.capabilities.storage import BUCKET_CREATE, BUCKET_LIST, OBJECT_DELETE, OBJECT_PRESIGN
+from infrai_async.capabilities.table import Capability, Kind, Method, Param, Route
+from infrai_async.models import Model
+
+__all__ = [
+    "ACCOUNT_ACTIVATE",
+    "ACCOUNT_BALANCE",
+    "ACCOUNT_TOPUP",
+    "BRANCH_CREATE",
+    "BRANCH_DELETE",
+    "BRANCH_GET",
+    "BRANCH_LIST",
+    "BUCKET_CREATE",
+    "BUCKET_LIST",
+    "CACHE_PURGE",
+    "CACHE_STATS",
+    "CAPABILITIES",
+    "DISCOVERY_GET",
+    "DISCOVERY_LIST",
+    "DISTRIBUTION_CREATE",
+    "DISTRIBUTION_DELETE",
+    "DISTRIBUTION_GET",
+    "DISTRIBUTION_LIST",
+    "DISTRIBUTION_UPDATE",
+    "FLAG_DELETE",
+    "FLAG_GET",
+    "FLAG_GET_ALL",
+    "FLAG_GET_VALUE",
+    "FLAG_IS_ENABLED",
+    "FLAG_LIST",
+    "FLAG_ROLLOUT",
+    "FLAG_SET",
+    "FLAG_TOGGLE",
+    "OBJECT_DELETE",
+    "OBJECT_PRESIGN",
+    "PROJECT_CREATE",
+    "PROJECT_DELETE",
+    "PROJECT_GET",
+    "PROJECT_LIST",
+    "SNAPSHOT_CREATE",
+    "SNAPSHOT_GET",
+    "SNAPSHOT_LIST",
+    "SNAPSHOT_RESTORE",
+    "Capability",
+    "Kind",
+    "Method",
+    "Param",
+    "Route",
+]
+
+CAPABILITIES: Final[Mapping[str, Capability[Model]]] = {
+    capability.id: capability
+    for family in (db, storage, cdn, flags, account, discovery)
+    for capability in vars(family).values()
+    if isinstance(capability, Capability)
+}
+"""Every capability, by its documented id."""

@@ -1,0 +1,80 @@
+"""Postgres: projects, branches and snapshots."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import attrs
+
+from infrai_async.models.base import JSON, Model, call_footer, mask_uri, repr_uri, to_plain
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class Project(Model):
+    """A Postgres project. ``connection_uri`` works as it is; ``masked_uri`` is safe to print."""
+
+    id: str
+    name: str
+    connection_uri: str = attrs.field(repr=repr_uri)
+    region: str | None = None
+    created_at: datetime | None = None
+    vendor: str | None = None
+    plan: str | None = None
+    mode: str | None = None
+    postgres_version: str | None = None
+    status: str | None = None
+
+    @property
+    def masked_uri(self) -> str:
+        """``connection_uri`` with its password masked."""
+        return mask_uri(self.connection_uri)
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class Branch(Model):
+    """A copy-on-write branch of a project, a database of its own."""
+
+    id: str
+    branch_name: str
+    project_id: str
+    connection_uri: str = attrs.field(repr=repr_uri)
+    from_branch: str | None = None
+    created_at: datetime | None = None
+
+    @property
+    def masked_uri(self) -> str:
+        """``connection_uri`` with its password masked."""
+        return mask_uri(self.connection_uri)
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class Snapshot(Model):
+    """A frozen copy of a project at one point in time."""
+
+    id: str
+    project_id: str
+    created_at: datetime
+    label: str | None = None
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class ProjectInventory:
+    """A project with all its branches and snapshots."""
+
+    project: Project
+    branches: tuple[Branch, ...]
+    snapshots: tuple[Snapshot, ...]
+
+    def to_dict(self) -> dict[str, JSON]:
+        """Return plain JSON types, as the models' own ``to_dict`` does: connection URIs stand in clear."""
+        return {
+            "project": self.project.to_dict(),
+            "branches": to_plain(self.branches),
+            "snapshots": to_plain(self.snapshots),
+        }
+
+    def _repr_html_(self) -> str:
+        from infrai_async._display.html import record
+
+        has = {"branches": len(self.branches), "snapshots": len(self.snapshots)}
+        return record(self.project, footer={**has, **call_footer(self.project.metadata)})

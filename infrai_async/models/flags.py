@@ -1,0 +1,158 @@
+"""Feature flags: definitions, and what they evaluate to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+
+import attrs
+
+from infrai_async.models.base import JSON, Model, call_footer, read_from
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class Variant:
+    """One arm of a roll-out: ``weight`` is relative to the sum of all weights."""
+
+    key: str
+    value: JSON
+    weight: float = 1
+
+    def to_dict(self) -> dict[str, JSON]:
+        """Return the plain JSON form that the API takes."""
+        return {"key": self.key, "value": self.value, "weight": self.weight}
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class FlagRule:
+    """Serve something to whom ``attribute operator value`` holds for; the first rule that holds wins.
+
+    Conditions that are combined (``all``, ``any``, ``not``) are written as plain dicts, which go wherever a rule goes.
+
+    Attributes:
+        attribute: ``user_id``, or a name in the context, such as ``plan`` or ``app.version``.
+        operator: such as ``eq``, ``in`` or ``semver_gte``; ``not_`` before it asks the opposite.
+        value: what the attribute is compared with.
+        serve: what the flag is for them.
+        values: instead of ``value``, any of several.
+        negate: ask the opposite.
+        ignore_case: take texts for equal that differ in case only.
+        variant: instead of ``serve``, the name of a variant of the flag's roll-out.
+        rollout: serve only a share of them, and its variants if it has any; the rest goes on to the next rule.
+    """
+
+    attribute: str
+    operator: str
+    value: JSON = None
+    serve: JSON = True
+    values: tuple[JSON, ...] | None = None
+    negate: bool = False
+    ignore_case: bool = False
+    variant: str | None = None
+    rollout: RolloutConfig | None = None
+
+    def to_dict(self) -> dict[str, JSON]:
+        """Return the plain JSON form that the API takes."""
+        plain: dict[str, JSON] = {"attribute": self.attribute, "operator": self.operator}
+        if self.values is not None:
+            plain["values"] = list(self.values)
+        if self.values is None or self.value is not None:
+            plain["value"] = self.value
+        plain |= {name: True for name in ("negate", "ignore_case") if getattr(self, name)}
+        if self.rollout is not None:
+            plain["rollout"] = self.rollout.to_dict()
+        if self.variant is not None:
+            plain["variant"] = self.variant
+        elif self.rollout is None or not self.rollout.variants:
+            plain["serve"] = self.serve
+        return plain
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class RolloutConfig:
+    """A percentage roll-out: who is in follows from ``salt`` and the unit, and stays so while ``salt`` does."""
+
+    percentage: float
+    salt: str
+    sticky_unit: str = "user_id"
+    variants: Sequence[Variant | Mapping[str, JSON]] = ()
+
+    def to_dict(self) -> dict[str, JSON]:
+        """Return the plain JSON form that the API takes."""
+        plain: dict[str, JSON] = {
+            "percentage": self.percentage,
+            "salt": self.salt,
+            "sticky_unit": self.sticky_unit,
+        }
+        if self.variants:
+            plain["variants"] = [each.to_dict() if isinstance(each, Variant) else dict(each) for each in self.variants]
+        return plain
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class Flag(Model):
+    """A flag's definition; ``rules`` and ``rollout`` stay the plain JSON they came as."""
+
+    key: str
+    description: str | None = None
+    type: str | None = None
+    default_value: JSON = attrs.field(default=None, hash=False)
+    rules: tuple[Mapping[str, JSON], ...] | None = attrs.field(default=None, hash=False)
+    rollout: Mapping[str, JSON] | None = attrs.field(default=None, hash=False)
+    tags: Mapping[str, str] | None = attrs.field(default=None, hash=False)
+    enabled: bool | None = None
+    version: int | None = None
+    archived: bool | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class FlagState(Model):
+    """Whether a flag is on for the one who asks, truthy as ``enabled`` is."""
+
+    enabled: bool
+
+    def __bool__(self) -> bool:
+        return self.enabled
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class FlagValue(Model):
+    """What a flag evaluates to; ``reason`` says why, ``variant`` which arm of a roll-out."""
+
+    value: JSON = attrs.field(metadata=read_from("default_value"), hash=False)
+    key: str | None = None
+    default_value: JSON = attrs.field(default=None, hash=False)
+    enabled: bool | None = None
+    reason: str | None = None
+    variant: str | None = None
+    version: int | None = None
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False, eq=False)
+class FlagValues(Model, Mapping[str, JSON]):
+    """Every flag's value for the one who asks: a mapping of flag key to value."""
+
+    values_by_key: Mapping[str, JSON] = attrs.field(hash=False)
+
+    def __getitem__(self, key: str) -> JSON:
+        return self.values_by_key[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.values_by_key)
+
+    def __len__(self) -> int:
+        return len(self.values_by_key)
+
+    def __eq__(self, other: object) -> bool:
+        return Mapping.__eq__(self, other)
+
+    def to_dict(self) -> dict[str, JSON]:
+        """Return a plain dict of flag key to value."""
+        return dict(self.values_by_key)
+
+    def _repr_html_(self) -> str:
+        from infrai_async._display.html import mapping
+
+        return mapping(self, empty="no flags", footer=call_footer(self.metadata))

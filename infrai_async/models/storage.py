@@ -1,0 +1,34 @@
+"""Storage: buckets and presigned URLs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+import attrs
+
+from infrai_async.models.base import Model, read_from, repr_signed
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class Bucket(Model):
+    """An object-storage bucket."""
+
+    bucket: str = attrs.field(metadata=read_from("name"))
+    vendor: str
+    region: str
+    created_at: datetime
+    acl: str | None = None
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class PresignedUrl(Model):
+    """A URL that carries its own authority: send bytes to it (PUT) or fetch it (GET) without the API key.
+
+    ``headers`` must go along with the request as they are.
+    """
+
+    url: str = attrs.field(repr=repr_signed)
+    method: str
+    expires_at: datetime
+    headers: Mapping[str, str] | None = attrs.field(default=None, repr=False, hash=False)
