@@ -80,7 +80,7 @@ def types(session: nox.Session) -> None:
     session.run("mypy", "--strict", *uses)
     session.run("pyright")
     session.run("pyright", *uses)
-    session.run("python", "tests/typing/complete.py")
+    session.run("pyright", "--verifytypes", "infrai_async", "--ignoreexternal")
 
 
 @nox.session

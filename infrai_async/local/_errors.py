@@ -1,4 +1,4 @@
-"""What the gateway refuses, in the documented codes (CONTRACT.md 1.3)."""
+"""The errors that the gateway returns, with their documented codes (CONTRACT.md 1.3)."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from infrai_async.models import JSON
 
 
 class RequestRefused(Exception):
-    """An answer with ``ok: false``. Raised inside a transaction, it undoes what that call did, its price included.
+    """An error response. Raised inside a transaction, it rolls back the call and its price.
 
     Attributes:
         status: the HTTP status.
         code: the stable code.
-        message: what is wrong, in words.
+        message: what is wrong.
         hint: what to do about it.
-        details: what a program may want to know, by field.
+        details: machine-readable details.
         headers: HTTP headers that belong to the status.
         extra: further fields of the error object, such as ``checkout_url``.
+        retryable: whether the same request may succeed later; by default for 429 and 5xx.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class RequestRefused(Exception):
         return error | self.extra
 
     def to_record(self) -> dict[str, JSON]:
-        """Return what makes the same refusal again."""
+        """Return the arguments that recreate this error, to be stored under an idempotency key."""
         return {
             "status": self.status,
             "code": self.code,
@@ -67,14 +68,14 @@ class RequestRefused(Exception):
 
 
 def invalid(message: str, **fields: str) -> RequestRefused:
-    """Return a 400 that names the fields and what each should have been."""
+    """Return a 400 that names the invalid fields and what each of them must be."""
     return RequestRefused(400, "VALIDATION_ERROR", message, details={"fields": dict(fields)} if fields else None)
 
 
 def not_found(thing: str, name: str) -> RequestRefused:
     """Return a 404 for ``thing``, in the contract's spelling: ``DB_PROJECT``, ``FLAG``, ..."""
     words = thing.lower().replace("_", " ")
-    return RequestRefused(404, f"{thing}_NOT_FOUND", f"there is no {words} {name!r}", details={"id": name})
+    return RequestRefused(404, f"{thing}_NOT_FOUND", f"{words} {name!r} does not exist", details={"id": name})
 
 
 def conflict(code: str, message: str, **details: JSON) -> RequestRefused:
@@ -83,8 +84,8 @@ def conflict(code: str, message: str, **details: JSON) -> RequestRefused:
 
 
 def wrong_method(method: str, allowed: Iterable[str]) -> RequestRefused:
-    """Return a 405 that says which methods a path takes."""
+    """Return a 405 that lists the methods that a path allows."""
     names = ", ".join(sorted(allowed))
     return RequestRefused(
-        405, "METHOD_NOT_ALLOWED", f"this path takes {names}, not {method[:20]}", headers={"Allow": names}
+        405, "METHOD_NOT_ALLOWED", f"this path allows {names}, not {method[:20]}", headers={"Allow": names}
     )

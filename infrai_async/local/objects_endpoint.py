@@ -1,7 +1,8 @@
-"""The door ``objects``: presigned URLs give and take bytes here, without an API key.
+"""The endpoint for presigned URLs, where clients download and upload the bytes of objects.
 
-The signature is the whole permission, so a page of any site may use a URL that it was given (CORS); what is stored
-comes back as a document of no origin, so that no upload can act in the gateway's name.
+The signature is the only authorization; no API key is needed, and CORS lets pages of any site use a URL they were
+given. Objects are served in a sandbox with an opaque origin, so an uploaded HTML page cannot act with the gateway's
+origin.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from infrai_async.local.state.tables import BUCKETS, OBJECTS
 _KEPT: Final = (
     "Content-Type", "Content-Disposition", "Content-Encoding", "Content-Language", "Cache-Control", "Expires"
 )  # fmt: skip
-"""What an upload says about its bytes that every download of them repeats."""
+"""The headers of an upload that are stored with the object and repeated in every download."""
 _CORS: Final = {"Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": "*"}
 _HARMLESS: Final = {"Content-Security-Policy": "sandbox", "X-Content-Type-Options": "nosniff"}
 _METHODS: Final = "GET, HEAD, PUT, OPTIONS"
@@ -41,7 +42,7 @@ _METHODS: Final = "GET, HEAD, PUT, OPTIONS"
 
 @attrs.frozen
 class _ObjectRequest:
-    """What a URL of ours names, and the parameters that were signed with it."""
+    """The object that a presigned URL names, and the signed query parameters."""
 
     bucket_id: str
     key: str
@@ -49,22 +50,22 @@ class _ObjectRequest:
 
 
 class ObjectsEndpoint:
-    """Answers what is asked of presigned URLs."""
+    """Handle requests to presigned URLs."""
 
     def __init__(self, context: ServiceContext) -> None:
         self._context = context
         self._keeping: set[asyncio.Task[None]] = set()
 
     async def drain(self) -> None:
-        """Wait for the uploads that are complete but not answered yet."""
+        """Wait for the uploads that have been received completely but not yet committed."""
         if self._keeping:
             await asyncio.wait(self._keeping)
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer a request.
+        """Handle a request.
 
         Raises:
-            RequestRefused: it is not allowed, or cannot be.
+            RequestRefused: if the signature is invalid or the request cannot be carried out.
         """
         try:
             return await self._answer(request)
@@ -82,12 +83,13 @@ class ObjectsEndpoint:
                 return await self._put(request, self._check(request, "PUT"))
             case _:
                 allow = {"Allow": _METHODS}
-                raise RequestRefused(405, "METHOD_NOT_ALLOWED", f"an object's URL takes {_METHODS}", headers=allow)
+                raise RequestRefused(405, "METHOD_NOT_ALLOWED", f"an object's URL allows {_METHODS}", headers=allow)
 
     def _check(self, request: web.BaseRequest, method: str) -> _ObjectRequest:
-        """Return what is asked for, once it is clear that we signed it.
+        """Verify the signature of a request and return the object that it names.
 
-        The host that was signed is the gateway's own, whatever name it was reached by: that is checked already.
+        The signed host is always that of ``base_url``, even if the client used another name of the gateway; which names
+        are allowed has been checked before.
         """
         path = decode_segment(request.rel_url.raw_path)
         bucket_id, _, key = path.removeprefix("/objects/").partition("/")
@@ -98,11 +100,11 @@ class ObjectsEndpoint:
             credentials = signer(self._context, bucket_id)
             verify(credentials, method, path, query, sent, now=datetime.now(UTC))
         except (BadSignature, ValueError) as error:
-            message = str(error) if isinstance(error, BadSignature) else "the query cannot be read"
+            message = str(error) if isinstance(error, BadSignature) else "the query cannot be parsed"
             raise RequestRefused(403, "FORBIDDEN", message, hint="presign the object again") from None
         return _ObjectRequest(bucket_id, key, dict(query))
 
-    # --- bytes out -----------------------------------------------------------------------------------------------
+    # --- downloads -----------------------------------------------------------------------------------------------
 
     async def _get(self, request: web.BaseRequest, target: _ObjectRequest) -> web.StreamResponse:
         row, file = await self._open(target)
@@ -112,7 +114,7 @@ class ObjectsEndpoint:
             await asyncio.to_thread(file.close)
 
     async def _open(self, target: _ObjectRequest) -> tuple[sa.Row[Any], BinaryIO]:
-        """Return an object and its bytes, of one and the same upload."""
+        """Return the row of an object and its open file, both of the same upload."""
         missing = None
         while True:
             row = await self._context.store.run(partial(_find, target))
@@ -122,16 +124,18 @@ class ObjectsEndpoint:
                 raise RequestRefused(
                     502,
                     "VENDOR_ERROR",
-                    "the object's bytes are not in this gateway's data directory",
-                    hint="gateways that share an account share objects only with --s3-endpoint",
+                    "the object's bytes are not in the data directory of this gateway",
+                    hint="gateways that share an account can share objects only if started with --s3-endpoint",
                     retryable=False,
                 )
             try:
                 return row, await self._context.blobs.read(row.blob)
             except FileNotFoundError:
-                missing = row.blob  # replaced or deleted between the look and the opening, so look again
+                # The object was replaced or deleted after its row was read; read the row again. If it still names the
+                # same blob, the file is not late but missing.
+                missing = row.blob
 
-    # --- bytes in ------------------------------------------------------------------------------------------------
+    # --- uploads -------------------------------------------------------------------------------------------------
 
     async def _put(self, request: web.BaseRequest, target: _ObjectRequest) -> web.Response:
         upload = self._context.blobs.begin()
@@ -144,7 +148,9 @@ class ObjectsEndpoint:
         keeping = asyncio.create_task(self._keep(target, upload, described, request.headers))
         self._keeping.add(keeping)
         keeping.add_done_callback(self._keeping.discard)
-        await asyncio.shield(keeping)  # what the state may be naming by now is not for a cancelled request to delete
+        # Shielded: once the commit has begun, the state may refer to the blob, and a client that disconnects must not
+        # cause it to be discarded.
+        await asyncio.shield(keeping)
         return web.Response(headers={"ETag": _etag(upload), **_CORS})
 
     async def _keep(
@@ -193,7 +199,7 @@ def _described(headers: Mapping[str, str]) -> Data:
     try:
         "".join(described.values()).encode()
     except UnicodeEncodeError:
-        raise invalid("the headers are not UTF-8") from None
+        raise invalid("the headers are not valid UTF-8") from None
     return described
 
 
@@ -207,7 +213,7 @@ def _find(target: _ObjectRequest, connection: Connection) -> sa.Row[Any] | None:
 
 
 def _commit(target: _ObjectRequest, values: Data, conditions: Mapping[str, str], connection: Connection) -> bool:
-    """Let a blob be the object from now on, and say whether it replaces another."""
+    """Make a blob the content of the object, and return whether it replaced another blob."""
     if connection.scalar(sa.select(BUCKETS.c.id).where(BUCKETS.c.id == target.bucket_id)) is None:
         raise not_found("STORAGE_BUCKET", target.bucket_id)
     old = _find(target, connection)
@@ -224,4 +230,6 @@ def _commit(target: _ObjectRequest, values: Data, conditions: Mapping[str, str],
 
 
 def _precondition_failed(headers: Mapping[str, str] | None = None) -> RequestRefused:
-    return RequestRefused(412, "PRECONDITION_FAILED", "the object is not what the request expects", headers=headers)
+    return RequestRefused(
+        412, "PRECONDITION_FAILED", "the object does not meet the conditions of the request", headers=headers
+    )

@@ -1,1 +1,1 @@
-"""The caching edge in front of a distribution's origin."""
+"""The caching edge that serves distributions in front of their origins."""

@@ -1,4 +1,4 @@
-"""What the edge keeps: answers and their bodies, by what was asked for; those not used for longest go first."""
+"""The storage of the edge's cache: responses by key and variant, evicted in least-recently-used order."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from infrai_async.local.edge.policy import Headers, OriginResponse
 from infrai_async.local.edge.spool import Spool
 
 Key: TypeAlias = tuple[str, str]
-"""A distribution, and path and query as the client sent them."""
+"""The id of a distribution, and the path and query as the client sent them."""
 _MEMORY: Final = 2**27
 _FILES: Final = 128
 _DISK: Final = 2**30
 _HEADERS: Final = 2**11
-"""About what an entry takes besides its body."""
+"""The estimated memory of an entry apart from its body."""
 _VARIANTS: Final = 32
 
 
 @attrs.frozen(eq=False)
 class Entry:
-    """An answer with its body."""
+    """A cached response with its body."""
 
     answer: OriginResponse
     body: Spool
@@ -37,14 +37,14 @@ class Cache:
         self._memory = self._files = self._disk = 0
 
     def find(self, key: Key, request: Headers) -> Entry | None:
-        """Return the newest entry that would answer the request, fresh or not."""
+        """Return the newest entry whose variant matches the request, fresh or stale."""
         found = next((entry for entry in self._entries.get(key, ()) if entry.answer.fits(request)), None)
         if found is not None:
             self._entries.move_to_end(key)
         return found
 
     def put(self, key: Key, entry: Entry) -> None:
-        """Keep an entry instead of the one of the same variant."""
+        """Store an entry, replacing the one of the same variant."""
         kept = self._entries.setdefault(key, [])
         old = [other for other in kept if other.answer.vary == entry.answer.vary] or kept[_VARIANTS - 1 :]
         for other in old:
@@ -56,7 +56,7 @@ class Cache:
             self.clear(next(iter(self._entries)))
 
     def remove(self, key: Key, entry: Entry) -> None:
-        """Let one entry go, if it is still there."""
+        """Remove one entry, if it is still stored."""
         kept = self._entries.get(key, [])
         if entry in kept:
             kept.remove(entry)
@@ -65,12 +65,12 @@ class Cache:
                 del self._entries[key]
 
     def clear(self, key: Key) -> None:
-        """Let all variants of a key go."""
+        """Remove all variants of a key."""
         for entry in tuple(self._entries.get(key, ())):
             self.remove(key, entry)
 
     def drop(self, distribution: str, purged: Callable[[str, OriginResponse], bool]) -> None:
-        """Let those of a distribution go of which ``purged`` says so, by path and answer."""
+        """Remove the entries of a distribution for which ``purged`` returns True, given their target and response."""
         for key in [key for key in self._entries if key[0] == distribution]:
             for entry in [entry for entry in self._entries[key] if purged(key[1], entry.answer)]:
                 self.remove(key, entry)

@@ -1,7 +1,8 @@
-"""What the edge knows of distributions.
+"""The settings of distributions, cached by the edge.
 
-What the state says of one is trusted for a second; a change made through this gateway is seen at once, one made through
-another gateway on the same state within that second, purges included: they are numbered.
+Settings read from the state are used for one second. A change through this gateway takes effect at once, and a change
+through another gateway over the same state within that second. The same holds for purges: they are numbered, so the
+edge can tell which of them it has not carried out yet.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _MOST_KNOWN: Final = 10_000
 
 @attrs.define
 class _Known:
-    """What the state said of a distribution, and when; ``settings`` are ``None`` of one that is not there."""
+    """The settings of a distribution (``None`` if it does not exist), its last purge, and when they were read."""
 
     settings: Data | None
     generation: int
@@ -32,11 +33,11 @@ class _Known:
 
 
 class DistributionSettings:
-    """Looks distributions up.
+    """Look up distributions, and carry out purges that are new.
 
     Args:
         store: the state.
-        drop: throws away what is kept of a distribution and purged; it is told the tags of the distribution itself.
+        drop: removes purged responses from the cache, given the distribution, the purge and the distribution's tags.
     """
 
     def __init__(self, store: Store, drop: Callable[[str, Purge, Iterable[str]], None]) -> None:
@@ -46,13 +47,13 @@ class DistributionSettings:
         self._changes: Counter[str] = Counter()
 
     def changed(self, id: str) -> None:
-        """Say that a distribution is no longer what is known of it."""
+        """Invalidate the cached settings of a distribution."""
         self._changes[id] += 1
         if id in self._known:
             self._known[id].read = -_TRUSTED
 
     async def settings(self, id: str) -> Data | None:
-        """Return what the state says of a distribution; ``None`` if there is none."""
+        """Return the settings of a distribution, or None if it does not exist."""
         known = self._known.get(id)
         if known is not None and time.monotonic() - known.read < _TRUSTED:
             return known.settings
@@ -61,7 +62,9 @@ class DistributionSettings:
         while True:
             changes, read = self._changes[id], time.monotonic()
             settings, generation, purges = await self._store.run(partial(read_for_edge, id))
-            if changes == self._changes[id]:  # else it changed meanwhile: another has thrown away what was of before
+            # If the distribution changed during the read, the settings may be outdated, and storing them would undo
+            # the invalidation. So they are read again.
+            if changes == self._changes[id]:
                 self._learn(id, _Known(settings, generation, read), purges)
                 return settings
 
@@ -80,6 +83,6 @@ class DistributionSettings:
 
 
 def _is_another(before: _Known, now: _Known, recorded: int) -> bool:
-    """Say whether nothing that was kept is to be trusted: the origin is another, or purges were missed."""
+    """Return whether everything cached must go: the origin changed, or purges are no longer recorded."""
     origins = [known.settings["origin"] if known.settings else None for known in (before, now)]
     return origins[0] != origins[1] or before.generation < now.generation - recorded

@@ -1,7 +1,7 @@
-"""The edge: answers requests to distributions, from what is kept of their origins or by asking them.
+"""The endpoint of the edge: serve requests to distributions from the cache or from their origins.
 
-Under its host name a distribution is an origin of its own to browsers. Under its path it is at the gateway's own
-address: there its pages are sandboxed, so that none can read the gateway's page or press the checkout's button.
+Under its own host name a distribution is a separate origin to browsers. Under ``/edge/<id>`` it shares the gateway's
+origin; there its pages are sandboxed, so that none of them can read the dashboard or submit the checkout form.
 """
 
 from __future__ import annotations
@@ -41,21 +41,21 @@ from infrai_async.local.services.cdn import id_of_edge
 from infrai_async.local.state.store import Store
 
 _AT_ONCE: Final = 2**16
-"""Bytes of a body that go out together with their head."""
+"""Responses of up to this many bytes are sent in one piece with their headers."""
 _SANDBOX: Final = "sandbox allow-downloads allow-forms allow-modals allow-popups allow-scripts"
 _NEVER_SENT: Final = ("cache-tag", "surrogate-key", "age")
-_FOR_HTTPS: Final = "whatever ends TLS before the gateway says so with X-Forwarded-Proto: https"
+_FOR_HTTPS: Final = "use https, through a proxy that terminates TLS and sets X-Forwarded-Proto: https"
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
 
 class Edge:
-    """Answers requests to distributions.
+    """Handle requests to distributions.
 
     Args:
         store: the state.
-        directory: where large bodies lie while they are kept.
-        address: where the gateway itself is.
-        postgres_status: whether there is a server of the gateway's besides.
+        directory: the directory for large cached bodies.
+        address: the gateway's own address, which must not be used as an origin.
+        postgres_status: the gateway's Postgres server, which must not be used as an origin either.
     """
 
     def __init__(self, store: Store, directory: Path, address: Address, postgres_status: PostgresStatus) -> None:
@@ -67,28 +67,28 @@ class Edge:
         self._counters = TrafficCounters(store)
 
     def start(self) -> None:
-        """Begin to write down what is counted."""
+        """Start to write the traffic counters to the state periodically."""
         self._counters.start()
 
     def changed(self, id: str) -> None:
-        """Say that a distribution is no longer what the edge knows of it."""
+        """Invalidate what the edge knows about a distribution."""
         self._distributions.changed(id)
 
     async def count_traffic(self) -> None:
-        """Write down what was counted so far."""
+        """Write the traffic counters to the state now."""
         await self._counters.flush()
 
     async def aclose(self) -> None:
-        """End what is under way and write down what was counted."""
+        """Cancel requests to origins, and write the traffic counters to the state."""
         await self._fetcher.aclose()
         await self._origins.aclose()
         await self._counters.aclose()
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer a request that addresses a distribution, by its path or by its host name.
+        """Handle a request that addresses a distribution by path or by host name.
 
         Raises:
-            RequestRefused: there is no such distribution, it does not take this request, or its origin failed.
+            RequestRefused: if the distribution does not exist or does not allow the request, or its origin failed.
         """
         id, target = _addressed(request)
         settings = await self._distributions.settings(id)
@@ -106,7 +106,7 @@ class Edge:
             raise
 
     def _owned(self) -> Iterable[int]:
-        """Return the ports on which the gateway itself is: nothing there is an origin."""
+        """Return the ports of the gateway and its Postgres on this machine, which must not be used as origins."""
         postgres = self._postgres_status.server
         addresses = [self._address.base_url] + ([] if postgres is None else [postgres.uri("", "")])
         return {port for address in addresses if (port := urlsplit(address).port)}
@@ -134,7 +134,7 @@ class Edge:
         return response
 
     async def _pass(self, request: web.BaseRequest, settings: Data, target: str) -> web.StreamResponse:
-        """Carry a request to the origin and its answer back, both as they come, and keep nothing of it."""
+        """Stream a request to the origin and its response back, without caching."""
         url, id, sent = origin_url(settings["origin"], target), settings["id"], 0
         asking = request_headers(request.headers, request.remote, cached=False)
         body = request.content if request.body_exists else None
@@ -160,7 +160,7 @@ class Edge:
 
 
 def _addressed(request: web.BaseRequest) -> tuple[str, str]:
-    """Return which distribution a request is for, and the path and query in it, as they came."""
+    """Return the distribution that a request addresses, and the undecoded path and query within it."""
     path, query = request.rel_url.raw_path, request.rel_url.raw_query_string
     if _has_own_name(request):
         id = id_of_edge(host_name(request.host))
@@ -171,30 +171,36 @@ def _addressed(request: web.BaseRequest) -> tuple[str, str]:
 
 
 def _has_own_name(request: web.BaseRequest) -> bool:
-    """Say whether a distribution was addressed by its host name."""
+    """Return whether a request addresses a distribution by its host name."""
     return is_edge(host_name(request.host))
 
 
 def _check(request: web.BaseRequest, settings: Data) -> None:
-    """Refuse what a distribution does not take."""
+    """Raise if a distribution does not allow a request."""
     allowed = [method.upper() for method in settings["allowed_methods"]]
     if not settings["enabled"]:
         raise RequestRefused(403, "CDN_DISTRIBUTION_DISABLED", "this distribution is disabled")
     if settings["https_only"] and request.headers.get("X-Forwarded-Proto", "").lower() != "https":
-        raise RequestRefused(403, "CDN_HTTPS_ONLY", "this distribution is for https only", hint=_FOR_HTTPS)
+        raise RequestRefused(403, "CDN_HTTPS_ONLY", "this distribution accepts only https", hint=_FOR_HTTPS)
     if request.method not in allowed:
         headers = {"Allow": ", ".join(allowed)}
-        raise RequestRefused(405, "METHOD_NOT_ALLOWED", "this distribution does not take this method", headers=headers)
+        raise RequestRefused(405, "METHOD_NOT_ALLOWED", "this distribution does not allow this method", headers=headers)
     if request.headers.get("Upgrade", "").lower() == "websocket":
         raise RequestRefused(
-            501, "NOT_SUPPORTED", "the edge carries no WebSockets", hint="connect to the origin", retryable=False
+            501,
+            "NOT_SUPPORTED",
+            "the edge does not support WebSockets",
+            hint="connect to the origin directly",
+            retryable=False,
         )
     if loops(request.headers):
-        raise RequestRefused(508, "CDN_LOOP", "the request has come through this edge before", retryable=False)
+        raise RequestRefused(
+            508, "CDN_LOOP", "the request has already passed through this edge: its origin leads back", retryable=False
+        )
 
 
 def _selected(request: web.BaseRequest, id: str, hit: CacheHit) -> tuple[int, CIMultiDict[str], int, int | None]:
-    """Return what is sent of an entry: status, headers, where in the body it begins, and its length, if known."""
+    """Return the status, the headers, and the start and length (if known) of the part of an entry to send."""
     answer, headers = hit.entry.answer, hit.entry.answer.headers.copy()
     for name in _NEVER_SENT:
         headers.popall(name, None)
@@ -212,13 +218,14 @@ def _selected(request: web.BaseRequest, id: str, hit: CacheHit) -> tuple[int, CI
 
 
 def _sign(request: web.BaseRequest, id: str, headers: CIMultiDict[str], origins: Headers, label: str) -> None:
-    """Say in the headers that the answer came through here, and on whose behalf a page in it may act."""
+    """Add the edge's own headers, and under the gateway's origin the sandbox."""
     headers["X-Cache"] = label
     headers["Via"] = ", ".join((*origins.getall("Via", ()), VIA))
     if not _has_own_name(request):
         headers.add("Content-Security-Policy", _SANDBOX)
         location = headers.get("Location", "")
-        if location.startswith("/") and not location.startswith("//"):  # of the origin; here it begins further down
+        # An absolute path refers to the origin's root, which is mounted below the gateway's root here.
+        if location.startswith("/") and not location.startswith("//"):
             headers["Location"] = f"/edge/{id}{location}"
 
 
@@ -227,7 +234,7 @@ def _content_length(headers: Headers) -> int | None:
 
 
 def _describe(headers: CIMultiDict[str], status: int, length: int | None) -> None:
-    """Make the headers say what is sent of the body."""
+    """Make the headers describe the part of the body that is sent."""
     if status in (204, 304, 412, 416):
         for name in ("Content-Encoding", "Content-Length", "Content-Type"):
             headers.popall(name, None)

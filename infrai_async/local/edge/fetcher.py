@@ -1,8 +1,9 @@
-"""What the edge keeps, and how it comes by what it does not.
+"""Find responses in the cache, or fetch them from their origins with request collapsing.
 
-Whoever asks for what is not kept waits for one *flight*, a fetch of its own life: those who come while it is under way
-follow it, if its answer is for everybody. With the last of them it ends, unless its end is in sight. A flight that was
-under way when something was purged still serves those who wait for it, and leaves nothing behind.
+A cache miss starts a *flight*, a fetch that runs in its own task. Requests for the same key that arrive meanwhile join
+the flight if its response may be shared. When the last of them has gone, the flight is cancelled, unless its response
+is cacheable and has a known length. A flight during which its key is purged still serves its requests, but its
+response is not cached: it may date from before the purge.
 """
 
 from __future__ import annotations
@@ -36,16 +37,16 @@ from infrai_async.local.services.base import Data
 from infrai_async.local.services.cdn import Purge
 
 _LARGEST: Final = 2**28
-"""Bytes of the largest body that is kept."""
+"""The size of the largest cacheable body, in bytes."""
 _WINDOW: Final = 2**20
-"""Bytes of a body that is not kept by which its fastest reader may be ahead of its slowest."""
+"""Bytes of an uncacheable body that are buffered; the fastest reader can be ahead of the slowest by that much."""
 _FAILED: Final = frozenset({500, 502, 503, 504})
 _logger = logging.getLogger(__name__)
 
 
 @attrs.frozen(eq=False)
 class CacheRequest:
-    """A request for what may be kept: all that a flight needs of it."""
+    """A request that the cache may answer, with everything that a flight needs to know about it."""
 
     method: str
     key: Key
@@ -55,18 +56,24 @@ class CacheRequest:
 
     @property
     def may_be_shared(self) -> bool:
-        """Whether the answer may be for others too; nothing else of what a client says of caching changes anything."""
+        """Whether the response may be shared with other requests; other cache directives of clients are ignored."""
         return self.method == "GET" and "no-store" not in parse_directives(self.headers.getall("Cache-Control", ()))
 
     @property
     def ttl(self) -> int:
-        """How many seconds the distribution keeps what says nothing itself."""
+        """The distribution's freshness lifetime for responses without one of their own, in seconds."""
         return int(self.settings["cache_ttl_seconds"])
 
 
 @attrs.frozen(eq=False)
 class CacheHit:
-    """An entry, what ``X-Cache`` says of how it was come by, and whether others who ask may have it too."""
+    """The outcome of a lookup or fetch.
+
+    Attributes:
+        entry: the response.
+        label: the value of ``X-Cache``, which says where the response came from.
+        shared: whether the response may answer other requests too.
+    """
 
     entry: Entry
     label: str
@@ -74,13 +81,13 @@ class CacheHit:
 
 
 class _Flight:
-    """A fetch under way, ended when nobody is interested any more.
+    """A fetch in progress, entered by each request that waits for it and cancelled when the last one leaves.
 
     Attributes:
-        joinable: whether others may wait for the same.
-        keep: whether what it brings may be kept.
-        goes_on: whether it is seen to its end all the same, since what it brings is kept and the end is in sight.
-        hit: what it brings.
+        joinable: whether further requests may join.
+        keep: whether the response may be cached.
+        goes_on: whether the fetch continues without waiting requests, as its response is cacheable and of known length.
+        hit: the outcome.
     """
 
     def __init__(self, *, joinable: bool) -> None:
@@ -105,11 +112,11 @@ class _Flight:
 
 
 class Fetcher:
-    """Finds what is asked for, here or at its origin.
+    """Find responses in the cache, or fetch them from their origins.
 
     Args:
-        origins: the connections to them.
-        directory: where large bodies lie while they are kept.
+        origins: the connections to the origins.
+        directory: the directory for large cached bodies.
     """
 
     def __init__(self, origins: Origins, directory: Path) -> None:
@@ -120,13 +127,16 @@ class Fetcher:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def aclose(self) -> None:
-        """End what is under way."""
+        """Cancel all fetches."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def drop(self, id: str, purge: Purge, tags: Iterable[str]) -> None:
-        """Throw away what is purged, and keep nothing that is still coming and may be: its tags are not known yet."""
+        """Remove purged responses, and prevent fetches in progress from caching responses that the purge may concern.
+
+        A purge by tags concerns every fetch of the distribution, because the tags of its response are not known yet.
+        """
         own = frozenset(tags)
         self._cache.drop(id, lambda target, answer: purge.hits(target, answer.tags | own))
         for key in [key for key in self._flights if key[0] == id]:
@@ -134,7 +144,7 @@ class Fetcher:
                 self._detach(key)
 
     def forget(self, key: Key) -> None:
-        """Throw away all that is kept for one path, or coming for it."""
+        """Remove all responses for one key, and prevent fetches in progress from caching theirs."""
         self._cache.clear(key)
         self._detach(key)
 
@@ -144,10 +154,10 @@ class Fetcher:
 
     @asynccontextmanager
     async def find(self, request: CacheRequest) -> AsyncIterator[CacheHit]:
-        """Find what answers a request; its body may still be coming, and comes on for as long as this is entered.
+        """Find the response to a request; its body may still be arriving, and arrives while the context is entered.
 
         Raises:
-            RequestRefused: the origin failed.
+            RequestRefused: if the origin failed.
         """
         kept, now = self._cache.find(request.key, request.headers), time.monotonic()
         if kept is not None and kept.answer.is_fresh(now, request.ttl):
@@ -162,13 +172,15 @@ class Fetcher:
 
     @asynccontextmanager
     async def _fetched(self, request: CacheRequest, kept: Entry | None) -> AsyncIterator[CacheHit]:
-        """Follow the flight that brings it, if there is one, else start one."""
+        """Join a flight for the same key, or start one."""
         joinable = request.may_be_shared
         tried: set[_Flight] = set()
         while joinable and (flight := self._under_way(request.key, tried)):
             tried.add(flight)
             with flight:
                 hit = await asyncio.shield(flight.hit)
+                # Whether the response fits this request is known only now that its headers have arrived. If it may
+                # not be shared at all, waiting for other flights would only serialize the requests.
                 if hit.shared and hit.entry.answer.fits(request.headers) and hit.entry.body.joinable:
                     yield attrs.evolve(hit, label="HIT")
                     return
@@ -180,7 +192,7 @@ class Fetcher:
         return next((one for one in self._flights.get(key, ()) if one.joinable and one not in tried), None)
 
     async def _renew(self, flight: _Flight) -> None:
-        """See a flight to its end that nobody waits for."""
+        """Complete a background revalidation, for which no request is waiting."""
         with flight, suppress(RequestRefused, BodyIncomplete):
             hit = await asyncio.shield(flight.hit)
             with hit.entry.body.reader() as reader:
@@ -214,7 +226,7 @@ class Fetcher:
             flight.hit.set_result(CacheHit(kept, "STALE", True))
         else:
             flight.hit.set_exception(as_refusal(error) if isinstance(error, FAILURES) else error)
-            flight.hit.exception()  # whoever waits has it; asyncio need not report it a second time
+            flight.hit.exception()  # every waiter receives it; without this asyncio could log it as never retrieved
 
     async def _fetch(self, flight: _Flight, request: CacheRequest, kept: Entry | None) -> None:
         began = time.monotonic()

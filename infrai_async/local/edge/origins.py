@@ -1,7 +1,8 @@
-"""How the edge reaches origins: which addresses it may, what it asks of them, and what its failures are called.
+"""Requests to origins: which addresses are allowed, which headers are sent, and how failures are reported.
 
-The owner of a distribution says where its origin is, so an origin may be anywhere, but not where only this machine or
-its cloud can speak to itself. Every connection's final address is looked at, since names resolve to what they like.
+The owner of a distribution chooses the origin's address, so the edge must not be usable for request forgery against
+this machine or its cloud: link-local, metadata and the gateway's own addresses are forbidden. The check applies to the
+resolved address of every connection, because a host name can resolve to anything.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ from infrai_async.local.edge.policy import Headers
 from infrai_async.local.http.host_guard import Address, unwrapped
 
 CDN_ID: Final = f"infrai-{secrets.token_hex(8)}"
-"""This process's name in ``CDN-Loop`` (RFC 8586)."""
+"""The identifier of this process in ``CDN-Loop`` (RFC 8586)."""
 VIA: Final = "1.1 infrai-edge"
 FAILURES: Final = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
-"""What it may come to when an origin is asked; names that cannot be looked up are a ``ValueError``."""
+"""The exceptions that a request to an origin can raise; an invalid host name raises ``ValueError``."""
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=10, sock_connect=10, sock_read=30)
 _CONNECTIONS: Final = 256
 _FORBIDDEN: Final = tuple(
@@ -55,7 +56,7 @@ _FORBIDDEN: Final = tuple(
         ),
     )
 )
-"""Link-local and cloud metadata addresses, what is none, and ways of writing an IPv4 address that others unwrap."""
+"""Link-local, cloud metadata and unusable addresses, and IPv6 ranges that embed an IPv4 address (NAT64, 6to4 etc.)."""
 _HOP_BY_HOP: Final = frozenset(
     {
         "connection",
@@ -92,14 +93,14 @@ _DOTS: Final = re.compile(r"(?:^|[/\\])\.\.?(?:[/\\]|$)")
 
 
 class Forbidden(OSError):
-    """The edge does not connect to this address."""
+    """The address of an origin is forbidden."""
 
     def __init__(self) -> None:
         super().__init__(errno.EACCES, "the edge does not connect to this address")
 
 
 def is_forbidden(host: str, port: int, owned: Iterable[int]) -> bool:
-    """Say whether the edge must not connect to an address; ``owned`` are the ports on which the gateway itself is."""
+    """Return whether the edge must not connect to an address; ``owned`` are the gateway's ports on this machine."""
     address = unwrapped(ip_address(host.partition("%")[0]))
     if any(address.version == network.version and address in network for network in _FORBIDDEN):
         return True
@@ -107,7 +108,7 @@ def is_forbidden(host: str, port: int, owned: Iterable[int]) -> bool:
 
 
 def _is_of_this_machine(address: Address) -> bool:
-    """Say so by what only an address of this machine's can be: bound to."""
+    """Return whether an address belongs to this machine, which is the case if a socket can be bound to it."""
     if address.is_loopback:
         return True
     with suppress(OSError), socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6) as probe:
@@ -117,10 +118,10 @@ def _is_of_this_machine(address: Address) -> bool:
 
 
 def origin_url(origin: str, target: str) -> URL:
-    """Return where a distribution's origin has what is asked for; a bare host is spoken to over ``http``.
+    """Return the URL of a target at a distribution's origin; an origin without a scheme uses ``http``.
 
     Raises:
-        RequestRefused: 502, the origin is no address of a web server.
+        RequestRefused: 502, if the origin is not the address of a web server.
     """
     try:
         base = URL(origin if "://" in origin else f"http://{origin}", encoded=True)
@@ -139,8 +140,8 @@ def origin_url(origin: str, target: str) -> URL:
         raise RequestRefused(
             502,
             "CDN_ORIGIN_INVALID",
-            "the distribution's origin is no address of a web server",
-            hint="an origin is a host, or http(s)://host[:port][/prefix]",
+            "the distribution's origin is not the address of a web server",
+            hint="set origin to a host or to http(s)://host[:port][/prefix]",
             retryable=False,
         )
     path, _, query = target.partition("?")
@@ -154,19 +155,19 @@ def origin_url(origin: str, target: str) -> URL:
 
 
 def check_target(target: str) -> str:
-    """Return a path and query that can be sent on as they are.
+    """Return a path and query unchanged, if they can be forwarded to an origin.
 
     Raises:
-        RequestRefused: 400, it would leave the origin's prefix, or is none.
+        RequestRefused: 400, if the path is malformed or could lead outside the origin's prefix.
     """
     path = target.partition("?")[0]
     if not target.isascii() or not target.isprintable() or " " in target or _DOTS.search(unquote(path)):
-        raise invalid("the path cannot be passed on to an origin", path="ASCII, without segments '.' and '..'")
+        raise invalid("the path cannot be forwarded to an origin", path="ASCII, without segments '.' and '..'")
     return target
 
 
 def end_to_end(headers: Headers, without: Iterable[str] = ()) -> CIMultiDict[str]:
-    """Return the headers that are not for one connection alone (RFC 9110, section 7.6.1), as they can be sent on."""
+    """Return the end-to-end headers (RFC 9110, section 7.6.1), with control characters replaced."""
     named = {name.strip().lower() for line in headers.getall("Connection", ()) for name in line.split(",")}
     skipped = _HOP_BY_HOP | named | frozenset(without)
     kept = ((name, value) for name, value in headers.items() if name.lower() not in skipped)
@@ -174,13 +175,17 @@ def end_to_end(headers: Headers, without: Iterable[str] = ()) -> CIMultiDict[str
 
 
 def loops(headers: Headers) -> bool:
-    """Say whether a request has come through this edge before."""
+    """Return whether a request has already passed through this edge."""
     passed = (one.partition(";")[0].strip() for line in headers.getall("CDN-Loop", ()) for one in line.split(","))
     return CDN_ID in passed
 
 
 def request_headers(headers: Headers, client: str | None, *, cached: bool) -> CIMultiDict[str]:
-    """Return what an origin is told; of a request that the edge itself answers, no condition, range or body."""
+    """Return the headers to send to an origin.
+
+    For a ``cached`` request they omit conditions, ranges and cache directives, since the edge answers those itself from
+    the complete response.
+    """
     sent = end_to_end(headers, _NOT_SENT_ON | (_OURS_TO_ANSWER if cached else frozenset()))
     sent["CDN-Loop"] = ", ".join((*headers.getall("CDN-Loop", ()), CDN_ID))
     sent["Via"] = ", ".join((*headers.getall("Via", ()), VIA))
@@ -191,28 +196,26 @@ def request_headers(headers: Headers, client: str | None, *, cached: bool) -> CI
 
 
 def as_refusal(error: BaseException) -> RequestRefused:
-    """Return what a client is told of an origin's failure: its kind, and nothing of the inside."""
+    """Return the error for an origin's failure; it names the kind of failure and no internal details."""
     _logger.info("an origin failed (%s)", type(error).__name__)
     if isinstance(getattr(error, "os_error", None), Forbidden):
         return RequestRefused(
             502,
             "CDN_ORIGIN_FORBIDDEN",
-            "the edge does not connect to the address of this origin",
-            hint="an origin is a web server other than the gateway, at no link-local or metadata address",
+            "the edge must not connect to the address of this origin",
+            hint="use a web server other than the gateway, and no link-local or cloud metadata address",
             retryable=False,
         )
     if isinstance(error, TimeoutError):
-        return RequestRefused(504, "CDN_ORIGIN_TIMEOUT", "the origin took too long to answer")
-    return RequestRefused(
-        502, "CDN_ORIGIN_UNREACHABLE", "the origin could not be reached, or its answer not be understood"
-    )
+        return RequestRefused(504, "CDN_ORIGIN_TIMEOUT", "the origin took too long to respond")
+    return RequestRefused(502, "CDN_ORIGIN_UNREACHABLE", "the origin could not be reached or sent an invalid response")
 
 
 class Origins:
     """The connections to all origins.
 
     Args:
-        owned: tells the ports on which the gateway itself listens.
+        owned: returns the gateway's own ports, to which the edge must not connect.
     """
 
     def __init__(self, owned: Callable[[], Iterable[int]]) -> None:
@@ -222,7 +225,7 @@ class Origins:
     def request(
         self, method: str, url: URL, headers: Mapping[str, str], body: asyncio.StreamReader | Any = None
     ) -> _RequestContextManager:
-        """Ask an origin; what it answers is left as it is: not decoded, no redirect followed."""
+        """Send a request to an origin; its response is neither decompressed nor are redirects followed."""
         if self._session is None:
             self._session = self._open()
         return self._session.request(method, url, headers=headers, data=body, allow_redirects=False)

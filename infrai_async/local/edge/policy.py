@@ -1,6 +1,7 @@
-"""What a shared cache may keep, for how long and for whom (RFC 9111): decisions alone, without I/O and without a clock.
+"""The rules of a shared cache (RFC 9111): what may be stored, for how long and for which requests.
 
-Ages are measured on whatever clock the caller names moments of, only the ``Date`` of an answer on the wall's.
+The functions are pure, without I/O or a clock. Times are on any monotonic clock of the caller's choice; only the
+``Date`` header is compared with wall-clock time.
 """
 
 from __future__ import annotations
@@ -19,22 +20,22 @@ Headers: TypeAlias = CIMultiDict[str] | CIMultiDictProxy[str]
 _PART: Final = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*"?)+')
 _LONGEST: Final = 2**31
 _CACHEABLE: Final = frozenset({200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501})
-"""The statuses that are kept although the origin says nothing of how long (RFC 9110, section 15.1)."""
+"""The statuses that may be cached without explicit freshness (RFC 9110, section 15.1)."""
 _ERROR_TTL: Final = 10
-"""Seconds for which an error is kept at most when the origin says nothing: a page that was missing may come."""
+"""The longest freshness lifetime of an error without explicit freshness: a missing page may soon be added."""
 _OF_A_BODY: Final = frozenset({"content-encoding", "content-type", "content-range", "content-length"})
 
 
 @attrs.frozen(eq=False)
 class OriginResponse:
-    """An origin's answer without its body.
+    """An origin's response without its body.
 
     Attributes:
-        born: the moment at which its age was 0.
-        vary: what the request said in the headers that ``Vary`` names; ``None``: no other request is answered by it.
-        directives: its ``Cache-Control``.
-        explicit: for how many seconds it says that it is fresh, if it does.
-        tags: what it may be purged by.
+        born: the time at which its age was 0.
+        vary: the request's values of the headers that ``Vary`` names; ``None`` if it matches no other request.
+        directives: the directives of its ``Cache-Control``.
+        explicit: its explicit freshness lifetime in seconds, if it has one.
+        tags: the tags by which it can be purged.
     """
 
     status: int
@@ -46,7 +47,7 @@ class OriginResponse:
     tags: frozenset[str]
 
     def lifetime(self, ttl: int) -> int | None:
-        """Return for how many seconds it is fresh; ``ttl`` is what holds where the origin says nothing."""
+        """Return the freshness lifetime in seconds; ``ttl`` applies if the origin gives none."""
         if self.explicit is not None:
             return self.explicit
         if self.status not in _CACHEABLE and "public" not in self.directives:
@@ -54,7 +55,7 @@ class OriginResponse:
         return min(ttl, _ERROR_TTL) if self.status >= 400 else ttl
 
     def may_be_kept(self, request: Headers, ttl: int) -> bool:
-        """Say whether it may be stored: for everybody, and to some use."""
+        """Return whether a shared cache may store the response, and could ever reuse it."""
         lifetime = self.lifetime(ttl)
         if lifetime is None or self.vary is None or self.status in (206, 304) or "Set-Cookie" in self.headers:
             return False
@@ -65,27 +66,27 @@ class OriginResponse:
         return lifetime > 0 or bool(self.validators())
 
     def is_fresh(self, now: float, ttl: int) -> bool:
-        """Say whether it may be used without asking the origin."""
+        """Return whether the response may be used without revalidation."""
         return "no-cache" not in self.directives and now - self.born < (self.lifetime(ttl) or 0)
 
     def is_tolerable(self, now: float, ttl: int, directive: str) -> bool:
-        """Say whether it may be used although stale, by ``stale-while-revalidate`` or ``stale-if-error``."""
+        """Return whether ``stale-while-revalidate`` or ``stale-if-error`` allows the stale response to be used."""
         if {"no-cache", "must-revalidate", "proxy-revalidate"} & self.directives.keys():
             return False
         return now - self.born < (self.lifetime(ttl) or 0) + (_seconds(self.directives, directive) or 0)
 
     def fits(self, request: Headers) -> bool:
-        """Say whether it is what this request would be answered, by ``Vary``."""
+        """Return whether the response matches a request, according to ``Vary``."""
         return self.vary is not None and all(_said(request, name) == value for name, value in self.vary.items())
 
     def validators(self) -> dict[str, str]:
-        """Return the headers that ask an origin whether this is still what it has."""
+        """Return the request headers that revalidate the response at its origin."""
         names = {"If-None-Match": "ETag", "If-Modified-Since": "Last-Modified"}
         return {asking: self.headers[name] for asking, name in names.items() if name in self.headers}
 
 
 def answer(status: int, headers: CIMultiDict[str], request: Headers, born: float) -> OriginResponse:
-    """Return what is to be known of an origin's answer to a request."""
+    """Return an origin's response to a request, with its caching properties parsed."""
     directives = parse_directives(headers.getall("Cache-Control", ()))
     return OriginResponse(
         status, headers, born, _variant(headers, request), directives, _explicit(headers, directives), tags(headers)
@@ -93,7 +94,7 @@ def answer(status: int, headers: CIMultiDict[str], request: Headers, born: float
 
 
 def refreshed(old: OriginResponse, headers: Headers, request: Headers, born: float) -> OriginResponse:
-    """Return a stored answer as a 304 with these headers makes it (RFC 9111, section 3.2)."""
+    """Return a stored response, updated with the headers of a 304 (RFC 9111, section 3.2)."""
     updated = [(name, value) for name, value in headers.items() if name.lower() not in _OF_A_BODY]
     replaced = {name.lower() for name, _ in updated}
     kept = [(name, value) for name, value in old.headers.items() if name.lower() not in replaced | {"age"}]
@@ -101,14 +102,14 @@ def refreshed(old: OriginResponse, headers: Headers, request: Headers, born: flo
 
 
 def initial_age(headers: Headers, received: datetime, delay: float) -> float:
-    """Return how old an answer was when it came, ``delay`` seconds after it was asked for (RFC 9111, section 4.2.3)."""
+    """Return the age of a response received ``delay`` seconds after its request (RFC 9111, section 4.2.3)."""
     date = http_date(headers.get("Date"))
     apparent = 0.0 if date is None else (received - date).total_seconds()
     return max(0.0, apparent, (_number(headers.get("Age", "")) or 0) + delay)
 
 
 def parse_directives(lines: Iterable[str]) -> dict[str, str]:
-    """Return the directives of ``Cache-Control``, their names in lower case; of a repeated one the first."""
+    """Return the directives of ``Cache-Control`` by lower-case name; the first of a repeated directive counts."""
     directives: dict[str, str] = {}
     for part in _PART.findall(",".join(lines)):
         name, _, value = part.partition("=")
@@ -117,7 +118,7 @@ def parse_directives(lines: Iterable[str]) -> dict[str, str]:
 
 
 def tags(headers: Headers) -> frozenset[str]:
-    """Return the tags that an origin gave its answer."""
+    """Return the tags that an origin gave to its response."""
     by_comma = (tag.strip() for line in headers.getall("Cache-Tag", ()) for tag in line.split(","))
     by_space = (tag for line in headers.getall("Surrogate-Key", ()) for tag in line.split())
     return frozenset((*by_comma, *by_space)) - {""}
@@ -134,7 +135,7 @@ def _explicit(headers: Headers, directives: Mapping[str, str]) -> int | None:
 
 
 def _seconds(directives: Mapping[str, str], name: str) -> int | None:
-    """Return a directive's seconds; what is no number is none, so that a broken answer is stale, not fresh."""
+    """Return the seconds of a directive; a malformed number counts as 0, which makes the response stale."""
     return (_number(directives[name]) or 0) if name in directives else None
 
 
@@ -148,6 +149,6 @@ def _variant(headers: Headers, request: Headers) -> dict[str, str | None] | None
 
 
 def _said(request: Headers, name: str) -> str | None:
-    """Return a request's header, written one way: lines joined, no space around commas."""
+    """Return the normalized value of a request header: lines joined, without space around commas."""
     lines = request.getall(name, None)
     return None if lines is None else ",".join(part.strip() for line in lines for part in line.split(","))

@@ -1,7 +1,8 @@
-"""A body that comes once and is read by many, also while it is still coming.
+"""Buffer a body that arrives once and is read by several readers, even while it is still arriving.
 
-It lies in memory while it is small, and then in a file without a name, which the system removes with the last that has
-it open, however this process ends. Beyond its capacity it is a ring: then it comes as fast as the slowest reads it.
+Small bodies stay in memory. Larger ones go to an unlinked temporary file, which the operating system removes even if
+the process is killed. A body that exceeds its capacity is kept in a ring buffer, so it is received no faster than its
+slowest reader reads.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ class BodyIncomplete(Exception):
 
 
 class Spool:
-    """Bytes, those that there are so far.
+    """The bytes of a body received so far.
 
     Attributes:
-        size: how many came.
-        complete: no more will come, and none is missing.
-        broken: no more will come, though some are missing.
+        size: the number of bytes received.
+        complete: whether the whole body has been received.
+        broken: whether the transfer has ended before the body was complete.
     """
 
     def __init__(self, capacity: int, directory: Path) -> None:
@@ -43,21 +44,22 @@ class Spool:
 
     @property
     def whole(self) -> bool:
-        """Whether its first byte is still there."""
+        """Whether the body is still buffered from its first byte."""
         return self.size <= self._capacity
 
     @property
     def joinable(self) -> bool:
-        """Whether it can be read from its first byte and, as far as is known, to its last."""
+        """Whether a new reader can read the body from its first byte and, as far as is known, to its last."""
         return self.whole and not self.broken
 
     @property
     def in_memory(self) -> bool:
-        """Whether it occupies memory rather than a file."""
+        """Whether the body is in memory rather than in a file."""
         return self.size <= IN_MEMORY
 
     async def append(self, chunk: bytes) -> None:
-        """Add bytes, once every reader is done with those whose place they take."""
+        """Append bytes, once every reader has read the bytes that they overwrite."""
+        # Without readers the limit is position 0: nothing is overwritten before the first reader has come.
         while self.size + len(chunk) - self._capacity > min((reader.position for reader in self._readers), default=0):
             self._room.clear()
             await self._room.wait()
@@ -69,21 +71,21 @@ class Spool:
         self._tell()
 
     def end(self, *, complete: bool) -> None:
-        """Say that no more will come."""
+        """Mark the transfer as ended."""
         self.complete, self.broken = complete, not complete
         self._tell()
 
     def reader(self, start: int = 0) -> SpoolReader:
-        """Return what reads from ``start``; what it has not read yet stays there from now on."""
+        """Return a reader that begins at ``start``; bytes that it has not read yet are not overwritten."""
         reader = SpoolReader(self, start)
         self._readers.add(reader)
         return reader
 
     async def take(self, reader: SpoolReader, most: int) -> bytes:
-        """Return what a reader reads next; nothing at the end.
+        """Return the next bytes for a reader, or ``b""`` at the end.
 
         Raises:
-            Broken: what comes next never came.
+            BodyIncomplete: if the transfer ended before these bytes arrived.
         """
         while reader.position >= self.size and not self.complete:
             if self.broken:
@@ -94,12 +96,12 @@ class Spool:
         return self._file.read(max(0, min(most, _CHUNK, self.size - reader.position, self._capacity - start)))
 
     def leave(self, reader: SpoolReader) -> None:
-        """Let a reader's bytes go."""
+        """Remove a reader, so that its unread bytes may be overwritten."""
         self._readers.discard(reader)
         self._room.set()
 
     def moved(self) -> None:
-        """Say that a reader went on."""
+        """Signal that a reader has advanced."""
         self._room.set()
 
     def _write(self, start: int, data: bytes) -> None:
@@ -113,7 +115,7 @@ class Spool:
 
 
 class SpoolReader:
-    """Reads a body from a position on."""
+    """Read a body from a position onwards."""
 
     def __init__(self, spool: Spool, position: int) -> None:
         self._spool = spool
@@ -128,10 +130,10 @@ class SpoolReader:
         self._spool.leave(self)
 
     async def read(self, most: int) -> bytes:
-        """Return the next bytes, as many as there are; nothing at the end.
+        """Return up to ``most`` of the next bytes, or ``b""`` at the end.
 
         Raises:
-            Broken: what comes next never came.
+            BodyIncomplete: if the transfer ended before these bytes arrived.
         """
         chunk = await self._spool.take(self, most)
         self.position += len(chunk)

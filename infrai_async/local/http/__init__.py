@@ -1,1 +1,1 @@
-"""HTTP without services: routes, parameters, the envelope, conditions, and which hosts are served."""
+"""The HTTP layer below the services: routing, parameters, the envelope, conditional requests and the host guard."""

@@ -1,4 +1,4 @@
-"""The last calls, for a person to see: what was called and what came of it, never with what."""
+"""The most recent calls, for the dashboard: the capability and the outcome of each, without its parameters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOST: Final = 100
 
 @attrs.frozen(kw_only=True)
 class RecentCall:
-    """One call that was answered; its figures are as its answer's headers say them."""
+    """One completed call, with the figures from its response headers."""
 
     at: datetime
     capability: str
@@ -29,13 +29,13 @@ class RecentCall:
 
 
 class RecentCalls:
-    """Remembers the last hundred, in memory alone."""
+    """Remember the last hundred calls, in memory only."""
 
     def __init__(self) -> None:
         self._calls: deque[RecentCall] = deque(maxlen=_MOST)
 
     def note(self, request: web.BaseRequest, answer: web.StreamResponse) -> None:
-        """Remember a request that named a capability."""
+        """Remember a request, if it addressed a capability."""
         if CAPABILITY not in request:
             return
         self._calls.append(
@@ -51,5 +51,5 @@ class RecentCalls:
         )
 
     def newest(self) -> Sequence[RecentCall]:
-        """Return the calls, the newest first."""
+        """Return the calls, newest first."""
         return tuple(reversed(self._calls))

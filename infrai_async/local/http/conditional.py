@@ -1,7 +1,7 @@
-"""Conditional and range requests (RFC 9110, sections 13 and 14), without I/O: what of a representation to send.
+"""Conditional and range requests (RFC 9110, sections 13 and 14), without I/O.
 
-Whoever serves bytes asks ``select`` and sends what it says; what is stored here and what an edge keeps follow the same
-rules. Validators are entity tags as they stand in a header, quotes included, and times in whole seconds.
+``select`` decides which part of a representation to send; stored objects and the edge's cached responses both use it.
+Entity tags are written as in a header, with their quotes; times have a resolution of one second.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _RANGE: Final = re.compile(r"bytes\s*+=\s*+(\d{0,18})\s*+-\s*+(\d{0,18})\s*+", r
 
 @attrs.frozen
 class Selection:
-    """What to answer: of the body ``length`` bytes from ``start``, and the headers that say so.
+    """The part of a representation to send, with the status and headers for it.
 
     Attributes:
         status: 200, 206, 304, 412 or 416; only the first two have a body.
-        start: where the bytes begin.
-        length: how many there are; ``None``: all there will be, their number is not known.
-        headers: validators and what describes the range; not the ``Content-Length``.
+        start: the offset of the first byte to send.
+        length: the number of bytes to send; ``None`` for the rest of a body whose size is not known yet.
+        headers: the validators and the description of the range, but not ``Content-Length``.
     """
 
     status: int
@@ -43,14 +43,14 @@ def select(
     modified: datetime | None = None,
     size: int | None = None,
 ) -> Selection:
-    """Return what a GET or HEAD of a representation is answered.
+    """Return what to send in response to a GET or HEAD.
 
     Args:
-        method: the request's; ranges are for GET alone.
-        headers: the request's, found whatever their case.
-        etag: the representation's entity tag, if it has one.
-        modified: when it was last changed, if that is known.
-        size: its length; ``None`` when it is not known yet, and then no range can be had of it.
+        method: the method of the request; ranges apply only to GET.
+        headers: the headers of the request, in a case-insensitive mapping.
+        etag: the entity tag of the representation, if it has one.
+        modified: the time of its last modification, if known.
+        size: its size in bytes; ``None`` if it is not known yet, in which case ranges are ignored.
     """
     validators = _validators(etag, modified)
     status = precondition(method, headers, etag=etag, modified=modified)
@@ -76,9 +76,9 @@ def precondition(
     modified: datetime | None = None,
     exists: bool = True,
 ) -> int | None:
-    """Return the status of a request whose precondition fails, 304 or 412; ``None`` when it is to be carried out.
+    """Return 304 or 412 if a precondition of the request fails, or None if the request can be carried out.
 
-    ``exists`` says whether there is a representation at all; where there is none, a write may be meant to make it.
+    ``exists`` tells whether there is a representation at all: a PUT may create one on condition that there is none.
     """
     reading = method in ("GET", "HEAD")
     if "If-Match" in headers:
@@ -95,7 +95,7 @@ def precondition(
 
 
 def http_date(text: str | None) -> datetime | None:
-    """Return the time that a header tells; ``None`` when there is none or it is none."""
+    """Return the time in a header, or None if the header is missing or malformed."""
     try:
         moment = parsedate_to_datetime(text or "")
     except (ValueError, OverflowError):
@@ -104,7 +104,7 @@ def http_date(text: str | None) -> datetime | None:
 
 
 def to_http_date(moment: datetime) -> str:
-    """Return a time as headers tell it."""
+    """Format a time for a header."""
     return format_datetime(_second(moment), usegmt=True)
 
 
@@ -118,7 +118,7 @@ def _second(moment: datetime) -> datetime:
 
 
 def _names(header: str, etag: str | None, exists: bool, *, weakly: bool) -> bool:
-    """Say whether a list of entity tags names this one; weak ones are the same as strong ones only where that does."""
+    """Return whether a list of entity tags contains ``etag``, by weak or strong comparison (RFC 9110, 8.8.3.2)."""
     if header.strip() == "*":
         return exists
     tags = _TAG.findall(header)
@@ -128,7 +128,7 @@ def _names(header: str, etag: str | None, exists: bool, *, weakly: bool) -> bool
 
 
 def _range_holds(headers: Mapping[str, str], etag: str | None, modified: datetime | None) -> bool:
-    """Say whether what the client has a part of is still what there is."""
+    """Return whether ``If-Range`` allows a partial response: the client's part must be of this representation."""
     condition = headers.get("If-Range")
     if condition is None:
         return True
@@ -138,7 +138,7 @@ def _range_holds(headers: Mapping[str, str], etag: str | None, modified: datetim
 
 
 def _range(header: str) -> tuple[int | None, int | None] | None:
-    """Return the ends of a single range; several, or what is no range of bytes, are as if not asked for."""
+    """Return the ends of a single byte range; several ranges, and malformed ones, are ignored."""
     found = _RANGE.fullmatch(header.strip())
     if found is None or found.groups() == ("", ""):
         return None

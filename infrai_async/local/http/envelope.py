@@ -1,4 +1,4 @@
-"""The envelope around every answer, and what it says about the call itself (CONTRACT.md 1.2, 1.3, 1.6)."""
+"""The envelope around every response, and its metadata about the call (CONTRACT.md 1.2, 1.3, 1.6)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from infrai_async.models import JSON
 
 VENDOR = "local"
 NANO = 1_000_000_000
-"""Nano-dollars in a dollar: the unit in which money is kept."""
+"""Nano-dollars per dollar; amounts of money are stored in nano-dollars."""
 
 
 def new_request_id(milliseconds: int | None = None) -> str:
-    """Return a UUID of version 7 (RFC 9562): 48 bits of Unix time, then randomness."""
+    """Return a UUID of version 7 (RFC 9562): 48 bits of Unix time in milliseconds, then random bits."""
     moment = time.time_ns() // 1_000_000 if milliseconds is None else milliseconds
     number = (moment & (1 << 48) - 1) << 80 | secrets.randbits(80)
     number = number & ~(0xF << 76 | 0x3 << 62) | 0x7 << 76 | 0x2 << 62
@@ -26,13 +26,13 @@ def new_request_id(milliseconds: int | None = None) -> str:
 
 
 def dollars(nano: int) -> int | float:
-    """Return money as a JSON number whose shortest decimal form is exact (up to 15 digits)."""
+    """Return an amount in dollars as a JSON number whose shortest decimal form is exact (up to 15 digits)."""
     return nano // NANO if nano % NANO == 0 else nano / NANO
 
 
 @attrs.frozen
 class CallMetadata:
-    """The envelope's ``metadata``; made when the request arrives, finished when the answer leaves."""
+    """The envelope's ``metadata``; created when the request arrives and completed when the response is sent."""
 
     request_id: str = attrs.field(factory=new_request_id)
     started: float = attrs.field(factory=time.perf_counter)
@@ -49,7 +49,7 @@ class CallMetadata:
 
 
 def headers_of(metadata: Mapping[str, JSON]) -> dict[str, str]:
-    """Return the headers that say the same as ``metadata``."""
+    """Return ``metadata`` in the form of response headers."""
     return {
         "X-Infrai-Cost-Usd": json.dumps(metadata["cost_usd"]),
         "X-Infrai-Vendor": str(metadata["vendor"]),
@@ -60,15 +60,15 @@ def headers_of(metadata: Mapping[str, JSON]) -> dict[str, str]:
 
 
 def encode(document: JSON) -> bytes:
-    """Return compact JSON."""
+    """Encode a document as compact JSON."""
     return json.dumps(document, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
 
 def success(data: JSON, metadata: Mapping[str, JSON]) -> bytes:
-    """Return the envelope of an answer."""
+    """Return the encoded envelope of a successful response."""
     return encode({"ok": True, "data": data, "error": None, "metadata": dict(metadata)})
 
 
 def failure(error: Mapping[str, JSON], metadata: Mapping[str, JSON]) -> bytes:
-    """Return the envelope of a refusal."""
+    """Return the encoded envelope of an error."""
     return encode({"ok": False, "data": None, "error": dict(error), "metadata": dict(metadata)})

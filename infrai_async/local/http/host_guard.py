@@ -1,7 +1,7 @@
-"""Which names a request may address the gateway by.
+"""Check the host names and peers of requests.
 
-A page of any web site can have its own name resolve to 127.0.0.1 and then talk to the gateway as its own origin (DNS
-rebinding); the name that the browser sends in ``Host`` gives it away.
+Any web site can make its own host name resolve to 127.0.0.1, so that its pages reach the gateway as their own origin
+(DNS rebinding). The ``Host`` header then still has the site's name, so only known names are accepted.
 """
 
 from __future__ import annotations
@@ -19,44 +19,45 @@ _HOST: Final = re.compile(r"(?:\[([^]]+)]|([^][:]*))(?::[0-9]*)?")
 
 
 def host_name(host: str) -> str:
-    """Return the name of a ``Host`` header or an address: no port, no brackets, in lower case; of neither, nothing."""
+    """Return the host of a ``Host`` header or an address in lower case, without port and brackets; "" if malformed."""
     name = host.strip().lower()
     if name.count(":") > 1 and not name.startswith("["):
-        return name  # an address of IPv6, as it is given to listen on
+        return name  # an IPv6 address without brackets, as given to listen on
     found = _HOST.fullmatch(name)
     return (found[1] or found[2]).removesuffix(".") if found else ""
 
 
 def is_edge(name: str) -> bool:
-    """Say whether a name is a distribution's."""
+    """Return whether a host name belongs to a distribution."""
     return name.endswith(_EDGE) and name != _EDGE
 
 
 def check_peer(address: str | None, loop: str | None = None) -> None:
-    """Let in only who asks from this machine.
+    """Accept only requests from this machine.
 
     Args:
-        address: where the connection comes from.
-        loop: the header ``CDN-Loop``: an edge, another gateway's too, is on this machine and asks for whoever asks it.
+        address: the peer of the connection.
+        loop: the ``CDN-Loop`` header. A request with it came through an edge, which runs on this machine but acts for
+            a client that may be anywhere.
 
     Raises:
-        RequestRefused: 403, the request comes from elsewhere.
+        RequestRefused: 403, if the request comes from elsewhere.
     """
     if loop is not None or not _is_loopback(address or ""):
-        raise RequestRefused(403, "FORBIDDEN", "this is for whoever sits at the gateway's own machine alone")
+        raise RequestRefused(403, "FORBIDDEN", "this is available only from the machine that runs the gateway")
 
 
 class HostGuard:
-    """Knows the names: loopback ones, a distribution's, and those that it was given."""
+    """Accept loopback names, the host names of distributions, and the given names."""
 
     def __init__(self, allowed: Iterable[str]) -> None:
         self._allowed = (frozenset(map(host_name, allowed)) | {"localhost"}) - {""}
 
     def check(self, host: str | None) -> str:
-        """Return the name that a request addresses.
+        """Return the host name that a request addresses.
 
         Raises:
-            RequestRefused: 421, it is not one of ours.
+            RequestRefused: 421, if the name is not accepted.
         """
         name = host_name(host or "")
         if name in self._allowed or is_edge(name) or _is_loopback(name):
@@ -65,7 +66,7 @@ class HostGuard:
             421,
             "MISDIRECTED_REQUEST",
             "the gateway does not answer to this host name",
-            hint="address it by a loopback name, or allow the name with --allow-host",
+            hint="use a loopback name, or start the gateway with --allow-host for this name",
         )
 
 
@@ -77,5 +78,5 @@ def _is_loopback(name: str) -> bool:
 
 
 def unwrapped(address: Address) -> Address:
-    """Return the IPv4 address that one of IPv6 stands for, if it does."""
+    """Return the IPv4 address of an IPv4-mapped IPv6 address; other addresses are returned unchanged."""
     return getattr(address, "ipv4_mapped", None) or address

@@ -1,4 +1,4 @@
-"""From a request to the parameters of its row, by the row: types, required ones, documented values and ranges."""
+"""Parse the query and body of a request into the parameters of its capability, and validate them."""
 
 from __future__ import annotations
 
@@ -21,32 +21,35 @@ _DEEPEST: Final = 100  # levels of nesting
 
 
 def decompress(raw: bytes, encoding: str) -> bytes:
-    """Undo a body's ``Content-Encoding``, as far as a mebibyte goes.
+    """Decompress a body according to its ``Content-Encoding``.
 
     Raises:
-        RequestRefused: 415, it is another than gzip and deflate; 413, it hides more; 400, it is garbled.
+        RequestRefused: 415, if the encoding is neither gzip nor deflate; 413, if the result exceeds 1 MiB; 400, if the
+            data is malformed.
     """
     if not raw or encoding.strip().lower() in ("", "identity"):
         return raw
     if encoding.strip().lower() not in ("gzip", "x-gzip", "deflate"):
-        raise RequestRefused(415, "VALIDATION_ERROR", "of a body's encodings gzip and deflate can be undone")
-    decoder = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # finds out which of the two it is
+        raise RequestRefused(
+            415, "VALIDATION_ERROR", "this Content-Encoding is not supported; use gzip, deflate or none"
+        )
+    decoder = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # detects which of the two it is
     try:
         plain = decoder.decompress(raw, _LARGEST)
     except zlib.error:
-        raise invalid("the body is not what its Content-Encoding says") from None
+        raise invalid("the body does not match its Content-Encoding") from None
     if len(plain) == _LARGEST:
         raise RequestRefused(413, "VALIDATION_ERROR", "the body is larger than 1 MiB")
     if not decoder.eof:
-        raise invalid("the body came incomplete")
+        raise invalid("the body is incomplete")
     return plain
 
 
 def parse_body(raw: bytes) -> dict[str, JSON]:
-    """Return a request's body; none is an empty object.
+    """Parse the body of a request; an empty body is an empty object.
 
     Raises:
-        RequestRefused: it is not a JSON object in UTF-8.
+        RequestRefused: 400, if it is not a JSON object in UTF-8.
     """
     if not raw.strip():
         return {}
@@ -56,29 +59,29 @@ def parse_body(raw: bytes) -> dict[str, JSON]:
     except (ValueError, RecursionError):
         raise invalid("the body is not valid JSON in UTF-8") from None
     if not isinstance(body, dict):
-        raise invalid("the body has to be a JSON object")
+        raise invalid("the body must be a JSON object")
     return body
 
 
 def parse_query(raw: str) -> dict[str, str]:
-    """Return a query string's fields; of a repeated one the last.
+    """Parse a query string; the last value of a repeated field counts.
 
     Raises:
-        RequestRefused: it is not UTF-8 once decoded.
+        RequestRefused: 400, if it is not valid UTF-8 after decoding.
     """
     try:
         fields = dict(parse_qsl(raw, keep_blank_values=True, errors="strict"))
         "".join((*fields, *fields.values())).encode()
     except ValueError:
-        raise invalid("the query is not UTF-8 once decoded") from None
+        raise invalid("the query is not valid UTF-8 after percent-decoding") from None
     return fields
 
 
 def parse_params(match: Match, query: Mapping[str, str], body: Mapping[str, JSON]) -> dict[str, Any]:
-    """Return the call's parameters by their public names; what the row does not know is ignored.
+    """Return the parameters of a call by their public names; unknown fields are ignored.
 
     Raises:
-        RequestRefused: a parameter is missing, has the wrong type, or comes twice and differs.
+        RequestRefused: 400, if a parameter is missing, has the wrong type, or is given twice with different values.
     """
     capability = match.capability
     body, waived = _normalized(capability, body)
@@ -96,7 +99,7 @@ def parse_params(match: Match, query: Mapping[str, str], body: Mapping[str, JSON
 
 
 def unknown_fields(capability: Row, body: Mapping[str, JSON]) -> dict[str, JSON]:
-    """Return what a body says beyond the parameters of its row, in any generation, and the idempotency key."""
+    """Return the fields of a body that are neither parameters of any generation nor the idempotency key."""
     known = {name for route in capability.routes for param in route.params for name in (param.wire, *param.also)}
     body, _ = _normalized(capability, body)
     return {name: value for name, value in body.items() if name not in known | {"idempotency_key"}}
@@ -106,14 +109,17 @@ def parse_idempotency_key(header: str | None, body: Mapping[str, JSON]) -> str |
     """Return the idempotency key of a write, from its header or its body (CONTRACT.md D4).
 
     Raises:
-        RequestRefused: both are there and differ, or it is no text of 1 to 255 characters.
+        RequestRefused: 400, if both are given and differ, or if the key is not a string of 1 to 255 characters.
     """
     given = [key for key in (header, body.get("idempotency_key")) if key is not None]
     if len(given) == 2 and given[0] != given[1]:
         raise invalid("the header Idempotency-Key and the body's idempotency_key differ", idempotency_key="one value")
     for key in given[:1]:
         if not isinstance(key, str) or not 1 <= len(key) <= 255:
-            raise invalid("an idempotency key is a text", idempotency_key="a string of 1 to 255 characters")
+            raise invalid(
+                "the idempotency key must be a string of 1 to 255 characters",
+                idempotency_key="a string of 1 to 255 characters",
+            )
         return key
     return None
 
@@ -123,13 +129,13 @@ def _in_path(param: Param) -> bool:
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _check_storable(value: object) -> None:
-    """Refuse what parses but can be neither stored nor answered: half a surrogate pair, a number beyond floats.
+    """Reject values that Python parses but that cannot be stored or returned.
 
-    And what is nested so deeply that some later step would fail at it.
+    These are lone surrogates, numbers beyond the range of floats, and nesting so deep that a later step would fail.
     """
     json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     level = [value]
@@ -147,22 +153,24 @@ def _inside(value: object) -> Iterable[object]:
 
 
 def _normalized(capability: Row, body: Mapping[str, JSON]) -> tuple[Mapping[str, JSON], frozenset[str]]:
-    """Return a body as its row would have it, and which required parameters it need not have."""
+    """Return a body in the form of its capability's parameters, and the required parameters that it may omit."""
     nested = body.get("rollout")
     if capability.id == FLAG_ROLLOUT.id and isinstance(nested, dict) and "percentage" not in body:
-        # The documentation's nested example, which has no version (D6).
+        # The documentation has an example with a nested rollout and without a version (D6).
         return {**nested, **{name: value for name, value in body.items() if name != "rollout"}}, frozenset({"version"})
     if capability.id == FLAG_SET.id and "rollout" in body:
-        return {**body, "rollout": nested or {}}, frozenset()  # null is what the flag answers when it has none
+        return {**body, "rollout": nested or {}}, frozenset()  # responses show null for a flag without a rollout
     return body, frozenset()
 
 
 def _check_repeated(match: Match, body: Mapping[str, JSON]) -> None:
-    """Hold what the body repeats of the path against the path (D5)."""
+    """Check that path parameters repeated in the body have the same values there (D5)."""
     for param in filter(_in_path, match.route.params):
         for name in (param.wire, *param.also):
             if body.get(name, match.values[param.wire]) != match.values[param.wire]:
-                raise invalid(f"the body's {name} differs from the path's", **{name: "what the path says, or absent"})
+                raise invalid(
+                    f"{name} in the body differs from the path", **{name: "the same as in the path, or absent"}
+                )
 
 
 def _spellings(capability: Row, name: str) -> Iterable[Param]:
@@ -170,11 +178,11 @@ def _spellings(capability: Row, name: str) -> Iterable[Param]:
 
 
 def _from_body(capability: Row, param: Param, body: Mapping[str, JSON]) -> Any:
-    """Find a value under any of its names, of either generation (D2, D12, D20)."""
+    """Return a parameter's value, given under any of its names in either generation (D2, D12, D20)."""
     spellings = tuple(_spellings(capability, param.name))
     names = dict.fromkeys(name for one in spellings for name in (one.wire, *one.also))
     given = {name: body[name] for name in names if name in body}
-    if param.kind != "json":  # null is a value only where any JSON is; elsewhere it says nothing
+    if param.kind != "json":  # null is a value only if the parameter takes any JSON; otherwise it counts as absent
         given = {name: value for name, value in given.items() if value is not None}
     if any(one.lower for one in spellings):
         given = {name: value.upper() if isinstance(value, str) else value for name, value in given.items()}
@@ -225,7 +233,7 @@ def _read_object(param: Param, text: str) -> JSON:
 
 
 def _read_json(param: Param, text: str) -> JSON:
-    """Read JSON; what is none is taken as a string."""
+    """Parse JSON; text that is not JSON is taken as a string."""
     try:
         value = json.loads(text, parse_constant=_no_constant)
         _check_storable(value)
@@ -251,9 +259,9 @@ def _checked(param: Param, value: Any) -> Any:
     if param.kind == "integer" and not -_INT64 <= value < _INT64:
         raise _unfit(param, "a whole number of 64 bits")
     if param.kind == "number" and not -_INT64 <= value < _INT64:
-        raise _unfit(param, "a number of a sensible size")
+        raise _unfit(param, "a number between -2**63 and 2**63")
     return value
 
 
 def _unfit(param: Param, wanted: str) -> RequestRefused:
-    return invalid(f"{param.wire} has to be {wanted}", **{param.wire: wanted})
+    return invalid(f"{param.wire} must be {wanted}", **{param.wire: wanted})

@@ -1,4 +1,4 @@
-"""What goes out whatever was asked: a refusal in its envelope, and the end of a connection that cannot be saved."""
+"""Send errors in their envelope, and abort connections whose response cannot be completed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from infrai_async.local.http.envelope import CallMetadata, failure, headers_of
 
 
 def refused(refusal: RequestRefused, metadata: CallMetadata) -> web.Response:
-    """Return a refusal as it is sent."""
+    """Return the HTTP response for a refused request."""
     about = metadata.to_dict()
     return web.Response(
         status=refusal.status,
@@ -21,6 +21,6 @@ def refused(refusal: RequestRefused, metadata: CallMetadata) -> web.Response:
 
 
 def abort(request: web.BaseRequest) -> None:
-    """End a connection on which an answer stays incomplete, so that nobody takes it for a whole one."""
+    """Abort a connection whose response is incomplete, so that the client cannot mistake it for a complete one."""
     if request.transport is not None:
         request.transport.abort()

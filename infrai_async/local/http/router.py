@@ -1,7 +1,7 @@
-"""From a method and a raw path to a row of the table.
+"""Route a method and a raw path to a capability.
 
-aiohttp's router reads the decoded path, in which ``%2F`` and ``/`` are one and ``..`` is gone; object keys need them
-apart (CONTRACT.md D3). So the raw path is matched, and each value is decoded exactly once, strictly.
+aiohttp's router matches the decoded path, in which ``%2F`` equals ``/`` and ``..`` has been resolved. Object keys need
+the difference (CONTRACT.md D3), so the raw path is matched here and each value is decoded exactly once, strictly.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
 def decode_segment(raw: str) -> str:
-    """Undo percent-encoding once.
+    """Decode the percent-encoding of a path once.
 
     Raises:
-        RequestRefused: a broken escape, or bytes that are not UTF-8.
+        RequestRefused: 400, if it has an invalid escape or is not UTF-8 after decoding.
     """
     if _BROKEN_ESCAPE.search(raw):
-        raise invalid("the path holds a '%' that escapes nothing", path=raw.encode(errors="replace").decode())
+        raise invalid("the path contains an invalid percent escape", path=raw.encode(errors="replace").decode())
     try:
         return unquote_to_bytes(raw.encode(errors="surrogateescape")).decode()
     except UnicodeDecodeError:
-        raise invalid("the path is not UTF-8 once decoded") from None
+        raise invalid("the path is not valid UTF-8 after percent-decoding") from None
 
 
 def _pattern(template: str) -> re.Pattern[str]:
-    """Compile a template; a value that ends the path or is an object's key may hold literal slashes."""
+    """Compile a path template; a value at the end of the path, or an object's key, may contain literal slashes."""
 
     def field(match: re.Match[str]) -> str:
         greedy = match.end() == len(template) or match[1] == "key"
@@ -53,7 +53,7 @@ class _Entry:
 
 @attrs.frozen
 class Match:
-    """A row, the generation of its route that was used, and the decoded values of its path."""
+    """A capability, the route that matched, and the decoded values of its path parameters."""
 
     capability: Row
     route: Route
@@ -61,11 +61,12 @@ class Match:
 
 
 class Router:
-    """Finds the row of a request.
+    """Find the capability that a request addresses.
 
     Args:
-        rows: the table.
-        generation: where a row has routes of two generations (CONTRACT.md D2), serve only this one; ``None``: both.
+        capabilities: the capabilities to serve.
+        generation: the index of the generation to serve of capabilities with two generations of routes (CONTRACT.md
+            D2); ``None`` serves both.
     """
 
     def __init__(self, capabilities: Iterable[Row], generation: int | None = None) -> None:
@@ -83,10 +84,10 @@ class Router:
             self._fixed.setdefault(entry.route.path, {})[entry.capability.method] = entry
 
     def match(self, method: str, path: str) -> Match:
-        """Return what ``method`` and the raw ``path`` name.
+        """Return the capability for a method and a raw path.
 
         Raises:
-            RequestRefused: 404 for an unknown path, 405 for a method that it does not take, 400 for a broken path.
+            RequestRefused: 404, if the path is unknown; 405, if it does not allow the method; 400, if it is malformed.
         """
         fixed = self._fixed.get(path)
         if fixed is not None:
@@ -107,4 +108,6 @@ class Router:
                 others.add(entry.capability.method)
         if others:
             raise wrong_method(method, others)
-        raise RequestRefused(404, "NOT_FOUND", "no capability has this path", hint="GET /v1/discovery lists them all")
+        raise RequestRefused(
+            404, "NOT_FOUND", "no capability has this path", hint="GET /v1/discovery lists all capabilities"
+        )

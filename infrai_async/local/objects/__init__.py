@@ -1,1 +1,1 @@
-"""Stored objects: where their bytes are kept, how URLs are signed, how bodies are streamed."""
+"""Object storage: the files that hold the bytes, signatures of presigned URLs, and streaming of bodies."""

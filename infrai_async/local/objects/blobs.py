@@ -1,8 +1,9 @@
-"""The bytes of objects: files of random names, which only the state can tell whose they are.
+"""The bytes of objects: files with random names, to which the state refers.
 
-A blob is written under a name that says so, made durable, and only then named by the state; one that the state gives up
-is marked there in the same transaction and deleted after it. So at any moment of a crash the state names whole blobs
-alone, and what it does not name is nobody's: the next start removes it.
+A blob is written to a ``.part`` file, made durable and renamed; only then does the state refer to it. When the state
+stops referring to a blob, the same transaction marks it as deleted, and the file is removed afterwards. After a crash
+at any point the state therefore refers to complete blobs only, and every other file is garbage that the next start
+removes.
 """
 
 from __future__ import annotations
@@ -28,14 +29,15 @@ from infrai_async.local.state.tables import DELETED_BLOBS, OBJECTS
 
 _OURS: Final = re.compile(r"[0-9a-f]{32}(\.part)?")
 _AT_ONCE: Final = 500
-"""Blobs deleted between two looks at the state; a statement has room for so many names in any database."""
+"""Blobs deleted per transaction, well below the number of parameters that any database allows in a statement."""
 _logger = logging.getLogger(__name__)
 
 
 class Upload:
-    """A blob that is being written; its methods block. Nobody sees it before ``keep``, and none is left without.
+    """A blob that is being written; its methods block.
 
-    A cancelled request leaves its thread writing, so what is discarded meanwhile waits for that, and takes no more.
+    The blob becomes visible with ``keep``; ``discard`` leaves nothing of it. Cancelling a request does not stop the
+    thread that is writing, so ``discard`` waits for that thread, and later writes are ignored.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -49,7 +51,7 @@ class Upload:
         self._one_at_a_time = threading.Lock()
 
     def write(self, data: bytes) -> None:
-        """Add bytes to the end."""
+        """Append bytes."""
         with self._one_at_a_time:
             if not self._discarded:
                 self._add(data)
@@ -64,8 +66,9 @@ class Upload:
         self.size += len(data)
 
     def keep(self) -> None:
-        """Make it a blob that outlives whatever happens."""
+        """Make the blob durable under its final name."""
         self.write(b"")
+        # Contents, then name, then directory entry: a blob that has its final name after a power failure is complete.
         if self._file is not None:
             os.fsync(self._file.fileno())
         self.close()
@@ -73,12 +76,12 @@ class Upload:
         sync_directory(self._path.parent)
 
     def close(self) -> None:
-        """End the writing."""
+        """Close the file."""
         if self._file is not None:
             self._file.close()
 
     def discard(self) -> None:
-        """Delete what there is of it; twice does no harm."""
+        """Delete whatever was written; idempotent."""
         with self._one_at_a_time:
             self._discarded = True
             self.close()
@@ -87,17 +90,19 @@ class Upload:
 
 
 class Blobs:
-    """A directory of blobs, and what the state says about them."""
+    """A directory of blobs, kept in step with the state."""
 
     def __init__(self, directory: Path, store: Store) -> None:
         self._directory = directory
         self._store = store
 
     async def open(self) -> None:
-        """Make the directory, and remove from it what no gateway came to name; none may be writing there.
+        """Create the directory, and remove the files that the state does not refer to.
+
+        It must run before any upload begins, since the blob of an unfinished upload has no reference yet either.
 
         Raises:
-            OSError: it cannot be made or read.
+            OSError: if the directory cannot be created or read.
         """
         there = await asyncio.to_thread(self._list)
         if not there:
@@ -106,22 +111,23 @@ class Blobs:
         if left:
             await asyncio.to_thread(self._delete, left)
             halves = sum(name.endswith(".part") for name in left)
-            _logger.warning("removed %d unfinished uploads and %d blobs of no object", halves, len(left) - halves)
+            _logger.warning("removed %d unfinished uploads and %d unreferenced blobs", halves, len(left) - halves)
 
     def begin(self) -> Upload:
-        """Return a new blob to be written."""
+        """Return a new blob to write to."""
         return Upload(self._directory)
 
     async def read(self, name: str) -> BinaryIO:
-        """Open a blob; what is open can be read to its end, also when the blob is deleted meanwhile.
+        """Open a blob; an open blob can be read to its end even if it is deleted in the meantime.
 
         Raises:
-            FileNotFoundError: it is deleted already.
+            FileNotFoundError: if the blob has been deleted.
         """
         return await asyncio.to_thread((self._directory / name).open, "rb", 0)
 
     async def clear(self) -> None:
-        """Delete the blobs that the state has given up."""
+        """Delete the blobs that are marked as deleted."""
+        # Files first, marks second: after a crash in between, the marks remain and deleting again is harmless.
         while names := await self._store.run(_deleted):
             await asyncio.to_thread(self._delete, names)
             await self._store.run(partial(_forget, names))
@@ -137,7 +143,7 @@ class Blobs:
 
 
 def mark_deleted(connection: Connection, blob: str) -> None:
-    """Give a blob up."""
+    """Mark a blob as deleted; its file is removed once the transaction has committed."""
     connection.execute(DELETED_BLOBS.insert().values(blob=blob))
 
 

@@ -1,6 +1,7 @@
-"""An S3-compatible store that keeps the objects instead of the data directory (extra ``s3``).
+"""Keep objects in an S3-compatible store instead of the data directory (extra ``s3``).
 
-URLs are signed here, as for the gateway's own objects; only what is done there at once goes through aiobotocore.
+Presigned URLs are computed locally, as for the gateway's own objects; aiobotocore is used only for the requests that
+the gateway itself makes to the store.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ _OURS_ALREADY: Final = frozenset({"BucketAlreadyOwnedByYou", "BucketAlreadyExist
 
 
 class S3:
-    """A store at an endpoint, used with one account of it.
+    """An S3-compatible store, used with one set of credentials.
 
     Args:
-        endpoint: its address, ``http://host:port`` or ``https://...``.
-        environment: where ``AWS_ACCESS_KEY_ID`` and the like are.
+        endpoint: the address of the store, ``http://host:port`` or ``https://...``.
+        environment: the environment variables, with ``AWS_ACCESS_KEY_ID`` and the like.
 
     Raises:
-        ValueError: the endpoint is none, or the credentials or aiobotocore are missing.
+        ValueError: if the endpoint is invalid, or the credentials or aiobotocore are missing.
     """
 
     def __init__(self, endpoint: str, environment: Mapping[str, str] = os.environ) -> None:
@@ -39,14 +40,14 @@ class S3:
         self._closing = AsyncExitStack()
 
     async def open(self) -> None:
-        """Get ready to talk to the store; it need not be there yet."""
+        """Create the client; the store need not be reachable yet."""
         from aiobotocore.config import AioConfig
         from aiobotocore.session import get_session
 
         config = AioConfig(
             signature_version="s3v4",
             s3={"addressing_style": "path"},
-            request_checksum_calculation="when_required",  # stores other than Amazon's may not know the newer ones
+            request_checksum_calculation="when_required",  # other stores may not support Amazon's newer checksums
             connect_timeout=5,
             read_timeout=30,
             retries={"mode": "standard", "total_max_attempts": 3},
@@ -63,18 +64,18 @@ class S3:
         self._client = await self._closing.enter_async_context(client)
 
     async def aclose(self) -> None:
-        """Close the connections."""
+        """Close the client's connections."""
         await self._closing.aclose()
 
     def url(self, bucket: str, key: str) -> str:
-        """Return the address of an object, by path."""
+        """Return the path-style URL of an object."""
         return f"{self._endpoint}/{bucket}/{quote(key, safe='/~')}"
 
     async def make_bucket(self, bucket: str) -> None:
-        """Create a bucket; one that is there already counts as made.
+        """Create a bucket, unless it already exists.
 
         Raises:
-            RequestRefused: the store cannot be reached, or refuses.
+            RequestRefused: if the store cannot be reached or refuses the request.
         """
         region = self.credentials.region
         where = {} if region == _REGION else {"CreateBucketConfiguration": {"LocationConstraint": region}}
@@ -82,10 +83,10 @@ class S3:
             await self._client.create_bucket(Bucket=bucket, **where)
 
     async def delete(self, bucket: str, key: str) -> bool:
-        """Delete an object, and say whether there was one.
+        """Delete an object, and return whether it existed.
 
         Raises:
-            RequestRefused: the store cannot be reached, or refuses.
+            RequestRefused: if the store cannot be reached or refuses the request.
         """
         with _refusals(frozenset({"404", "NoSuchKey", "NoSuchBucket"})):
             await self._client.head_object(Bucket=bucket, Key=key)
@@ -96,7 +97,7 @@ class S3:
 
 @contextmanager
 def _refusals(expected: frozenset[str]) -> Iterator[None]:
-    """Turn what goes wrong at the store into what the gateway answers; the codes expected are none."""
+    """Translate the store's errors into the gateway's; errors with the expected codes are suppressed."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
@@ -104,7 +105,7 @@ def _refusals(expected: frozenset[str]) -> Iterator[None]:
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "unknown")
         if code not in expected:
-            raise RequestRefused(502, "VENDOR_ERROR", f"the S3 store refused it ({code})") from None
+            raise RequestRefused(502, "VENDOR_ERROR", f"the S3 store refused the request ({code})") from None
     except (BotoCoreError, OSError) as error:
         message = f"the S3 store cannot be reached ({type(error).__name__})"
         raise RequestRefused(503, "VENDOR_UNAVAILABLE", message) from None
@@ -117,15 +118,19 @@ def _checked(endpoint: str) -> str:
         if not sound or parts.port == 0:
             raise ValueError
     except ValueError:
-        raise ValueError("s3_endpoint: give the store's address, like http://127.0.0.1:9000") from None
+        raise ValueError("s3_endpoint: not the address of a store: give one like http://127.0.0.1:9000") from None
     if "@" in parts.netloc:
-        raise ValueError("s3_endpoint: give its credentials as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, not in it")
+        raise ValueError(
+            "s3_endpoint: must not contain credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead"
+        )
     return endpoint.rstrip("/")
 
 
 def _credentials(environment: Mapping[str, str]) -> Credentials:
     id, secret = (environment.get(name, "") for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"))
     if not id or not secret:
-        raise ValueError("s3_endpoint: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to the store's credentials")
+        raise ValueError(
+            "s3_endpoint: no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to those of the store"
+        )
     region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or _REGION
     return Credentials(id=id, secret=secret, region=region, token=environment.get("AWS_SESSION_TOKEN") or None)

@@ -1,7 +1,7 @@
-"""AWS Signature Version 4 in a URL's query, without I/O: what S3's presigned URLs are signed with.
+"""Create and verify presigned URLs with AWS Signature Version 4, without I/O.
 
-The same few lines make URLs for the gateway's own objects, check them, and make those of an S3-compatible store.
-A path and a query are signed as they are once decoded, so a client may write their escapes as it likes.
+The URLs are those of the gateway's own objects or of an S3-compatible store. The path and query are signed in decoded
+form, so clients may percent-encode them in any valid way.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _TIME: Final = "%Y%m%dT%H%M%SZ"
 
 @attrs.frozen(kw_only=True)
 class Credentials:
-    """Who signs; shows no secret."""
+    """An access key and its secret, which the repr omits."""
 
     id: str
     secret: str = attrs.field(repr=False)
@@ -29,12 +29,12 @@ class Credentials:
     token: str | None = attrs.field(default=None, repr=False)
 
     def scope(self, day: str) -> str:
-        """Return what the signatures of one day are good for."""
+        """Return the credential scope for a day, given as ``YYYYMMDD``."""
         return f"{day}/{self.region}/s3/aws4_request"
 
 
 class BadSignature(Exception):
-    """A URL was not signed by us, or was changed since, or is used for something else, or too late."""
+    """The signature does not match the request, or the URL has expired."""
 
 
 def presign(
@@ -47,16 +47,16 @@ def presign(
     query: Mapping[str, str] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> str:
-    """Return ``url``, which has no query yet, signed for ``seconds`` from ``at``.
+    """Return a presigned URL that is valid for ``seconds`` from ``at``.
 
     Args:
-        credentials: who signs.
-        method: what the URL is for.
-        url: an absolute URL, its path percent-encoded.
-        at: the time of signing; its fraction of a second does not count.
-        seconds: how long it works.
-        query: further parameters, signed along.
-        headers: what a request has to send along, besides ``Host``.
+        credentials: the credentials to sign with.
+        method: the HTTP method that the URL permits.
+        url: an absolute URL without a query, its path percent-encoded.
+        at: the time of signing; fractions of a second are ignored.
+        seconds: the lifetime of the URL.
+        query: further query parameters to sign.
+        headers: headers that the request must send, besides ``Host``.
     """
     target, moment = urlsplit(url), at.astimezone(UTC).strftime(_TIME)
     signed = {"host": target.netloc} | {name.lower(): value for name, value in (headers or {}).items()}
@@ -82,18 +82,18 @@ def verify(
     *,
     now: datetime,
 ) -> None:
-    """Check that a request is one that ``presign`` made a URL for.
+    """Verify that a request uses a URL created by ``presign``.
 
     Args:
-        credentials: who should have signed.
-        method: the request's.
-        path: the request's, decoded.
-        query: the request's parameters, decoded, every one of them.
-        headers: the request's, found whatever their case, with the ``Host`` that was signed.
-        now: the time.
+        credentials: the credentials that must have signed it.
+        method: the method of the request.
+        path: the decoded path of the request.
+        query: all decoded query parameters of the request.
+        headers: the headers of the request, in a case-insensitive mapping, with the ``Host`` that was signed.
+        now: the current time.
 
     Raises:
-        BadSignature: it is none, or its time is over.
+        BadSignature: if the signature does not match or the URL has expired.
     """
     pairs = list(query)
     fields = dict(pairs)
@@ -102,8 +102,8 @@ def verify(
     others = [(name, value) for name, value in pairs if name != "X-Amz-Signature"]
     expected = _signature(credentials, moment, method, path, others, signed)
     if len(pairs) - len(others) != 1 or not hmac.compare_digest(expected.encode(), seal.encode()):
-        raise BadSignature("the signature is not that of this request")
-    # Signed by us, so everything else is as we wrote it.
+        raise BadSignature("the signature does not match the request")
+    # The signature is valid, so the remaining fields have the form that presign gave them.
     begin = datetime.strptime(moment, _TIME).replace(tzinfo=UTC)
     if now >= begin + timedelta(seconds=int(fields["X-Amz-Expires"])):
         raise BadSignature("the URL has expired")

@@ -1,4 +1,4 @@
-"""Bytes between a connection and a file, whatever their number, in the memory of one chunk."""
+"""Stream bodies of any size between a connection and a file, with one chunk in memory at a time."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from infrai_async.local.http.responses import abort
 from infrai_async.local.objects.blobs import Upload
 
 _IDLE: Final = 60.0
-"""Seconds that a client may pause while it sends."""
+"""Seconds without data after which an upload is given up."""
 _CHUNK: Final = 2**18
 
 
 async def receive(request: web.BaseRequest, upload: Upload, most: int) -> None:
-    """Write a request's body to the disk as it comes.
+    """Write the body of a request to disk as it arrives.
 
     Raises:
-        RequestRefused: it is larger than ``most`` bytes, not what its ``Content-MD5`` says, or did not come to its end.
+        RequestRefused: if it has more than ``most`` bytes, does not match its ``Content-MD5``, or is incomplete.
     """
     length = request.content_length
     if length is not None and length > most:
@@ -32,7 +32,9 @@ async def receive(request: web.BaseRequest, upload: Upload, most: int) -> None:
                 raise _too_large(most)
             await asyncio.to_thread(upload.write, chunk)
     except TimeoutError:
-        raise RequestRefused(408, "REQUEST_TIMEOUT", f"no bytes came for {_IDLE:.0f} seconds", retryable=True) from None
+        raise RequestRefused(
+            408, "REQUEST_TIMEOUT", f"no data was received for {_IDLE:.0f} seconds", retryable=True
+        ) from None
     except ConnectionError:
         raise _incomplete() from None
     if length is not None and upload.size != length:
@@ -43,7 +45,7 @@ async def receive(request: web.BaseRequest, upload: Upload, most: int) -> None:
 async def send(
     request: web.BaseRequest, response: web.StreamResponse, file: BinaryIO, start: int, length: int
 ) -> web.StreamResponse:
-    """Send ``length`` bytes of a file as a response's body; a connection on which not all of them went is cut off."""
+    """Send ``length`` bytes of a file as the body of a response; if that fails halfway, abort the connection."""
     response.content_length = length
     try:
         await response.prepare(request)
@@ -61,7 +63,7 @@ async def _next(request: web.BaseRequest) -> bytes:
 
 
 async def _copy(request: web.BaseRequest, response: web.StreamResponse, file: BinaryIO, start: int, length: int) -> int:
-    """Have the kernel send the bytes, where the loop can, and return how many went."""
+    """Send the bytes with the kernel's sendfile, if the event loop supports it, and return how many were sent."""
     transport = request.transport
     if not length or transport is None or transport.is_closing():
         return 0
@@ -88,12 +90,12 @@ def _check_md5(expected: str | None, upload: Upload) -> None:
     except ValueError:
         digest = b""
     if digest != upload.md5.digest():
-        raise invalid("the bytes that came are not those of Content-MD5", **{"Content-MD5": "base64 of their MD5"})
+        raise invalid("the body does not match Content-MD5", **{"Content-MD5": "the base64 of its MD5 digest"})
 
 
 def _too_large(most: int) -> RequestRefused:
-    return RequestRefused(413, "VALIDATION_ERROR", f"the object is larger than the {most} bytes that were signed")
+    return RequestRefused(413, "VALIDATION_ERROR", f"the object is larger than the {most} bytes that the URL allows")
 
 
 def _incomplete() -> RequestRefused:
-    return RequestRefused(400, "VALIDATION_ERROR", "the body came incomplete")
+    return RequestRefused(400, "VALIDATION_ERROR", "the body is incomplete")

@@ -1,1 +1,1 @@
-"""A real Postgres server: found, started, guarded, and its databases copied."""
+"""Run a real Postgres server: find its programs, start and stop it, and create and copy databases."""

@@ -1,7 +1,7 @@
-"""Which Postgres to run: an ordered list of places, the first that holds a usable server wins.
+"""Find the Postgres to run: the first usable server in an ordered list of places.
 
-Another source is one line in `_places`. Nothing is imported from the wheels: their Python layers make users, change
-modes of parent directories and trust everybody, so their programs are found by `find_spec` and run by ourselves.
+A further source is one line in `_places`. The wheels are located with `find_spec` and never imported, because their
+Python code creates users, changes the modes of parent directories and configures `trust` authentication.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from attrs import frozen
 
 OLDEST = 15
-"""`CREATE DATABASE ... STRATEGY` and a `public` schema that belongs to the database's owner began with it."""
+"""The first version with `CREATE DATABASE ... STRATEGY` and a `public` schema owned by the database's owner."""
 
 _PROGRAMS = ("postgres", "initdb")
 _WHEELS = (
@@ -33,12 +33,12 @@ _PACKAGED = (
 
 
 class PostgresUnavailable(Exception):
-    """No server could be had; the message says the one command that mends it."""
+    """No Postgres server can be used; the message says how to fix that."""
 
 
 @frozen
 class Binaries:
-    """A directory with a server's programs, and the server's major version."""
+    """The directory with a server's programs, and its major version."""
 
     directory: Path
     major: int
@@ -52,11 +52,11 @@ def find(explicit: Path | None = None, *, major: int | None = None) -> Binaries:
     """Return the first usable server.
 
     Args:
-        explicit: The only directory to look into; default: all known places, in order.
-        major: The version that made an existing cluster; no other can open it. Default: any from `OLDEST` on.
+        explicit: The only directory to search. Default: all known places, in order.
+        major: The version that created an existing cluster; no other can open it. Default: any from `OLDEST` on.
 
     Raises:
-        PostgresUnavailable: if there is none.
+        PostgresUnavailable: if none is found.
     """
     for directory in [explicit] if explicit else _places():
         found = _inspect(directory)
@@ -68,16 +68,16 @@ def find(explicit: Path | None = None, *, major: int | None = None) -> Binaries:
 def _advice(explicit: Path | None, major: int | None) -> str:
     if major:
         return (
-            f"this data directory was made by Postgres {major}, which is not among the servers found: "
+            f"this data directory was created by Postgres {major}, which was not found: "
             f"infrai-async local --postgres-bin /usr/lib/postgresql/{major}/bin"
         )
     where = f"in {explicit}" if explicit else "on this machine"
-    return f"there is no Postgres {OLDEST} or newer {where}: pip install 'infrai-async[local]'"
+    return f"Postgres {OLDEST} or newer was not found {where}: pip install 'infrai-async[local]'"
 
 
 def _places() -> Iterator[Path]:
     yield from _in_wheels()
-    # Debian and Homebrew link single programs into PATH; their companions lie where the link points.
+    # Debian and Homebrew link only some programs into PATH; the others are in the directory of the link's target.
     if on_path := shutil.which("postgres"):
         yield Path(on_path).resolve().parent
     for root, pattern in _PACKAGED:

@@ -1,12 +1,13 @@
-"""Databases on a Postgres server, ours or one that exists: create, copy, freeze, drop.
+"""Create, copy, freeze and drop databases on a Postgres server, either the gateway's own or an existing one.
 
-Every database has a role of the same name that owns it and all in it; a frozen one's role cannot log in. A role is
-made first and dropped last and carries our mark, so the marked roles are the complete list of what is ours, half-made
-or whole. Every step may be repeated: what is done already counts as done, which is all that recovery needs.
+Each database is owned by a role of the same name; the role of a frozen database cannot log in. The role is created
+first and dropped last, and its comment carries the gateway's mark. The marked roles are therefore a complete list of
+the gateway's databases, including those that a crash left half-made. Every step is idempotent, so recovery consists of
+running the steps again.
 
-Copies are `CREATE DATABASE ... TEMPLATE`. It wants the source to itself, so the source's sessions are ended until it
-is through; newcomers wait for its lock and then succeed. Making the source refuse connections instead would give
-reconnecting clients errors, and leave a state to repair after a crash.
+A copy is a `CREATE DATABASE ... TEMPLATE`, which fails while other sessions use the template database. The source's
+sessions are terminated until it succeeds; new ones wait for its lock and then connect. Disallowing connections to the
+source instead would show errors to reconnecting clients, and a crash would leave the source closed.
 """
 
 from __future__ import annotations
@@ -38,18 +39,18 @@ __all__ = ["GONE", "DirectoryInUse", "Postgres", "PostgresUnavailable", "Shared"
 GONE = (
     OSError,
     asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # what a connection says that broke in the middle of something
+    asyncpg.InternalClientError,  # raised by a connection that broke in the middle of an exchange
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
 )
-"""What is raised while the server is away: it was stopped, or has died, or is not up yet."""
+"""The exceptions that mean the server cannot be reached: it was stopped, has crashed, or is not ready yet."""
 
 _logger = logging.getLogger(__name__)
 _NAME = re.compile(r"ifr_[a-z0-9_]{1,59}")
 
-# Tenants may set anything for their database; what a connection states itself goes before that.
+# Tenants may set defaults for their database or role. Settings sent by the connection itself take precedence.
 _SETTINGS = {
     "search_path": "pg_catalog",
     "default_transaction_read_only": "off",
@@ -62,7 +63,7 @@ _EVICT_EVERY = 0.02
 _ATTEMPTS = 3
 _ROLE_CONNECTIONS = 50
 
-# Through the log of writes up to here, by copying files above: the first costs no checkpoint, the second no log.
+# Up to this size a copy goes through the WAL, which needs no checkpoint; larger ones copy files and write no WAL.
 _LARGEST_LOGGED = 256 * 2**20
 
 _EVICT = """
@@ -86,12 +87,12 @@ join pg_roles held on held.oid = s.refobjid and s.refclassid = 'pg_authid'::regc
 
 @frozen
 class Shared:
-    """What makes a gateway one of several that share their databases.
+    """How one of several gateways that share their databases identifies itself.
 
     Attributes:
-        mark: what tells their roles from those of others on the same server.
-        database: the one to work from: no tenant can connect there, and so hold up a gateway by its locks.
-        gateway: what tells this one's sessions from those of the others.
+        mark: distinguishes the roles of these gateways from other roles on the same server.
+        database: the database to connect to. Tenants cannot connect to it, so their locks cannot block a gateway.
+        gateway: distinguishes this gateway's sessions from those of the others.
     """
 
     mark: str
@@ -100,7 +101,7 @@ class Shared:
 
 
 class Postgres:
-    """A server, and what of it is ours."""
+    """A Postgres server, and the gateway's databases on it."""
 
     def __init__(
         self,
@@ -132,18 +133,20 @@ class Postgres:
         temporary: bool = False,
         shared: Shared | None = None,
     ) -> Postgres:
-        """Have a server: the one `dsn` names, or one of our own, found, made and started.
+        """Connect to the server that `dsn` names, or start one, creating its cluster if necessary.
 
         Args:
-            data_dir: The gateway's data directory; the same one gives the same databases again.
+            data_dir: The gateway's data directory; the same directory has the same databases again.
             dsn: `postgresql://...` of a server of version 15 or newer, for a role with CREATEDB and CREATEROLE.
-            binaries: The directory with `postgres` and `initdb`; default: extra `local`'s, else an installed one.
-            temporary: Whether the data directory may be deleted, with all in it, once this process is gone.
-            shared: Of what gateways this is one; default: the databases are those of the data directory alone.
+            binaries: The directory with `postgres` and `initdb`. Default: those of the extra `local`, else installed
+                ones.
+            temporary: Whether the data directory may be deleted once this process is gone.
+            shared: How this gateway identifies itself, if it shares its databases with others. Default: the databases
+                belong to this data directory alone.
 
         Raises:
-            PostgresUnavailable: if there is none, saying what mends it.
-            DirectoryInUse: if another gateway runs on the same data directory.
+            PostgresUnavailable: if no server can be used; the message says how to fix that.
+            DirectoryInUse: if another gateway uses the same data directory.
         """
         directory = (data_dir / "postgres").absolute()
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -165,11 +168,11 @@ class Postgres:
         return self
 
     async def died(self) -> None:
-        """Wait until our server has ended; for ever where it is not ours."""
+        """Wait until the gateway's own server has exited; with an existing server, wait forever."""
         await (self._server.died() if self._server else asyncio.Event().wait())
 
     async def revive(self) -> None:
-        """Start our server again after it died.
+        """Restart the gateway's own server after it has died.
 
         Raises:
             PostgresUnavailable: if it does not start.
@@ -182,22 +185,32 @@ class Postgres:
                 self._pool = await connected(self._dsn)
                 await self._remove_strays()
             except BaseException:
-                await self._server.halt()  # half-alive it would never be seen to have died
+                # A server left running without a pool would never be reported as dead, and so never be restarted.
+                await self._server.halt()
                 raise
 
     async def _prepare(self) -> None:
         (about,) = await self._pool.fetch(_ABOUT_SERVER)
         if about["major"] < OLDEST:
-            raise PostgresUnavailable(f"that is Postgres {about['major']}: give --postgres-dsn of {OLDEST} or newer")
+            raise PostgresUnavailable(
+                f"the server of --postgres-dsn is Postgres {about['major']}: use version {OLDEST} or newer"
+            )
         if not (about["rolsuper"] or about["able"]):
-            raise PostgresUnavailable(f"first, there: ALTER ROLE {quoted(about['rolname'])} CREATEDB CREATEROLE")
+            raise PostgresUnavailable(
+                "the role of --postgres-dsn may not create databases and roles: "
+                f"run ALTER ROLE {quoted(about['rolname'])} CREATEDB CREATEROLE on that server"
+            )
         self.version = str(about["major"])
         self._superuser = about["rolsuper"]
         if self._server is not None:
             await self._pool.execute("revoke all on database postgres, template1 from public")
 
     async def _remove_strays(self) -> None:
-        """Remove what a crash left of databases that never came to be; before anything makes one again."""
+        """Remove the directories that a crash during CREATE DATABASE left behind.
+
+        It runs before any database is created, since the directory of a database under creation has no row in
+        `pg_database` either.
+        """
         if self._server is None:
             return
         there = directories(self._server.data)
@@ -209,43 +222,45 @@ class Postgres:
             await asyncio.gather(*(asyncio.to_thread(remove_tree, path) for path in strays))
 
     async def create(self, name: str, password: str) -> None:
-        """Make an empty database with a role of the same name that owns it."""
+        """Create an empty database and the role of the same name that owns it."""
         async with self._exclusively(name):
             await self._make_role(name, verifier(password))
             await self._make_database(name, "template0 encoding 'UTF8'")
 
     async def copy(self, source: str, name: str, password: str) -> None:
-        """Make a database that is a copy of another, live or frozen, and belongs to a role of its own.
+        """Copy a live or frozen database to a new one, owned by a role of its own.
 
-        Sessions of the source are ended meanwhile; those that come anew wait for some tenths of a second.
+        Existing sessions of the source are terminated; new ones wait for some tenths of a second.
 
         Raises:
-            LookupError: if there is no such source.
+            LookupError: if the source does not exist.
         """
         async with self._exclusively(source, name):
             await self._copy(source, name, verifier(password))
 
     async def freeze(self, source: str, name: str) -> None:
-        """Make a copy of a database that nobody can connect to.
+        """Copy a database to a new one that accepts no connections.
 
         Raises:
-            LookupError: if there is no such source.
+            LookupError: if the source does not exist.
         """
         async with self._exclusively(source, name):
+            # Connections are disallowed as the last step, so a database in this state is a complete copy.
             if await self._is_open(name) is False:
                 return
             await self._copy(source, name, None)
             await self._pool.execute(f"alter database {quoted(name)} allow_connections false")
 
     async def close(self, names: Iterable[str]) -> None:
-        """Let nobody into these databases any more, and disconnect those who are in; what is gone already is closed."""
+        """Refuse further connections to these databases and terminate their sessions; missing ones are skipped."""
         for name in names:
+            # The role is barred before its sessions are terminated, or a client could reconnect in between.
             with suppress(asyncpg.UndefinedObjectError):
                 await self._to_role(f"alter role {quoted(name)} nologin")
             await self._evict(name)
 
     async def drop(self, name: str) -> None:
-        """Delete a database and its role; those connected to it are disconnected."""
+        """Drop a database and its role, terminating its sessions."""
         async with self._exclusively(name):
             if await self._pool.fetchval("select datistemplate from pg_database where datname = $1", name):
                 await self._pool.execute(f"alter database {quoted(name)} is_template false")
@@ -257,18 +272,18 @@ class Postgres:
                 await self._to_role(f"drop role if exists {quoted(name)}")
 
     async def cut_off(self, gateway: str) -> None:
-        """End what another gateway, taken for dead, may still have under way here, and with it its locks."""
+        """Terminate the sessions of another gateway that is presumed dead, and thereby release its locks."""
         await self._pool.execute(_CUT_OFF, _sessions_of(gateway))
 
     async def databases(self) -> frozenset[str]:
-        """Return the names of the databases that this data directory has made, half-made ones too."""
+        """Return the names of the gateway's databases, including half-made ones."""
         return frozenset(row[0] for row in await self._pool.fetch(_MARKED, self._mark))
 
     def uri(self, name: str, password: str) -> str:
-        """Return the address under which a client opens a database.
+        """Return the connection URI of a database.
 
-        The password is the one that the role was given. A tenant owns its role and may change it; then this address
-        does not open, and is not mended: that would let whoever only reads an address undo what its owner did.
+        It contains the role's initial password. A tenant owns the role and may change the password; the URI then stops
+        working, on purpose: restoring the password would let any reader of the URI undo the owner's change.
         """
         dsn = urlsplit(self._dsn)
         address = dsn.netloc.rpartition("@")[2]
@@ -276,11 +291,11 @@ class Postgres:
         return urlunsplit((dsn.scheme, f"{name}:{quote(password, safe='')}@{address}", f"/{name}", query, ""))
 
     async def aclose(self, *, remove: bool = False) -> None:
-        """Stop our server, or let go of the one that exists.
+        """Stop the gateway's own server, or disconnect from an existing one.
 
         Args:
-            remove: Also delete our cluster for good, also where it lies outside the data directory (as it does for
-                root); for data directories that are temporary. Default: keep it for the next start.
+            remove: Whether to delete the gateway's own cluster too, even if it is outside the data directory (as it
+                is for root). Meant for temporary data directories. Default: keep it for the next start.
         """
         self._pool.terminate()
         try:
@@ -291,11 +306,12 @@ class Postgres:
 
     @asynccontextmanager
     async def _exclusively(self, *names: str) -> AsyncIterator[None]:
-        # Ownership moves back and forth in one row per source: two copies of one source at a time would collide.
-        # The place among the makers is taken last, so that those who wait for a source hold up nobody else.
+        # A copy passes the source's row in pg_database to another owner and back (see `ownership.hand_over`), so two
+        # concurrent copies of one source would collide. The locks are taken in sorted order, which rules out a
+        # deadlock. The semaphore comes after them, so that waiting for a busy source does not occupy one of its slots.
         for name in names:
             if not _NAME.fullmatch(name):
-                raise ValueError(f"no name for a database of ours: {name!r}")
+                raise ValueError(f"not the name of a database of the gateway: {name!r}")
         async with AsyncExitStack() as held:
             for name in sorted(set(names)):
                 await held.enter_async_context(self._locks.setdefault(name, asyncio.Lock()))
@@ -306,11 +322,11 @@ class Postgres:
 
     @asynccontextmanager
     async def _alone_at_server(self, *names: str) -> AsyncIterator[None]:
-        """Keep the other gateways from these databases; the server ends that when this one dies."""
+        """Lock these databases against other gateways; if this gateway dies, its session ends and frees the locks."""
         async with self._pool.acquire() as connection:
             for name in names:
                 await connection.execute("select pg_advisory_lock(hashtextextended($1, 0))", name)
-            yield  # the pool unlocks what it is given back
+            yield  # the pool releases advisory locks when it resets a returned connection
 
     async def _make_role(self, name: str, secret: str | None) -> None:
         login = f"login password '{secret}'" if secret else "nologin"
@@ -322,13 +338,14 @@ class Postgres:
             f"comment on role {quoted(name)} is '{self._mark}'",
         ]
         if not self._superuser:
-            # From 16 on a creator administers a role but may not act as it unless it says so.
+            # Since Postgres 16 the creator of a role may administer it, but needs a grant to act as it.
             acting = " with set true, inherit true" if int(self.version) >= 16 else ""
             statements.append(f"grant {quoted(name)} to current_user{acting}")
         await self._pool.execute("; ".join(statements))
 
     async def _to_role(self, statement: str) -> None:
-        # Who deletes what is still being made meets its maker at the role, and Postgres fails whoever comes second.
+        # Deleting a database while it is being created changes its role from two sessions at once, and Postgres fails
+        # the second one ("tuple concurrently updated"). The change succeeds once the first has committed.
         for left in reversed(range(_ATTEMPTS)):
             try:
                 await self._pool.execute(statement)
@@ -338,9 +355,10 @@ class Postgres:
                     raise
 
     async def _make_database(self, name: str, template: str) -> None:
-        # Until PUBLIC has lost its right to connect, the limit keeps everybody out.
+        # A new database lets PUBLIC connect. The connection limit of 0 keeps everyone out until that is revoked.
         if await self._is_open(name) is None:
-            # A gateway that was taken for dead may be at it still; then this waits for the end of that.
+            # A gateway that was presumed dead may still be creating it. Then this statement waits for the other one
+            # and fails with a duplicate, which is as good as success.
             with suppress(asyncpg.UniqueViolationError, asyncpg.DuplicateDatabaseError):
                 await self._pool.execute(
                     f"create database {quoted(name)} template {template} owner {quoted(name)} connection limit 0"
@@ -349,7 +367,7 @@ class Postgres:
 
     async def _copy(self, source: str, name: str, secret: str | None) -> None:
         if await self._is_open(source) is None:
-            raise LookupError(f"there is no database {source}")
+            raise LookupError(f"database {source} does not exist")
         await self._make_role(name, secret)
         await self._make_database_from(source, name)
         await self._hand_over(source, name)
@@ -366,6 +384,8 @@ class Postgres:
                     raise
 
     async def _alone_with(self, source: str, work: Callable[[], Coroutine[None, None, None]]) -> None:
+        # Clients may connect between the first eviction and the lock that CREATE DATABASE takes on its template; it
+        # then waits a few seconds for them to leave. So the eviction is repeated until the statement has ended.
         await self._evict(source)
         task = asyncio.create_task(work())
         try:
@@ -387,7 +407,8 @@ class Postgres:
             await inside.close()
 
     async def _release(self, role: str) -> None:
-        # What keeps a role alive after its database: a copy that was begun and not finished, or what tenants granted.
+        # A role that still has dependencies after its database is gone: an unfinished copy contains objects it owns,
+        # or a tenant granted it privileges in another database.
         for row in await self._pool.fetch(_HOLDERS, role):
             name, is_open = row
             if not is_open:
@@ -398,16 +419,16 @@ class Postgres:
                 await self._pool.execute(f"alter database {quoted(name)} allow_connections {is_open}")
 
     async def _is_open(self, name: str) -> bool | None:
-        """Return whether a database takes connections, None if there is none."""
+        """Return whether a database allows connections, or None if it does not exist."""
         found: bool | None = await self._pool.fetchval("select datallowconn from pg_database where datname = $1", name)
         return found
 
 
 async def connected(dsn: str, shared: Shared | None = None) -> asyncpg.Pool[asyncpg.Record]:
-    """Return connections to a server.
+    """Open a connection pool to a server.
 
     Raises:
-        PostgresUnavailable: if there are none to be had.
+        PostgresUnavailable: if the server cannot be reached or refuses the login.
     """
     where = urlsplit(dsn).netloc.rpartition("@")[2]
     try:
@@ -419,10 +440,10 @@ async def connected(dsn: str, shared: Shared | None = None) -> asyncpg.Pool[asyn
             server_settings=_settings(shared),
         )
     except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        # Without its cause: what is wrong with an address may quote it, and a password is part of it.
+        # The cause is suppressed, because a message about a malformed DSN may quote it with its password.
         raise PostgresUnavailable(
             f"no connection to Postgres at {where} ({type(error).__name__}): "
-            f"check --postgres-dsn, or leave it out to have a server started"
+            f"check --postgres-dsn, or omit it to have a server started"
         ) from None
 
 
@@ -435,7 +456,7 @@ def _sessions_of(gateway: str) -> str:
 
 
 def _mark(directory: Path) -> str:
-    """Return what tells the roles of this data directory from those of others on the same server."""
+    """Return the text that distinguishes the roles of this data directory from other roles on the same server."""
     file = directory / "identity"
     if not file.exists():
         write_whole(file, f"infrai-async {secrets.token_hex(16)}")

@@ -1,11 +1,11 @@
-"""Make all in a copied database belong to the copy's role, and leave the source's role as it was."""
+"""Transfer everything in a copied database to the copy's role, without changing what the source's role owns."""
 
 from __future__ import annotations
 
 import asyncpg
 
-# What names a role without belonging to it. `REASSIGN OWNED` leaves both with the old role, and the `DROP OWNED` that
-# has to follow (else the old role could never be dropped) would delete them.
+# Policies and default privileges name a role without being owned by it. `REASSIGN OWNED` leaves both with the old role,
+# and the `DROP OWNED` that must follow (or the old role could never be dropped) would delete them.
 _POLICIES = """
 select format('alter policy %I on %s to %s', polname, polrelid::regclass,
               (select string_agg(case when r = 0 then 'public' when r = old.oid then quote_ident($2)
@@ -26,13 +26,13 @@ from pg_default_acl d
 join pg_roles old on old.oid = d.defaclrole and old.rolname = $1
 left join pg_namespace n on n.oid = d.defaclnamespace
 cross join lateral (
-    -- acldefault calls sequences 's' and foreign servers 'S'.
+    -- acldefault uses 's' for sequences and 'S' for foreign servers.
     select case when n.oid is null then replace(d.defaclobjtype::text, 'S', 's')::"char" end as builtin
 ) t
 cross join lateral (
     select false as gone, * from aclexplode(d.defaclacl)
     union all
-    -- An entry without a schema replaces what is built in, so what it lacks was revoked.
+    -- An entry without a schema replaces the built-in default, so a privilege that it lacks was revoked.
     select true, b.* from aclexplode(acldefault(builtin, old.oid)) b
     where not exists (select from aclexplode(d.defaclacl) h
                       where h.grantee = b.grantee and h.privilege_type = b.privilege_type)
@@ -47,14 +47,15 @@ from pg_database where datdba = (select oid from pg_roles where rolname = $1::na
 
 
 async def hand_over(inside: asyncpg.Connection[asyncpg.Record], old: str, new: str) -> None:
-    """Give everything the role `old` has in this database to `new`, in one transaction; again does no harm.
+    """Transfer everything that the role `old` owns in this database to `new`, in one transaction; idempotent.
 
-    `REASSIGN OWNED` also takes along the databases that the old role owns, that is the source: they are given back.
+    `REASSIGN OWNED` also transfers the databases that the old role owns, which is the source. They are given back in
+    the same transaction, so no other session sees the source with the wrong owner.
 
     Args:
-        inside: A connection to the copy, for a superuser or a member of both roles.
-        old: The source's database and role.
-        new: The role of this database.
+        inside: A connection to the copy, as a superuser or a member of both roles.
+        old: The name of the source database and of its role.
+        new: The role of the copy.
     """
     async with inside.transaction():
         rewritten = [row[0] for query in (_POLICIES, _DEFAULTS) for row in await inside.fetch(query, old, new)]
@@ -64,10 +65,10 @@ async def hand_over(inside: asyncpg.Connection[asyncpg.Record], old: str, new: s
 
 
 def for_owner_alone(name: str) -> str:
-    """Return what opens a database to its owner and to nobody else; made with ``connection limit 0`` it was shut."""
+    """Return the SQL that lets only the owner connect to a database created with ``connection limit 0``."""
     return f"revoke all on database {quoted(name)} from public; alter database {quoted(name)} connection limit -1"
 
 
 def quoted(name: str) -> str:
-    """Return an SQL identifier."""
+    """Quote an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'

@@ -1,10 +1,12 @@
-"""As whom a server of ours runs, and from where.
+"""Choose the account that runs the gateway's own Postgres server, and make the server's programs reachable for it.
 
-Postgres refuses root, and a user dropped to reaches neither a virtual environment nor a data directory below a home of
-mode 0700. So for root there is a ladder: `nobody`, with the programs copied and the cluster kept where it can reach
-them; else a user namespace, which needs no copy. So does a user number that has no name, as containers are given:
-initdb refuses it. Anybody else runs the server in place. A cluster that exists is run
-by whoever owns it, so that `sudo` on a user's directory, or the other rung than last time, still opens it.
+Postgres refuses to run as root, and an unprivileged user cannot reach a virtual environment or data directory below a
+home of mode 0700. Root therefore tries two ways: run as `nobody`, with the programs copied and the cluster placed where
+`nobody` can reach them; or else in a user namespace, which needs no copy. A uid without a name, which is common in
+containers and which initdb refuses, uses a user namespace as well. Every other user runs the server in place.
+
+An existing cluster is always run by the owner of its files, so it can still be opened under `sudo` or when the choice
+would be different today.
 """
 
 from __future__ import annotations
@@ -33,19 +35,19 @@ _NOT_RUN = shutil.ignore_patterns("*.a", "pgxs", "pkgconfig", "doc", "man")
 
 @frozen
 class RunAs:
-    """How to start a command as somebody: as another user, or behind a prefix; by default as the caller."""
+    """How to start a command under an account: as another user, or behind a prefix; by default as the caller."""
 
     uid: int | None = None
     gid: int | None = None
     prefix: tuple[str, ...] = ()
 
     def command(self, *command: str) -> list[str]:
-        """Return the command as it is to be started."""
+        """Return the command line, with the prefix if there is one."""
         return [*self.prefix, *command]
 
     def options(self) -> dict[str, Any]:
-        """Return what `subprocess` needs to start it so."""
-        # Settings such as PGPORT or PGDATA in the caller's environment are about another server.
+        """Return the keyword arguments for `subprocess`."""
+        # Variables such as PGPORT or PGDATA in the caller's environment refer to another server.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
         options: dict[str, Any] = {"cwd": "/", "env": environment | {"LC_ALL": "C"}, "stdin": subprocess.DEVNULL}
         if self.uid is not None:
@@ -53,12 +55,12 @@ class RunAs:
         return options
 
     def give(self, path: Path) -> None:
-        """Make the account the owner of one file or directory."""
+        """Make the account the owner of a file or directory."""
         if self.uid is not None and self.gid is not None:
             os.chown(path, self.uid, self.gid)
 
     def can_run(self, binaries: Binaries) -> bool:
-        """Whether the account can start these programs: asked by starting one."""
+        """Return whether the account can run these programs, by running one of them."""
         command = self.command(binaries.program("postgres"), "--version")
         try:
             return not subprocess.run(command, capture_output=True, timeout=10, **self.options()).returncode
@@ -67,13 +69,15 @@ class RunAs:
 
 
 def for_cluster(owner: int) -> RunAs:
-    """Return the account that runs a cluster whose files belong to the user `owner`."""
+    """Return the account that runs a cluster whose files belong to the uid `owner`."""
     if owner == os.geteuid():
         return _as_caller()
     try:
         return RunAs(owner, pwd.getpwuid(owner).pw_gid)
     except KeyError:
-        raise PostgresUnavailable(f"the cluster's owner {owner} is no user here: chown it to one") from None
+        raise PostgresUnavailable(
+            f"the cluster belongs to uid {owner}, which is not a user of this machine: chown it to an existing user"
+        ) from None
 
 
 def ladder() -> list[RunAs]:
@@ -82,7 +86,7 @@ def ladder() -> list[RunAs]:
 
 
 def _as_caller() -> RunAs:
-    """Return the account that the caller's files need: for root, and a number without a name, that is a namespace."""
+    """Return the account for files of the caller: for root and for a uid without a name, a user namespace."""
     try:
         return RunAs() if pwd.getpwuid(os.geteuid()).pw_uid else _in_namespace()
     except KeyError:
@@ -98,7 +102,7 @@ def _nobody() -> Iterator[RunAs]:
 
 
 def _in_namespace() -> RunAs:
-    # initdb looks its user up by number, so the number has to be one that has a name.
+    # initdb looks up the name of its user, so the uid must be one that has a name.
     number = next(entry.pw_uid for entry in reversed(pwd.getpwall()) if entry.pw_uid)
     # As a text, so that it also runs from a zipped or frozen package, and where another user cannot read the file.
     program = resources.files("infrai_async.local.postgres").joinpath("userns.py").read_text(encoding="utf-8")
@@ -108,10 +112,10 @@ def _in_namespace() -> RunAs:
 
 
 def shared_place() -> Path:
-    """Return a directory of root's that every user can reach.
+    """Return a directory that belongs to root and that every user can reach, creating it if necessary.
 
     Raises:
-        PostgresUnavailable: if there is none.
+        PostgresUnavailable: if none can be created.
     """
     for parent in (Path("/var/lib"), Path(tempfile.gettempdir())):
         place = parent / "infrai-async"
@@ -122,17 +126,19 @@ def shared_place() -> Path:
                 return place
         except OSError:
             continue
-    raise PostgresUnavailable("neither /var/lib nor the temporary directory takes a copy of Postgres: run as non-root")
+    raise PostgresUnavailable(
+        "neither /var/lib nor the temporary directory can hold a copy of Postgres: run as an ordinary user"
+    )
 
 
 def _is_roots(place: Path) -> bool:
-    # In a temporary directory somebody else may have been first, and what lies here is run.
+    # Another user may have created the name in the temporary directory first, and programs are executed from here.
     found = place.lstat()
     return stat.S_ISDIR(found.st_mode) and found.st_uid == 0 and not found.st_mode & 0o022
 
 
 def reachable(binaries: Binaries, account: RunAs) -> Binaries | None:
-    """Return programs that the account can run: these, or for root's sake a copy of them; None if neither will do."""
+    """Return programs that the account can run: these or, if root may copy them, a copy; None if neither works."""
     if account.can_run(binaries):
         return binaries
     if account.uid is None or os.geteuid():
@@ -153,7 +159,7 @@ def _copied(binaries: Binaries, place: Path) -> Binaries:
 
 
 def _copy(install: Path, target: Path) -> None:
-    """Copy an installation, keeping its depth: wheels link to `<package>.libs` beside the package by relative path."""
+    """Copy an installation and keep its depth: wheels refer to `<package>.libs` beside the package by relative path."""
     part = target.with_name(f"{target.name}.part")
     remove_tree(part, quietly=True)
     package = install.parent
@@ -171,7 +177,7 @@ def _copy(install: Path, target: Path) -> None:
 
 
 def _open_up(part: Path) -> None:
-    # A umask of 077 at installation or now would keep the account out again.
+    # With a umask of 077, at installation or now, the account could not read the files.
     for folder, _, files in os.walk(part):
         Path(folder).chmod(0o755)
         for name in files:

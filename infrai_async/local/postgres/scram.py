@@ -1,4 +1,4 @@
-"""Passwords as Postgres stores them, so that statements, logs and `pg_stat_activity` never hold one in the clear."""
+"""Hash passwords the way Postgres stores them, so that statements, logs and `pg_stat_activity` never show them."""
 
 from __future__ import annotations
 

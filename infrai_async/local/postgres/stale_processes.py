@@ -1,7 +1,8 @@
-"""What a killed gateway or server leaves of a cluster: processes that outlived it, directories of no database.
+"""Find what a killed gateway or server left of a cluster: processes that outlived it, and orphaned directories.
 
-After a `kill -9` the pid in `postmaster.pid` may by now be anybody's. On Linux a server of a cluster is a process whose
-program is `postgres` and whose working directory is the cluster; elsewhere the command line has to do.
+After a `kill -9` the pid in `postmaster.pid` may have been reused by an unrelated process. On Linux a process belongs
+to a cluster if its executable is `postgres` and its working directory is the data directory; elsewhere the command line
+is compared.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ from infrai_async.local._files import read_number
 
 _PATIENCE = 10.0
 _POLL = 0.01
-_FIRST_OF_OURS = 16384  # Postgres keeps smaller numbers for itself
+_FIRST_OF_OURS = 16384  # Postgres reserves smaller OIDs for its own objects
 
 
 def stop_servers(data: Path) -> None:
-    """End every server process of the cluster in `data`, so that another can be started; blocks until they are gone.
+    """End every server process of the cluster in `data`, so that a new server can start; block until they are gone.
 
-    A postmaster is asked to shut down fast. What is left of a killed one (a busy backend keeps the shared memory, and
-    the next start is refused for it) and what does not go is killed: recovery is what the next start is for.
+    A postmaster gets the signal for a fast shutdown. Backends that outlived a killed postmaster still hold its shared
+    memory, which makes the next start fail. They, and anything that ignores the signal, are killed; the next start
+    then recovers from the WAL.
     """
     named = read_number(data / "postmaster.pid")
     if named is None:
@@ -39,16 +41,16 @@ def stop_servers(data: Path) -> None:
 
 
 def directories(data: Path) -> dict[int, Path]:
-    """Return the directories of the databases that were made in the cluster in `data`, by their numbers.
+    """Return the directories of the databases created in the cluster in `data`, by OID.
 
-    A server that dies while it makes a database leaves its files: its own recovery does not look for them.
+    A server that dies during CREATE DATABASE leaves the new directory behind, and its recovery does not remove it.
     """
     numbered = {int(path.name): path for path in (data / "base").iterdir() if path.name.isdigit()}
     return {oid: path for oid, path in numbered.items() if oid >= _FIRST_OF_OURS}
 
 
 def _forget(data: Path, named: int) -> None:
-    # Postgres takes any live process of its own account for the server the file names, and refuses to start.
+    # Postgres refuses to start if the pid in the file is alive, even if it now belongs to an unrelated process.
     if _alive(named) and not _servers(data, named):
         (data / "postmaster.pid").unlink(missing_ok=True)
 
@@ -70,7 +72,7 @@ def _is_server(pid: int, data: Path) -> bool:
         shown = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True)
         return f"postgres -D {data}" in shown.stdout
     try:
-        # A program that was replaced on disk while it ran is shown as "postgres (deleted)".
+        # An executable that was replaced on disk while running appears as "postgres (deleted)".
         runs_postgres = Path(f"/proc/{pid}/exe").readlink().name.split(" ")[0] == "postgres"
         return runs_postgres and Path(f"/proc/{pid}/cwd").samefile(data)
     except OSError:

@@ -1,8 +1,9 @@
-"""Run a command as an ordinary user's number in a user namespace of its own: `python -c TEXT UID COMMAND...`.
+"""Run a command under the uid of an ordinary user in a new user namespace: `python -c TEXT UID COMMAND...`.
 
-Postgres refuses root. Where root may not become another user either (a rootless container), a namespace of one user
-lets root be called something else: to the kernel the server stays who started it, so its files need no new owner.
-The text of this module is run as a program, hence nothing but the standard library.
+Postgres refuses to run as root, and root in a rootless container cannot switch to another user. A user namespace maps
+the caller to another uid: inside it the server does not look like root, while to the kernel it still runs as the
+caller, so its files keep their owner. The text of the module is run as a program, so it imports only the standard
+library.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ _CLONE_NEWUSER = 0x10000000
 
 
 def enter(number: int) -> None:
-    """Move this process into a new user namespace, where its user and group have the given number."""
+    """Move this process into a new user namespace in which its uid and gid are `number`."""
     user, group = os.geteuid(), os.getegid()
     if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWUSER):
-        raise OSError(ctypes.get_errno(), "no user namespace")
-    # The kernel takes a group map of an unprivileged process only after it gave up setgroups.
+        raise OSError(ctypes.get_errno(), "cannot create a user namespace")
+    # The kernel accepts the gid map of an unprivileged process only once setgroups is denied.
     Path("/proc/self/setgroups").write_text("deny")
     Path("/proc/self/uid_map").write_text(f"{number} {user} 1")
     Path("/proc/self/gid_map").write_text(f"{number} {group} 1")

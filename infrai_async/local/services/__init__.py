@@ -1,1 +1,1 @@
-"""The capabilities, family by family, and what carries a call out once."""
+"""The services that implement the capabilities, and the executor that carries out each call once."""

@@ -1,7 +1,7 @@
-"""``account``: activation, the balance, and top-ups.
+"""The ``account`` service: activation, the balance, and top-ups.
 
-Every account always has one pending top-up whose amount is still open: its page is where a 402 and an activation lead.
-Once it is paid there is another one, so each ``checkout_url`` credits a wallet once and never again.
+Every account has exactly one pending top-up with an open amount; a 402 and an activation link to its checkout page.
+Paying it creates the next one, so each ``checkout_url`` credits a wallet at most once.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from infrai_async.local.state.tables import ACCOUNTS, TOPUPS
 
 LEAST, MOST = Decimal("0.01"), Decimal(1_000_000)
 FULL: Final = 1_000_000_000 * NANO
-"""What a wallet holds at most; 64 bits hold nine times that."""
+"""The most that a wallet can hold, in nano-dollars; about a ninth of what fits into a 64-bit column."""
 _OPEN: Final = 0
-"""The nano-dollars of a top-up whose amount is chosen when it is paid."""
+"""The amount recorded for a top-up whose amount is chosen at payment."""
 
 
 def open_account(connection: Connection, context: ServiceContext, id: str, now: str) -> Data:
-    """Add an account with trial credit and an open top-up, unless they are there."""
+    """Create an account with trial credit and an open top-up, unless they exist."""
     account = {"id": id, "project_id": new_id("proj"), "nano": context.credit, "created_at": now}
     if connection.scalar(sa.select(ACCOUNTS.c.id).where(ACCOUNTS.c.id == id)) is None:
         connection.execute(ACCOUNTS.insert().values(key_hash=hash_key(context.keyring.api_key(id)), **account))
@@ -37,12 +37,12 @@ def open_account(connection: Connection, context: ServiceContext, id: str, now: 
 
 
 def account_of(api_key: str, connection: Connection) -> str | None:
-    """Return the account whose key this is."""
+    """Return the account to which an API key belongs, or None."""
     return connection.scalar(sa.select(ACCOUNTS.c.id).where(ACCOUNTS.c.key_hash == hash_key(api_key)))
 
 
 def open_checkout(context: ServiceContext, account: str, connection: Connection) -> str | None:
-    """Return the address of the page on which an account pays what it likes."""
+    """Return the address of the checkout page where the payer chooses the amount."""
     id = _open_top_up(connection, account)
     return None if id is None else context.checkout_url(id)
 
@@ -67,6 +67,7 @@ def _with_key(context: ServiceContext, data: Data) -> Data:
 
 @capability("account.activate", present=_with_key)
 def activate(call: ServiceCall, connection: Connection) -> Data:
+    """Open an account with a trial credit and its first key."""
     account = open_account(connection, call.context, new_id("acc"), iso(call.now))
     return {
         "account_id": account["id"],
@@ -78,6 +79,7 @@ def activate(call: ServiceCall, connection: Connection) -> Data:
 
 @capability("account.balance")
 def balance(call: ServiceCall, connection: Connection) -> Data:
+    """Return what is left in the account's wallet."""
     left = dollars(connection.execute(sa.select(ACCOUNTS.c.nano).where(ACCOUNTS.c.id == call.account)).scalar_one())
     return {"balance_usd": left, "balance": left, "currency": "USD"}
 
@@ -89,21 +91,22 @@ def _with_checkout(context: ServiceContext, data: Data) -> Data:
 
 @capability("account.topup", present=_with_checkout)
 def top_up(call: ServiceCall, connection: Connection) -> Data:
+    """Begin a top-up, to be paid on the checkout page."""
     nano = nano_of(str(call.params["amount_usd"]))
     if call.params.get("currency", "USD").upper() != "USD":
-        raise invalid("the wallet holds USD only", currency="'USD'")
+        raise invalid("currency must be USD, the only currency of the wallet", currency="'USD'")
     leads_to = call.given("return_url")
     if leads_to and not is_web_address(leads_to["return_url"]):
-        raise invalid("return_url has to be an http or https address", return_url="http(s)://...")
+        raise invalid("return_url must be an http or https address", return_url="http(s)://...")
     id, money = _add_top_up(connection, call.account, nano, iso(call.now), **leads_to), dollars(nano)
     return {"topup_id": id, "amount_usd": money, "amount": money, "currency": "USD", "state": "pending"}
 
 
 def nano_of(amount: str) -> int:
-    """Return an amount that can be paid, in nano-dollars.
+    """Parse an amount in USD and return it in nano-dollars.
 
     Raises:
-        RequestRefused: 400, it is none.
+        RequestRefused: 400, if it is not a number, is out of range or has fractions of a cent.
     """
     try:
         usd = Decimal(amount)
@@ -111,11 +114,11 @@ def nano_of(amount: str) -> int:
             return int(usd * NANO)
     except ArithmeticError:
         pass
-    raise invalid(f"amount_usd has to be {LEAST} to {MOST}, in whole cents", amount_usd=f"{LEAST} to {MOST}")
+    raise invalid(f"amount_usd must be between {LEAST} and {MOST}, in whole cents", amount_usd=f"{LEAST} to {MOST}")
 
 
 def is_web_address(url: str) -> bool:
-    """Say whether a link may lead there: a ``javascript:`` address would run in the page that has it."""
+    """Return whether a page may link to this URL; a ``javascript:`` URL would run as a script of that page."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -124,23 +127,23 @@ def is_web_address(url: str) -> bool:
 
 
 def find_top_up(id: str, connection: Connection) -> Data | None:
-    """Return a top-up, with its wallet's balance, if it is there."""
+    """Return a top-up together with the balance of its wallet, or None if it does not exist."""
     both = sa.select(TOPUPS, ACCOUNTS.c.nano.label("balance")).join(ACCOUNTS, ACCOUNTS.c.id == TOPUPS.c.account_id)
     row = connection.execute(both.where(TOPUPS.c.id == id)).one_or_none()
     return None if row is None else dict(row._mapping)
 
 
 def pay(id: str, chosen: int, now: str, connection: Connection) -> None:
-    """Credit a wallet with a top-up, unless that was done before.
+    """Credit a wallet with a top-up; paying the same top-up again has no effect.
 
     Args:
         id: the top-up.
-        chosen: the nano-dollars to pay where the amount is open.
-        now: when.
-        connection: the state.
+        chosen: the amount in nano-dollars, for a top-up whose amount is open.
+        now: the current time, as the API writes it.
+        connection: the transaction to work in.
 
     Raises:
-        RequestRefused: 409, the wallet would hold more than it can.
+        RequestRefused: 409, if the wallet would exceed its limit.
     """
     topup = find_top_up(id, connection)
     pending = TOPUPS.update().where(TOPUPS.c.id == id, TOPUPS.c.state == "pending")
@@ -149,6 +152,6 @@ def pay(id: str, chosen: int, now: str, connection: Connection) -> None:
     nano, account = topup["nano"] or chosen, topup["account_id"]
     room = ACCOUNTS.update().where(ACCOUNTS.c.id == account, ACCOUNTS.c.nano <= FULL - nano)
     if connection.execute(room.values(nano=ACCOUNTS.c.nano + nano)).rowcount != 1:
-        raise conflict("CONFLICT", f"a wallet of the local gateway holds {dollars(FULL)} USD at most")
+        raise conflict("CONFLICT", f"the payment would exceed the limit of a local wallet, {dollars(FULL)} USD")
     if topup["nano"] == _OPEN:
         _add_top_up(connection, account, _OPEN, now)

@@ -1,4 +1,4 @@
-"""Whose key a request carries."""
+"""Authenticate requests: find the account to which the API key of a request belongs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from infrai_async.local.state.store import Store
 
 
 class Keys:
-    """Knows the account of every key.
+    """Look up accounts by API key, and cache them.
 
     Args:
-        store: the state that has them.
+        store: the state that holds the accounts.
     """
 
     def __init__(self, store: Store) -> None:
@@ -22,10 +22,10 @@ class Keys:
         self._known: dict[str, str] = {}
 
     async def account(self, authorization: str) -> str:
-        """Return the account whose key this ``Authorization`` header carries.
+        """Return the account of the key in an ``Authorization`` header.
 
         Raises:
-            RequestRefused: 401, none that is known.
+            RequestRefused: 401, if the header has no key or an unknown one.
         """
         scheme, _, key = authorization.partition(" ")
         key = key.strip()
@@ -37,12 +37,12 @@ class Keys:
             401,
             "UNAUTHORIZED",
             "the API key is missing or unknown",
-            hint="send Authorization: Bearer <key>; LocalGateway.api_key has one, and POST /v1/activate gives one",
+            hint="send 'Authorization: Bearer <key>'; get a key from LocalGateway.api_key or POST /v1/activate",
             headers={"WWW-Authenticate": "Bearer"},
         )
 
     async def _look_up(self, key: str) -> str | None:
-        """Ask the state for a key's account, and remember it: keys are never taken back."""
+        """Read a key's account from the state and cache it; keys are never revoked, so the entry stays valid."""
         account = await self._store.run(partial(account_of, key))
         if account is not None:
             self._known[hash_key(key)] = account

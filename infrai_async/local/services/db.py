@@ -1,4 +1,4 @@
-"""``db``: projects, branches and snapshots, each a database of its own on a real Postgres."""
+"""The ``db`` service: projects, branches and snapshots, each of which is a separate database on a real Postgres."""
 
 from __future__ import annotations
 
@@ -63,7 +63,8 @@ def _publish(table: Table, connection: Connection, plan: Data) -> bool:
 
 
 def _take_back(table: Table, connection: Connection, plan: Data) -> None:
-    """Also for what was deleted while it was made: its database may have come to be after the drop."""
+    # The database is marked again even if a deletion already dropped it: the effect may have created it after the
+    # drop, when nothing referred to it any more.
     connection.execute(table.delete().where(table.c.id == plan["id"]))
     connection.execute(DATABASES.delete().where(DATABASES.c.name == plan["database"]))
     connection.execute(DATABASES.insert().values(name=plan["database"], pending_delete=True))
@@ -74,7 +75,11 @@ def _effect(perform: Any, table: Table) -> Effect:
 
 
 def _plan(call: ServiceCall, connection: Connection, table: Table, **values: Any) -> Data:
-    """Record what is to be made, under names that are fixed from now on, and return it."""
+    """Record a resource that is about to be created and return its plan.
+
+    The names are chosen and committed before the effect, so that resuming after a crash reuses the same database
+    instead of creating a second one.
+    """
     database = new_id("ifr")
     connection.execute(DATABASES.insert().values(name=database, pending_delete=False))
     plan = values | {"database": database, "created_at": iso(call.now)}
@@ -83,18 +88,23 @@ def _plan(call: ServiceCall, connection: Connection, table: Table, **values: Any
 
 
 def _mark_deleted(connection: Connection, table: Table, condition: sa.ColumnElement[bool]) -> list[str]:
-    """Delete rows and mark their databases, which are returned: whoever drops them may be killed, the mark stays."""
+    """Delete rows, mark their databases for deletion and return the names of these databases.
+
+    Rows and marks change in one transaction. A crash before the databases are dropped leaves the marks, and the janitor
+    finds them at the next start.
+    """
     names = list(connection.scalars(table.delete().where(condition).returning(table.c.database)))
     connection.execute(DATABASES.update().where(DATABASES.c.name.in_(names)).values(pending_delete=True))
     return names
 
 
 async def _close(context: ServiceContext, plan: Data) -> None:
-    """Let nobody in after the answer; the databases themselves are dropped later, which takes longer."""
+    """Refuse connections before the call returns; the janitor drops the databases later, since that is slow."""
     try:
         await context.check_postgres().close(plan["databases"])
     except (*GONE, RequestRefused):
-        return  # nothing opens at a server that is away, and what is marked is closed before it is used again
+        # A server that is down accepts no connections, and reconciliation closes marked databases after its restart.
+        return
 
 
 _DELETION = Effect(perform=_close, finish=lambda connection, plan: True, undo=lambda connection, plan: None)
@@ -109,15 +119,16 @@ def _ok(_: ServiceContext, __: Data) -> Data:
 
 @capability("db.project.create", effect=_effect(_create, PROJECTS), present=_with_uri)
 def create_project(call: ServiceCall, connection: Connection) -> Data:
+    """Create a project: a database and a role of its own."""
     version = call.context.check_postgres().version
     if call.params.get("postgres_version", version) != version:
-        raise invalid(f"this gateway has Postgres {version}", postgres_version=repr(version))
+        raise invalid(f"this gateway runs Postgres {version}", postgres_version=repr(version))
     if call.params.get("mode") == "byok":
         raise RequestRefused(
             400,
             "VALIDATION_ERROR",
-            "the local gateway has no vendor account of yours to use",
-            hint="leave mode out, or give mode='managed'; --postgres-dsn uses a server of your own",
+            "the local gateway cannot use a vendor account of yours",
+            hint="omit mode or set it to 'managed'; to use your own server, start the gateway with --postgres-dsn",
             details={"fields": {"mode": "'managed'"}},
         )
     return _plan(
@@ -137,16 +148,19 @@ def create_project(call: ServiceCall, connection: Connection) -> Data:
 
 @capability("db.project.get", present=_with_uri)
 def get_project(call: ServiceCall, connection: Connection) -> Data:
+    """Return a project."""
     return existing(call, connection, PROJECTS, "DB_PROJECT", id=call.params["id"])
 
 
 @capability("db.project.list", present=_items_with_uri)
 def list_projects(call: ServiceCall, connection: Connection) -> Data:
+    """Return a page of the account's projects."""
     return list_page(call, connection, PROJECTS)
 
 
 @capability("db.project.delete", effect=_DELETION, present=_ok)
 def delete_project(call: ServiceCall, connection: Connection) -> Data:
+    """Delete a project with its branches and snapshots."""
     id = get_project(call, connection)["id"]
     names = [
         name for table in (BRANCHES, SNAPSHOTS) for name in _mark_deleted(connection, table, table.c.project_id == id)
@@ -159,11 +173,12 @@ def delete_project(call: ServiceCall, connection: Connection) -> Data:
 
 @capability("db.branch.create", effect=_effect(_copy, BRANCHES), present=_with_uri)
 def create_branch(call: ServiceCall, connection: Connection) -> Data:
+    """Create a branch as a copy of the project's database or of another branch."""
     project = existing(call, connection, PROJECTS, "DB_PROJECT", id=call.params["project_id"])
     name = check_name("branch_name", call.params["branch_name"])
     taken = sa.select(BRANCHES.c.id).where(BRANCHES.c.project_id == project["id"], BRANCHES.c.branch_name == name)
     if name == _MAIN or connection.scalar(taken) is not None:
-        raise conflict("DB_BRANCH_EXISTS", f"the project has a branch {name!r} already", branch_name=name)
+        raise conflict("DB_BRANCH_EXISTS", f"the project already has a branch {name!r}", branch_name=name)
     source = _source(call, connection, project)
     plan = _plan(
         call,
@@ -178,7 +193,7 @@ def create_branch(call: ServiceCall, connection: Connection) -> Data:
 
 
 def _source(call: ServiceCall, connection: Connection, project: Data) -> str:
-    """Return the database that a branch is copied from (D28); a name goes before an id."""
+    """Return the database that a branch is copied from (D28); a name takes precedence over an id."""
     wanted = call.params.get("from_branch", _MAIN)
     if wanted == _MAIN:
         return str(project["database"])
@@ -191,16 +206,19 @@ def _source(call: ServiceCall, connection: Connection, project: Data) -> str:
 
 @capability("db.branch.get", present=_with_uri)
 def get_branch(call: ServiceCall, connection: Connection) -> Data:
+    """Return a branch."""
     return existing(call, connection, BRANCHES, "DB_BRANCH", id=call.params["id"])
 
 
 @capability("db.branch.list", present=_items_with_uri)
 def list_branches(call: ServiceCall, connection: Connection) -> Data:
+    """Return a page of branches, of one project if it is named."""
     return list_page(call, connection, BRANCHES, **call.given("project_id"))
 
 
 @capability("db.branch.delete", effect=_DELETION, present=_ok)
 def delete_branch(call: ServiceCall, connection: Connection) -> Data:
+    """Delete a branch with its database."""
     return {"databases": _mark_deleted(connection, BRANCHES, BRANCHES.c.id == get_branch(call, connection)["id"])}
 
 
@@ -209,6 +227,7 @@ def delete_branch(call: ServiceCall, connection: Connection) -> Data:
 
 @capability("db.snapshot.create", effect=_effect(_freeze, SNAPSHOTS), present=_without_database)
 def create_snapshot(call: ServiceCall, connection: Connection) -> Data:
+    """Create a snapshot: a copy of the project's database that nobody can connect to."""
     project = existing(call, connection, PROJECTS, "DB_PROJECT", id=call.params["project_id"])
     label = check_name("label", call.params["label"]) if "label" in call.params else None
     plan = _plan(call, connection, SNAPSHOTS, id=new_id("snap"), project_id=project["id"], label=label)
@@ -217,16 +236,19 @@ def create_snapshot(call: ServiceCall, connection: Connection) -> Data:
 
 @capability("db.snapshot.get", present=_without_database)
 def get_snapshot(call: ServiceCall, connection: Connection) -> Data:
+    """Return a snapshot."""
     return existing(call, connection, SNAPSHOTS, "DB_SNAPSHOT", id=call.params["id"])
 
 
 @capability("db.snapshot.list", present=_items_without_database)
 def list_snapshots(call: ServiceCall, connection: Connection) -> Data:
+    """Return a page of snapshots, of one project if it is named."""
     return list_page(call, connection, SNAPSHOTS, **call.given("project_id"))
 
 
 @capability("db.snapshot.restore", effect=_effect(_copy, PROJECTS), present=_with_uri)
 def restore_snapshot(call: ServiceCall, connection: Connection) -> Data:
+    """Create a new project from a snapshot."""
     snapshot = get_snapshot(call, connection)
     origin = existing(call, connection, PROJECTS, "DB_PROJECT", id=snapshot["project_id"])
     name = check_name("new_name", call.params.get("new_name", f"{origin['name'][:246]}-restored"))

@@ -1,4 +1,7 @@
-"""``discovery``: the table, described (CONTRACT.md 1.11). Public, free and without an envelope."""
+"""The ``discovery`` service: descriptions of all capabilities, generated from the capability table.
+
+It is public, free and answers without an envelope (CONTRACT.md 1.11).
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ _EVALUATING: Final = frozenset({"flags.is_enabled", "flags.get_value"})
 
 
 def _errors(capability: Row) -> Iterator[tuple[str, int]]:
-    """Return the codes, with their statuses, that a call of this capability can meet."""
+    """Yield the error codes, with their statuses, that a call of this capability can get."""
     if capability.params or capability.mutates:
         yield "VALIDATION_ERROR", 400
     if not capability.public:
@@ -72,12 +75,14 @@ def _summary(call: ServiceCall, capability: Row) -> Data:
 
 @capability("discovery.list")
 def list_capabilities(call: ServiceCall, _: Connection) -> Data:
+    """Return the index of all capabilities."""
     capabilities = [_summary(call, capability) for capability in CAPABILITIES.values()]
     return {"version": "v1", "generated_at": iso(call.now), "capabilities": capabilities}
 
 
 @capability("discovery.get")
 def get_capability(call: ServiceCall, _: Connection) -> Data:
+    """Return the description of one capability."""
     capability = CAPABILITIES.get(call.params["capability"])
     if capability is None:
         raise not_found("DISCOVERY_CAPABILITY", call.params["capability"])

@@ -1,16 +1,17 @@
-"""How a call is carried out: once, paid for, and remembered.
+"""Carry out each call exactly once, charge for it, and remember its result under its idempotency key.
 
-A call without an effect is one transaction: look the key up, take the price, do the work, remember the answer. One
-with an effect is two: the first also records the plan as ``running``; then the effect; the second makes the result
-visible and the operation ``done``. What a crash leaves ``running`` is carried on at the next start, from the plan.
+A call without an effect is one transaction: look up the idempotency key, do the work, charge the price and record the
+result. A call with an effect takes two. The first also records the plan as a ``running`` operation; then the effect is
+performed; the second transaction publishes the result and marks the operation ``done``. An operation that a crash
+leaves ``running`` is resumed from its plan at the next start.
 
-While it runs, an operation belongs to one gateway. Another that is asked for the same waits for it, and carries it on
-only once it was made its own, because the first one is dead (`_presence`). One that comes back from the dead finds at
-its second transaction that the operation is not its own any more, and waits in turn.
+A running operation is owned by one gateway. Another gateway that receives the same request waits for it, and resumes
+it only after taking it over from an owner that stopped sending heartbeats (``lifecycle.heartbeat``). An owner that was
+merely stalled discovers the loss in its second transaction, which changes nothing, and then waits like anyone else.
 
-A refusal by the first transaction undoes it, the price and the key's record included: the same key may be tried again.
-What refuses an effect is final or passing: the key remembers a final refusal (4xx) as it does an answer; a passing one
-(5xx) it forgets. In both cases nothing is left and nothing is paid.
+If the first transaction is refused, it is rolled back with the charge and the key's record, so the key can be used
+again. If the effect fails, its rows are removed and the price is refunded. The key then remembers a final error (4xx)
+as it would a result, and forgets a transient one (5xx) so that the client may retry.
 """
 
 from __future__ import annotations
@@ -39,27 +40,28 @@ _logger = logging.getLogger(__name__)
 REMEMBERED: Final = 24 * 3600
 """Seconds for which an idempotency key is remembered."""
 _POLL: Final = 0.1
-"""Seconds between two looks at an operation of another gateway."""
+"""Seconds between two checks on an operation that another gateway owns."""
 
 
 @attrs.frozen
 class Outcome:
-    """What a call came to: the data that its caller sees, and its price."""
+    """The result of a call: the data for the caller, and the price in nano-dollars."""
 
     data: Data
     nano: int
 
 
 class _TakenOver(Exception):
-    """The operation belongs to another gateway by now."""
+    """Another gateway has taken over the operation."""
 
 
 @attrs.frozen
 class _Pending:
-    """An operation whose effect is still to come; ``nano`` is what this caller pays.
+    """An operation whose effect has yet to be performed.
 
     Attributes:
-        again: some of the effect may be done already.
+        nano: the price this caller pays, in nano-dollars.
+        again: whether part of the effect may have been performed already.
     """
 
     id: str
@@ -68,7 +70,7 @@ class _Pending:
 
 
 class Executor:
-    """Carries out calls, and the work that a crash left behind."""
+    """Carry out calls, and resume the operations that a crash interrupted."""
 
     def __init__(self, context: ServiceContext) -> None:
         self._context = context
@@ -79,23 +81,27 @@ class Executor:
         """Carry out a call.
 
         Raises:
-            RequestRefused: it cannot be done; nothing of it is left.
+            RequestRefused: the call failed; it has left no trace and cost nothing.
         """
         service = SERVICES[call.capability.id]
         if service.before is not None:
             await service.before(self._context)
         step = await self._context.store.run(partial(_begin, call, service))
         if isinstance(step, _Pending):
+            # Shielded: the charge is committed by now, so a client that disconnects must not stop the effect halfway.
             step = Outcome(await asyncio.shield(self._work(step.id, again=step.again)), step.nano)
         if call.capability.method == "DELETE":
             self._context.wake()
         return attrs.evolve(step, data=service.present(self._context, step.data))
 
     async def resume(self, service: str) -> Collection[asyncio.Task[Data]]:
-        """Begin to carry on what of a service (``"db."``) is running and ours by now, and return what is at it.
+        """Start tasks for the interrupted operations of a service that this gateway owns, and return the tasks.
 
-        That is what a gateway began which is dead: this one before it was killed, or another one over the same state.
-        One that closes begins nothing: what it leaves is for others, or its next start.
+        These operations were begun by a gateway that died: this one before a ``kill -9``, or another one that shares
+        the state. A gateway that is closing starts none; it leaves them to other gateways or to its next start.
+
+        Args:
+            service: the prefix of the capability ids, such as ``"db."``.
         """
         running = sa.select(OPERATIONS.c.id).where(
             OPERATIONS.c.state == "running", OPERATIONS.c.owner == self._context.id
@@ -104,22 +110,22 @@ class Executor:
         ids = await self._context.store.run(lambda connection: connection.scalars(theirs).all())
         left = [] if self._closing else [id for id in ids if id not in self._works]
         if left:
-            _logger.info("carrying on %d operations that were cut short", len(left))
+            _logger.info("resuming %d interrupted operations", len(left))
         return [self._work(id, again=True) for id in left]
 
     async def finish(self, service: str) -> None:
-        """Carry on what of a service is running and ours by now, and wait for the end of it."""
+        """Resume the interrupted operations of a service and wait until they have ended."""
         if works := await self.resume(service):
             await asyncio.wait(works)
 
     async def aclose(self) -> None:
-        """Wait for all effects of ours that are under way."""
+        """Wait for all effects that this gateway is performing."""
         self._closing = True
         while self._works:
             await asyncio.wait(self._works.values())
 
     def _work(self, id: str, *, again: bool) -> asyncio.Task[Data]:
-        """Return the one task that carries an operation to its end; whoever comes later waits for the same."""
+        """Return the task that completes an operation; concurrent requests with the same key share one task."""
         task = self._works.get(id)
         if task is None:
             task = self._works[id] = asyncio.create_task(self._complete(id, again))
@@ -129,9 +135,11 @@ class Executor:
     def _forget(self, id: str, task: asyncio.Task[Data]) -> None:
         del self._works[id]
         if not task.cancelled():
-            task.exception()  # whoever wanted it has it; asyncio need not report it a second time
+            task.exception()  # every waiter has received it; without this asyncio would log it as never retrieved
 
     async def _complete(self, id: str, again: bool) -> Data:
+        # A loop, because ownership may be lost between the effect and the second transaction. From then on the new
+        # owner performs the effect, and this gateway can only wait for the result, or for the operation to return.
         while (operation := await self._in_our_hands(id)).state == "running":
             with suppress(_TakenOver):
                 return await self._carry_out(operation, again)
@@ -139,15 +147,19 @@ class Executor:
         return _answer_of(operation)
 
     async def _in_our_hands(self, id: str) -> sa.Row[Any]:
-        """Return an operation that has ended or is ours to carry out; for another gateway's, wait until it is."""
+        """Return an operation once it has ended or is owned by this gateway; until then, poll."""
         while True:
             operation = await self._context.store.run(lambda connection: _load(connection, id))
             if operation is None:
-                raise RequestRefused(503, "VENDOR_UNAVAILABLE", "this could not be done; it may be possible now")
+                raise RequestRefused(503, "VENDOR_UNAVAILABLE", "the operation failed and was undone; try again")
             if operation.state != "running" or operation.owner == self._context.id:
                 return operation
             if self._closing:
-                raise RequestRefused(503, "VENDOR_UNAVAILABLE", "another gateway is at it, and this one closes")
+                raise RequestRefused(
+                    503,
+                    "VENDOR_UNAVAILABLE",
+                    "another gateway is carrying out this operation and this one is closing; try again",
+                )
             await asyncio.sleep(_POLL)
 
     async def _carry_out(self, operation: sa.Row[Any], again: bool) -> Data:
@@ -165,19 +177,22 @@ class Executor:
         try:
             await _effect_of(operation).perform(self._context, operation.data)
         except RequestRefused as refusal:
-            if not (again and refusal.status == 404):  # what was to go may have gone before the crash
+            # A resumed deletion may find nothing left to delete, because it was performed just before the crash.
+            if not (again and refusal.status == 404):
                 raise
         except LookupError:
-            raise conflict("CONFLICT", "what this was to be copied from was deleted meanwhile") from None
+            raise conflict("CONFLICT", "the database to copy was deleted in the meantime") from None
         except GONE as error:
-            raise RequestRefused(503, "VENDOR_UNAVAILABLE", "Postgres is away; it is started again") from error
+            raise RequestRefused(
+                503, "VENDOR_UNAVAILABLE", "Postgres is not reachable at the moment; try again"
+            ) from error
         except Exception as error:
             _logger.exception("%s failed", operation.capability)
-            raise RequestRefused(502, "VENDOR_ERROR", f"Postgres could not do it ({type(error).__name__})") from error
+            raise RequestRefused(502, "VENDOR_ERROR", f"the operation failed ({type(error).__name__})") from error
 
 
 def sweep(connection: Connection, now: float) -> None:
-    """Forget the keys whose time is over."""
+    """Forget the idempotency keys that have expired."""
     old = (OPERATIONS.c.state != "running") & (OPERATIONS.c.started < now - REMEMBERED)
     connection.execute(OPERATIONS.delete().where(old))
 
@@ -187,7 +202,8 @@ def _begin(call: ServiceCall, service: Service, connection: Connection) -> Outco
     before = _load(connection, id) if call.key is not None else None
     if before is not None and not _is_over(before, call):
         return _again(call, before)
-    data = service.run(call, connection)  # before the price: what is refused anyway is not refused for money
+    # The work comes before the charge, so that an invalid request is reported as such even when the wallet is empty.
+    data = service.run(call, connection)
     nano = price_of(call.capability)
     if nano:
         _spend(call, connection, nano)
@@ -199,19 +215,25 @@ def _begin(call: ServiceCall, service: Service, connection: Connection) -> Outco
 
 def _again(call: ServiceCall, before: sa.Row[Any]) -> Outcome | _Pending:
     if before.fingerprint != _fingerprint(call):
-        raise conflict("IDEMPOTENCY_KEY_REUSED", "this idempotency key was used for another request of this capability")
+        raise conflict(
+            "IDEMPOTENCY_KEY_REUSED", "this idempotency key was already used for a different request; use a new key"
+        )
     return _Pending(before.id, 0, again=True) if before.state == "running" else Outcome(_answer_of(before), 0)
 
 
 def _answer_of(operation: sa.Row[Any]) -> Data:
-    """Return the answer that an operation came to; its refusal is raised again."""
+    """Return the result of an operation that has ended, or raise the error it ended with."""
     if operation.state == "refused":
         raise RequestRefused(**operation.data)
     return dict(operation.data)
 
 
 def _operation_id(call: ServiceCall) -> str:
-    """Return what one key stands for: one path of one capability (CONTRACT.md 1.7), in either generation of it."""
+    """Return the id under which the operation is recorded.
+
+    An idempotency key applies to one capability and its path parameters (CONTRACT.md 1.7). The parameters of all
+    routes count, so a retry through the other generation of a route finds the same operation.
+    """
     if call.key is None:
         return secrets.token_hex(32)
     in_path = {param.name for route in call.capability.routes for param in route.params if param.where == "path"}
@@ -223,7 +245,7 @@ def _fingerprint(call: ServiceCall) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Write numbers one way: 5 and 5.0 are the same JSON number."""
+    """Normalize numbers, since 5 and 5.0 are the same JSON number."""
     match value:
         case dict():
             return {name: _plain(item) for name, item in value.items()}
@@ -249,8 +271,8 @@ def _spend(call: ServiceCall, connection: Connection, nano: int) -> None:
         raise RequestRefused(
             402,
             "INSUFFICIENT_CREDIT",
-            "the wallet cannot pay for this call",
-            hint="open checkout_url and pay there, or POST /v1/account/topup first and open that answer's",
+            "the wallet does not hold enough credit for this call",
+            hint="pay at checkout_url, or POST /v1/account/topup and pay at the checkout_url it returns",
             extra={"checkout_url": open_checkout(call.context, call.account, connection)},
         )
 
@@ -260,7 +282,7 @@ def _load(connection: Connection, id: str) -> sa.Row[Any] | None:
 
 
 def _remember(call: ServiceCall, connection: Connection, id: str, state: str, nano: int, data: Data) -> None:
-    connection.execute(OPERATIONS.delete().where(OPERATIONS.c.id == id))  # one whose 24 hours are over
+    connection.execute(OPERATIONS.delete().where(OPERATIONS.c.id == id))  # an expired record that awaits the sweep
     connection.execute(
         OPERATIONS.insert().values(
             id=id,
@@ -279,18 +301,18 @@ def _remember(call: ServiceCall, connection: Connection, id: str, state: str, na
 def _effect_of(operation: sa.Row[Any]) -> Effect:
     effect = SERVICES[operation.capability].effect
     if effect is None:
-        raise TypeError(f"{operation.capability} has no effect to be carried on")
+        raise TypeError(f"{operation.capability} has no effect to resume")
     return effect
 
 
 def _finish(operation: sa.Row[Any], connection: Connection) -> None:
     _settle(connection, operation, OPERATIONS.update().values(state="done"))
     if not _effect_of(operation).finish(connection, operation.data):
-        raise conflict("CONFLICT", "what this was to be a part of was deleted meanwhile")
+        raise conflict("CONFLICT", "the resource was deleted while it was being created")
 
 
 def _undo(operation: sa.Row[Any], refusal: RequestRefused, connection: Connection) -> None:
-    """Take an operation back whose effect could not be: its rows and its price; its key keeps a final refusal."""
+    """Remove the rows of an operation whose effect failed and refund its price; the key keeps a final error."""
     final = OPERATIONS.update().values(state="refused", data=refusal.to_record())
     _settle(connection, operation, OPERATIONS.delete() if refusal.retryable else final)
     _effect_of(operation).undo(connection, operation.data)
@@ -299,7 +321,11 @@ def _undo(operation: sa.Row[Any], refusal: RequestRefused, connection: Connectio
 
 
 def _settle(connection: Connection, operation: sa.Row[Any], change: sa.Update | sa.Delete) -> None:
-    """End an operation that is still its gateway's own."""
+    """End an operation, unless another gateway has taken it over.
+
+    The owner is compared in the same transaction that ends the operation: a gateway that stalled long enough to be
+    presumed dead must neither publish nor undo what its successor is carrying out.
+    """
     own = (OPERATIONS.c.id == operation.id, OPERATIONS.c.state == "running", OPERATIONS.c.owner == operation.owner)
     if connection.execute(change.where(*own)).rowcount != 1:
         raise _TakenOver(operation.id)

@@ -1,4 +1,4 @@
-"""``flags``: definitions with optimistic versions, and their evaluation."""
+"""The ``flags`` service: flag definitions under optimistic concurrency control, and their evaluation."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _find(call: ServiceCall, connection: Connection) -> Data:
 
 @capability("flags.set", present=_flag)
 def set_flag(call: ServiceCall, connection: Connection) -> Data:
-    """Create a flag, or change of one what is given; without a version the last write wins."""
+    """Create a flag, or update the given fields of an existing one; without ``version`` the last write wins."""
     key = check_name("key", call.params["key"])
     before = find(connection, FLAGS, call.account, key=key)
     _check_version(call, before)
@@ -76,10 +76,10 @@ def _new_flag(call: ServiceCall, key: str) -> Data:
 
 
 def _defined(call: ServiceCall, flag: Data) -> Data:
-    """Return the flag with what the caller says of it; an empty roll-out takes away the one that was."""
+    """Return the flag with the caller's fields applied; an empty rollout removes the existing one."""
     given = call.given(*_DEFINITION)
     if any(not isinstance(value, str) for value in given.get("tags", {}).values()):
-        raise invalid("tags are texts", tags="an object of strings")
+        raise invalid("the values of tags must be strings", tags="an object of strings")
     return checked(flag | given)
 
 
@@ -102,17 +102,20 @@ def _write(call: ServiceCall, connection: Connection, flag: Data) -> Data:
 
 @capability("flags.get", present=_flag)
 def get_flag(call: ServiceCall, connection: Connection) -> Data:
+    """Return a flag's definition."""
     return _find(call, connection)
 
 
 @capability("flags.list", present=_flags)
 def list_flags(call: ServiceCall, connection: Connection) -> Data:
+    """Return a page of the account's flags."""
     shown = {} if call.params.get("include_archived") else {"archived": False}
     return list_page(call, connection, FLAGS, **shown)
 
 
 @capability("flags.toggle", present=_flag)
 def toggle(call: ServiceCall, connection: Connection) -> Data:
+    """Switch a flag on or off."""
     flag = _find(call, connection)
     _check_version(call, flag)
     return _write(call, connection, flag | {"enabled": call.params["enabled"]})
@@ -120,15 +123,17 @@ def toggle(call: ServiceCall, connection: Connection) -> Data:
 
 @capability("flags.rollout", present=_flag)
 def roll_out(call: ServiceCall, connection: Connection) -> Data:
+    """Set the rollout of a flag."""
     flag = _find(call, connection)
     _check_version(call, flag)
-    before = flag["rollout"] or {}  # growing it without a word on its variants keeps them
+    before = flag["rollout"] or {}  # a new percentage alone must not drop the variants
     rollout = {"variants": before.get("variants")} | call.given(*FIELDS)
     return _write(call, connection, checked(flag | {"rollout": rollout}))
 
 
 @capability("flags.delete")
 def delete_flag(call: ServiceCall, connection: Connection) -> Data:
+    """Delete a flag for good."""
     flag = _find(call, connection)
     connection.execute(FLAGS.delete().where(FLAGS.c.id == flag["id"]))
     return {"ok": True, "key": flag["key"]}
@@ -143,25 +148,27 @@ def _evaluate(call: ServiceCall, flag: Data) -> Evaluation:
 
 @capability("flags.is_enabled")
 def is_enabled(call: ServiceCall, connection: Connection) -> Data:
+    """Evaluate whether a flag is on."""
     return {"enabled": _evaluate(call, _find(call, connection)).on}
 
 
 @capability("flags.get_value")
 def get_value(call: ServiceCall, connection: Connection) -> Data:
+    """Evaluate a flag's value; fall back to the caller's default where there is no such flag."""
     flag: Data | None = None
     try:
         flag = _find(call, connection)
-        verdict = _evaluate(call, flag)
+        evaluation = _evaluate(call, flag)
     except RequestRefused:
         if "default" not in call.params:
             raise
         return _fallback(call, flag)
-    value = {"key": flag["key"], "value": verdict.value, "reason": verdict.reason} | _about(flag)
-    return value if verdict.variant is None else value | {"variant": verdict.variant}
+    value = {"key": flag["key"], "value": evaluation.value, "reason": evaluation.reason} | _about(flag)
+    return value if evaluation.variant is None else value | {"variant": evaluation.variant}
 
 
 def _fallback(call: ServiceCall, flag: Data | None) -> Data:
-    """Answer for a flag that is not there, or cannot be evaluated, with the caller's default (C14)."""
+    """Return the caller's default for a flag that does not exist or cannot be evaluated (C14)."""
     default = call.params["default"]
     about = _about(flag) if flag else {"default_value": default, "enabled": False, "version": None}
     return {"key": call.params["key"], "value": default, "reason": "default"} | about
@@ -173,10 +180,10 @@ def _about(flag: Data) -> Data:
 
 @capability("flags.get_all")
 def get_all(call: ServiceCall, connection: Connection) -> Data:
-    """Evaluate every flag; one that cannot be evaluated has its default value, as a disabled one has.
+    """Evaluate every flag; a flag that cannot be evaluated has its default value, as a disabled one has.
 
-    One such flag must not take all others from a program that starts by reading them; and leaving it out would look as
-    if it were not there. ``get_value`` and ``is_enabled`` are asked about one flag, and say why.
+    A program that reads all flags at startup must not fail because of one of them, and leaving that one out would look
+    as if it did not exist. ``get_value`` and ``is_enabled`` concern a single flag and report the error.
     """
     query = sa.select(FLAGS).where(FLAGS.c.account_id == call.account, ~FLAGS.c.archived).order_by(FLAGS.c.seq)
     flags = [document(row) for row in connection.execute(query)]

@@ -1,4 +1,4 @@
-"""The capability table and the models as JSON Schema, and examples that fit them."""
+"""Describe the capability table and the models as JSON Schema, with example calls."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _PLAIN: Final[Mapping[Any, Data]] = {
 }
 _EXAMPLES: Final[Mapping[str, Any]] = {"integer": 1, "number": 5, "boolean": True, "object": {}, "json": True}
 _OURS: Final = frozenset({"extra", "metadata"})
-"""Fields of every model that are no part of an answer's data."""
+"""Fields that the client adds to every model; they are not part of the response data."""
 
 
 def of_param(param: Param) -> Data:
@@ -58,7 +58,7 @@ def of_request(capability: Row) -> Data:
 
 
 def of_response(capability: Row) -> Data:
-    """Return the schema of what a capability answers: the envelope's ``data``, or the whole without an envelope."""
+    """Return the schema of a capability's response: the envelope's ``data``, or the whole body if it has none."""
     if not capability.paged:
         return _of_model(capability.returns)
     items = {"type": "array", "items": _of_model(capability.returns)}
@@ -70,7 +70,7 @@ def of_response(capability: Row) -> Data:
 
 
 def _of_model(model: type[Any]) -> Data:
-    if model is FlagValues:  # the one model whose fields are its keys
+    if model is FlagValues:  # its keys are the names of the flags, so it has no fixed fields
         return {"title": model.__name__, "type": "object", "additionalProperties": {}}
     hints = get_type_hints(model)
     fields = [field for field in attrs.fields(model) if field.name not in _OURS]
@@ -98,7 +98,7 @@ def _of_type(hint: Any) -> Data:
 
 
 def curl(capability: Row, base_url: str) -> str:
-    """Return a command that runs as it is, with what is required and, for ids, names to be replaced."""
+    """Return a curl command with the required parameters; ids and names in it are placeholders to replace."""
     params = capability.routes[0].params
     path, query, body = (
         {one.wire: _example(one) for one in params if one.where == where and (one.required or where == "path")}

@@ -1,4 +1,4 @@
-"""Pages of a list: by the place of the last item seen, so that rows may come and go between two pages."""
+"""Keyset pagination: a cursor holds the position of the last item, so rows may come and go between two pages."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _MOST: Final = 1000
 
 
 def list_page(call: ServiceCall, connection: Connection, table: Table, **where: Any) -> Data:
-    """Return a page of the account's rows, the oldest first.
+    """Return a page of the account's rows, oldest first.
 
     Raises:
-        RequestRefused: ``limit`` or ``cursor`` is none.
+        RequestRefused: 400, if ``limit`` or ``cursor`` is invalid.
     """
     limit = call.params.get("limit", _DEFAULT)
     if not 1 <= limit <= _MOST:
-        raise invalid(f"limit has to be between 1 and {_MOST}", limit=f"between 1 and {_MOST}")
+        raise invalid(f"limit must be between 1 and {_MOST}", limit=f"between 1 and {_MOST}")
     query = sa.select(table).where(table.c.account_id == call.account, table.c.seq > _after(call)).filter_by(**where)
-    capabilities = [*connection.execute(query.order_by(table.c.seq).limit(limit + 1))]
-    following = _cursor(call, capabilities[limit - 1].seq) if len(capabilities) > limit else None
-    return {"items": [document(capability) for capability in capabilities[:limit]], "next_cursor": following}
+    rows = [*connection.execute(query.order_by(table.c.seq).limit(limit + 1))]
+    following = _cursor(call, rows[limit - 1].seq) if len(rows) > limit else None
+    return {"items": [document(row) for row in rows[:limit]], "next_cursor": following}
 
 
 def _cursor(call: ServiceCall, seq: int) -> str:
@@ -46,5 +46,8 @@ def _after(call: ServiceCall) -> int:
         text = ""
     place = re.fullmatch(rf"{re.escape(call.capability.id)}:([0-9]{{1,18}})", text)
     if place is None:
-        raise invalid("this is no cursor of this list", cursor="next_cursor of an answer of the same list")
+        raise invalid(
+            "cursor does not belong to this list; pass next_cursor of its previous page",
+            cursor="next_cursor of a page of the same list",
+        )
     return int(place[1])

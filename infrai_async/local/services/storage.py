@@ -1,6 +1,7 @@
-"""``storage``: buckets, and the URLs over which their objects' bytes travel.
+"""The ``storage`` service: buckets, and presigned URLs for the transfer of objects.
 
-The bytes are here (`_objects`, `_blobs`) or, with an S3 endpoint, in that store; then a bucket is one of its own there.
+Objects are kept by the gateway itself (``objects_endpoint``, ``objects.blobs``). With an S3 endpoint they are kept in
+that store instead, where each bucket of the account is a separate bucket.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ from infrai_async.local.services.base import (
 from infrai_async.local.state.tables import BUCKETS, OBJECTS, add, document, publish
 
 MAX_BYTES: Final = "X-Infrai-Max-Bytes"
-"""The parameter of an upload's URL that says how long its body may be."""
+"""The query parameter of an upload URL that limits the size of the body."""
 OVERRIDES: Final = {"Content-Type": "response-content-type", "Content-Disposition": "response-content-disposition"}
-"""The headers of a download that its URL may set, and by which parameters: S3's."""
+"""The response headers that a download URL may override, with S3's names for the query parameters."""
 _LIFETIME: Final = 900
 _LONGEST: Final = 604_800
-"""What SigV4 allows, in seconds."""
+"""The longest lifetime that SigV4 allows, in seconds."""
 _LONGEST_KEY: Final = 1024
 
 
@@ -46,7 +47,7 @@ def _elsewhere(context: ServiceContext) -> bool:
 
 
 def _stored_as(id: str, name: str) -> str:
-    """Return what a bucket is called in an S3 store: names are narrow there, and those of all accounts are one set."""
+    """Return a bucket's name in an S3 store, where the alphabet is small and all accounts share one namespace."""
     readable = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:28].strip("-") or "bucket"
     return f"{readable}-{id.rpartition('_')[2]}"
 
@@ -74,9 +75,10 @@ def _bucket(_: ServiceContext, data: Data) -> Data:
 
 @capability("storage.bucket.create", effect=_CREATION, present=_bucket)
 def create_bucket(call: ServiceCall, connection: Connection) -> Data:
+    """Create a bucket."""
     name = check_name("bucket", call.params["bucket"])
     if connection.scalar(sa.select(BUCKETS.c.id).filter_by(account_id=call.account, bucket=name)) is not None:
-        raise conflict("STORAGE_BUCKET_EXISTS", f"there is a bucket {name!r} already", bucket=name)
+        raise conflict("STORAGE_BUCKET_EXISTS", f"a bucket {name!r} already exists", bucket=name)
     bucket = {
         "id": new_id("bkt"),
         "bucket": name,
@@ -95,6 +97,7 @@ def create_bucket(call: ServiceCall, connection: Connection) -> Data:
     "storage.bucket.list", present=lambda context, data: {"items": [_bucket(context, item) for item in data["items"]]}
 )
 def list_buckets(call: ServiceCall, connection: Connection) -> Data:
+    """Return all of the account's buckets."""
     query = (
         sa.select(BUCKETS)
         .where(BUCKETS.c.account_id == call.account, BUCKETS.c.seq.is_not(None))
@@ -109,32 +112,32 @@ def _find_bucket(call: ServiceCall, connection: Connection) -> Data:
 
 def _check_key(key: str) -> str:
     if "\0" in key or len(key.encode()) > _LONGEST_KEY:
-        raise invalid("an object's key has 1 to 1024 bytes of UTF-8, none of them NUL", key="1 to 1024 bytes")
+        raise invalid("key must have 1 to 1024 bytes of UTF-8 and no NUL", key="1 to 1024 bytes")
     return key
 
 
 def _lifetime(call: ServiceCall) -> int:
     seconds: float = call.params.get("expires_seconds", _LIFETIME)
     if not 1 <= seconds <= _LONGEST:
-        raise invalid(f"expires_seconds has to be between 1 and {_LONGEST}", expires_seconds=f"1 to {_LONGEST}")
+        raise invalid(f"expires_seconds must be between 1 and {_LONGEST}", expires_seconds=f"1 to {_LONGEST}")
     return ceil(seconds)
 
 
 def _check_header(call: ServiceCall, name: str) -> str | None:
     value = call.params.get(name)
     if value is not None and not re.fullmatch(r"[^\x00-\x1f\x7f]+", value):
-        raise invalid(f"{name} has to be the text of a header", **{name: "text without control characters"})
+        raise invalid(f"{name} must be a valid header value", **{name: "text without control characters"})
     return value
 
 
 def signer(context: ServiceContext, bucket_id: str) -> Credentials:
-    """Return who signs the URLs of a bucket's objects here: the bucket itself, with a secret of its own."""
+    """Return the credentials that sign the gateway's own URLs; each bucket has its own secret."""
     return Credentials(id=bucket_id, secret=context.keyring.signing_secret(bucket_id), region="local")
 
 
 def _with_url(context: ServiceContext, data: Data) -> Data:
     if context.s3 is None:
-        # Escaped slashes, since clients resolve "..", "//" and the like in what looks like a path.
+        # The key's slashes are escaped, because clients normalize ".." and "//" in anything that looks like a path.
         url = f"{context.base_url}/objects/{data['bucket_id']}/{quote(data['key'], safe='')}"
         credentials = signer(context, data["bucket_id"])
     else:
@@ -156,8 +159,9 @@ def _with_url(context: ServiceContext, data: Data) -> Data:
 
 @capability("storage.object.presign", present=_with_url)
 def presign(call: ServiceCall, connection: Connection) -> Data:
+    """Return a signed URL for one object."""
     bucket, method, seconds = _find_bucket(call, connection), call.params.get("method", "GET"), _lifetime(call)
-    # Signatures know whole seconds: the next one, so that the URL works for no less than was asked for.
+    # Signatures have a resolution of one second. Rounding up gives the URL at least the requested lifetime.
     signed_at = datetime.fromtimestamp(ceil(call.now.timestamp()), UTC)
     query, headers = (_of_download if method == "GET" else _of_upload)(call)
     return {
@@ -174,7 +178,7 @@ def presign(call: ServiceCall, connection: Connection) -> Data:
 
 
 def _of_download(call: ServiceCall) -> tuple[Data, Data]:
-    """Return the parameters and the headers that are signed for a GET: what its answer is to say."""
+    """Return the query parameters and headers to sign for a GET; they override headers of the response."""
     wanted = {
         "Content-Type": _check_header(call, "content_type"),
         "Content-Disposition": _check_header(call, "response_disposition"),
@@ -183,12 +187,12 @@ def _of_download(call: ServiceCall) -> tuple[Data, Data]:
 
 
 def _of_upload(call: ServiceCall) -> tuple[Data, Data]:
-    """Return the parameters and the headers that are signed for a PUT: what its body has to be."""
+    """Return the query parameters and headers to sign for a PUT; they restrict the body."""
     most, content_type = call.params.get("max_bytes"), _check_header(call, "content_type")
     if most is not None and most < 0:
-        raise invalid("max_bytes has to be 0 or more", max_bytes="0 or more")
+        raise invalid("max_bytes must be 0 or more", max_bytes="0 or more")
     if most is not None and call.context.s3 is not None:
-        raise invalid("a URL of an S3 store cannot limit an upload's size", max_bytes="absent")
+        raise invalid("max_bytes is not supported with an S3 store; omit it", max_bytes="absent")
     headers = {} if content_type is None else {"Content-Type": content_type}
     return {} if most is None else {MAX_BYTES: str(most)}, headers
 
@@ -207,6 +211,7 @@ _DELETION: Final = Effect(
 
 @capability("storage.object.delete", effect=_DELETION, present=lambda context, data: {"ok": True})
 def delete_object(call: ServiceCall, connection: Connection) -> Data:
+    """Delete an object."""
     bucket, key = _find_bucket(call, connection), _check_key(call.params["key"])
     if not _elsewhere(call.context):
         _delete_here(connection, bucket["id"], key)

@@ -1,1 +1,1 @@
-"""What a flag evaluates to for one context, without I/O."""
+"""Evaluate feature flags for an evaluation context, without I/O."""

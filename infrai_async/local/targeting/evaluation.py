@@ -1,7 +1,7 @@
-"""What a flag evaluates to, and why (CONTRACT.md D27); docs/flags.md says it at length.
+"""Evaluate a flag for an evaluation context (CONTRACT.md D27); docs/flags.md describes the rules in full.
 
-The order: an archived or disabled flag is its default; else the first rule that is for whoever asks decides; else the
-roll-out; else the flag is on.
+An archived or disabled flag has its default value. Otherwise the first rule that matches the context decides, then the
+rollout; a flag with neither is on.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from infrai_async.local.targeting.rules import Condition, EvaluationContext, Rul
 from infrai_async.models import JSON
 
 _SHORT: Final = 4000
-"""Longer rules, in characters, are read each time: remembered, they could fill the memory."""
+"""Rules longer than this, in characters, are parsed at each evaluation; caching them could exhaust memory."""
 
 
 @attrs.frozen(kw_only=True)
 class Evaluation:
-    """What a flag is for one who asks, and why."""
+    """The value of a flag for one evaluation context, and the reason for it."""
 
     value: JSON
     on: bool
@@ -34,7 +34,7 @@ class Evaluation:
 
 @attrs.frozen(kw_only=True)
 class _Rule:
-    """Whom a rule is for, and what it serves: a value, a variant of the flag's, or one of its own roll-out's."""
+    """A condition and what it serves: a value, a variant of the flag, or a variant of the rule's own rollout."""
 
     holds: Condition
     serve: JSON
@@ -49,10 +49,10 @@ class _Rule:
 
 
 def checked(flag: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a definition whole, once all of its parts fit its type and each other.
+    """Validate a definition against its type and return it with the rollout's defaults filled in.
 
     Raises:
-        RequestRefused: 400 that names the place and what would be right there.
+        RequestRefused: 400, naming the field and what it must be.
     """
     kind, default = flag["type"], flag["default_value"]
     if default is not None or kind == "bool":
@@ -63,10 +63,11 @@ def checked(flag: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def evaluate(flag: Mapping[str, Any], user_id: str | None, context: Mapping[str, JSON]) -> Evaluation:
-    """Evaluate a definition that was ``checked``.
+    """Evaluate a definition that has passed ``checked``.
 
     Raises:
-        RequestRefused: 503, it was checked by a gateway that could do what this one cannot (``matches`` without RE2).
+        RequestRefused: 503, if the definition was accepted by a gateway that supports more than this one does, such as
+            ``matches``, which needs RE2.
     """
     if flag["archived"]:
         return _default(flag, "archived")
@@ -104,7 +105,7 @@ def _serve(flag: Mapping[str, Any], value: JSON, reason: str) -> Evaluation:
 
 
 def _usable_rules(flag: Mapping[str, Any]) -> Sequence[_Rule]:
-    """Return a flag's rules, read once as long as they stay the same: asking them takes a fraction of reading them."""
+    """Return a flag's parsed rules, from a cache: parsing them takes far longer than evaluating them."""
     variants = flag["rollout"]["variants"] if flag["rollout"] else []
     text = json.dumps([flag["type"], flag["rules"], variants])
     try:
@@ -134,12 +135,12 @@ def _read_rule(
     rollout = None if given.get("rollout") is None else read_rollout(f"{place}.rollout", given["rollout"], kind)
     variant = next((variant for variant in variants if name_of(variant) == named), None)
     if named is not None and variant is None:
-        raise wrong(f"{place}.variant", "the name of a variant of the flag's roll-out")
+        raise wrong(f"{place}.variant", "the name of a variant of the flag's rollout")
     several = [name for name, there in _servings(given, rollout).items() if there]
     if len(several) > 1:
-        raise wrong(f"{place}.{several[0]}", f"absent where {several[1]} says what is served")
+        raise wrong(f"{place}.{several[0]}", f"absent if {several[1]} is given")
     if not several and kind != "bool":
-        raise wrong(f"{place}.serve", f"given: what a {kind} flag is where this rule decides")
+        raise wrong(f"{place}.serve", f"given: the value that this rule serves, since the flag is a {kind}")
     serve = given.get("serve", True)
     if "serve" in given:
         check_value(f"{place}.serve", kind, serve)
@@ -147,7 +148,7 @@ def _read_rule(
 
 
 def _servings(given: Mapping[str, Any], rollout: Mapping[str, Any] | None) -> Mapping[str, bool]:
-    """Say which of the ways to serve something a rule uses; of them it takes one."""
+    """Return which of the ways to serve a value a rule uses; at most one is allowed."""
     return {
         "serve": "serve" in given,
         "variant": given.get("variant") is not None,

@@ -1,8 +1,8 @@
-"""What one condition of a rule can ask of a value; docs/flags.md has every operator in words.
+"""The operators that a condition of a rule can use; docs/flags.md describes each of them.
 
-An operator reads what the rule compares with once, when the rule is read, and there refuses what it cannot use. A
-value of whoever asks may be anything: one of another type does not match, and nothing here fails on it. Booleans are
-no numbers, and 1 is 1.0.
+The operands of a condition are parsed once, with the rule, which rejects unusable ones. The attributes of an evaluation
+context may be anything: a value of another type does not match, and never raises. Booleans are not numbers, and 1
+equals 1.0.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from infrai_async.models import JSON
 
 Test: TypeAlias = Callable[[JSON], bool]
 _MEMORY: Final = 2**17
-"""Bytes for a pattern, which also limits its steps: the time to match grows with them times the text."""
+"""Bytes for a compiled pattern. This bounds its size, and the time to match grows with size times text length."""
 _LONGEST: Final = 1000
 
 
 class Unusable(ValueError):
-    """A rule cannot compare with this; the message says what with instead."""
+    """An operand that an operator cannot use; the message says what it must be."""
 
 
 def _text(value: JSON) -> str | None:
@@ -37,12 +37,12 @@ def _number(value: JSON) -> float | None:
 
 
 def _scalar(value: JSON) -> tuple[bool, JSON] | None:
-    """Return what two values have in common when they are equal; Python alone takes True for 1."""
+    """Return a key that is equal for equal JSON scalars; in Python, unlike JSON, True equals 1."""
     return (isinstance(value, bool), value) if isinstance(value, bool | int | float | str) else None
 
 
 def _contents(value: JSON) -> Callable[[tuple[bool, JSON]], bool] | None:
-    """Return what says whether a text or a list contains something."""
+    """Return a test for whether a string or a list contains a value."""
     match value:
         case str():
             return lambda part: isinstance(part[1], str) and part[1] in value
@@ -79,18 +79,18 @@ def _pattern(value: JSON) -> str | None:
 
 @lru_cache(maxsize=1024)
 def _compiled(pattern: str) -> Any:
-    """Compile a pattern; few are kept, of little memory each, since patterns gather it while they are used."""
+    """Compile a pattern; the cache is small, because an RE2 pattern keeps allocating memory while it is used."""
     try:
-        import re2  # Python's own engine can be made to run for ever; without this one ``matches`` is refused
+        import re2  # the standard library's engine backtracks, so a pattern could run forever
     except ModuleNotFoundError:
-        raise Unusable("used with google-re2 installed where the gateway runs (extra 'local')") from None
+        raise Unusable("absent: matches needs google-re2, which is not installed here (extra 'local')") from None
     options = re2.Options()
     options.log_errors, options.max_mem = False, _MEMORY
     try:
         return re2.compile(pattern, options)
     except re2.error as error:
         reason = error.args[0].decode(errors="replace")
-        raise Unusable(f"a regular expression that RE2 takes; of this one it says: {reason[:200]}") from None
+        raise Unusable(f"a regular expression that RE2 accepts; its error is: {reason[:200]}") from None
 
 
 def _fold(value: JSON) -> JSON:
@@ -111,11 +111,11 @@ class Operator:
     """One operator.
 
     Attributes:
-        wants: what it compares with, in words.
-        read: makes of that what ``holds`` takes; ``None`` of anything else.
-        see: the same for the value of whoever asks; where it gives ``None``, the value does not match.
-        holds: says of what was seen and what was read whether they match.
-        fold: what becomes of the operand, and of the value, where case does not matter; without it, case always does.
+        wants: a description of valid operands.
+        read: parses an operand; returns ``None`` for an invalid one.
+        see: parses the attribute's value, by default like an operand; where it returns ``None``, nothing matches.
+        holds: compares a parsed value with a parsed operand.
+        fold: case folding for the operand and for the value; ``None`` if the operator does not compare text.
     """
 
     wants: str
@@ -125,10 +125,10 @@ class Operator:
     fold: tuple[Callable[[JSON], JSON], Callable[[JSON], JSON]] | None = None
 
     def operand(self, value: JSON, *, ignore_case: bool = False) -> Any:
-        """Return an operand as ``test`` takes it.
+        """Parse an operand for use with ``test``.
 
         Raises:
-            Unusable: it is none.
+            Unusable: if the operand is invalid.
         """
         read = self.read(self.fold[0](value) if ignore_case and self.fold else value)
         if read is None:
@@ -136,9 +136,9 @@ class Operator:
         return read
 
     def test(self, operands: Sequence[Any], *, ignore_case: bool = False) -> Test:
-        """Return what says whether a value matches any of the operands."""
+        """Return a test for whether a value matches any of the operands."""
         see, fold = self.see, self.fold[1] if ignore_case and self.fold else _same
-        if self.holds is operator.eq:  # of any number of them in the same time
+        if self.holds is operator.eq:  # a set lookup takes the same time for any number of operands
             found = frozenset(operands).__contains__
         else:
             found = lambda seen: any(self.holds(seen, operand) for operand in operands)  # noqa: E731
@@ -187,7 +187,7 @@ OPERATORS: Final[Mapping[str, Operator]] = {
         wants="a version, such as '1.4.0-rc.1'", read=_version, holds=lambda seen, wanted: bool(seen == wanted)
     ),
 }
-"""Every operator by its name; ``not_`` before a name asks the opposite."""
+"""Every operator by its name; the prefix ``not_`` negates it."""
 
 ALIASES: Final[Mapping[str, str]] = {
     "==": "eq",
@@ -202,4 +202,4 @@ ALIASES: Final[Mapping[str, str]] = {
     "<=": "lte",
     "regex": "matches",
 }
-"""What else people call them."""
+"""Alternative names of operators."""

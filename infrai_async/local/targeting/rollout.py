@@ -1,13 +1,15 @@
-"""Percentage roll-outs: who is inside, and which variant it gets; docs/flags.md has the formula for other languages.
+"""Percentage rollouts: which targeting keys are inside, and which variant each of them gets.
 
-The place of a targeting key (the context's value of the sticky unit) is between 0 and 100,000: ``first 8 bytes of
-sha256(salt + NUL + targeting_key), big-endian, * 100,000 >> 64``. The key is inside when its place is below
-``round(percentage * 1000)``, a half going to the even number. Which variant it gets follows from its place under the
-salt ``salt + NUL + "variant"``: the first variant whose weight, added to those before it, times 100,000 exceeds the
-place times all weights, in double precision. So the answer depends on nothing but its inputs, and a growing percentage
-takes nobody out, nor to another variant. For the salt ``v1``:
+The place of a targeting key (the value of the sticky unit in the evaluation context) is an integer from 0 to 99,999:
+``first 8 bytes of sha256(salt + NUL + targeting_key), big-endian, * 100,000 >> 64``. The key is inside the rollout if
+its place is below ``round(percentage * 1000)``, with halves rounded to even. The variant follows from the key's place
+under the salt ``salt + NUL + "variant"``: it is the first variant for which the sum of the weights up to and including
+it, times 100,000, exceeds the place times the sum of all weights, in double precision.
 
-    unit        place   place for the variant
+The result depends only on these inputs. A growing percentage therefore never removes a key from the rollout or moves it
+to another variant. docs/flags.md gives the formula for other languages. For the salt ``v1``:
+
+    key         place   place for the variant
     ada         61903   64270
     user-1      90432   5887
     名前        65466   11647
@@ -31,28 +33,28 @@ _TYPES: Final[Mapping[str, tuple[type, ...]]] = {"bool": (bool,), "string": (str
 
 
 def type_of(value: JSON) -> str:
-    """Return the type of a flag that has this value."""
+    """Return the flag type to which a value belongs."""
     return next((name for name, types in _TYPES.items() if isinstance(value, types)), "json")
 
 
 def check_value(place: str, kind: str, value: JSON) -> None:
-    """Hold a value to a flag's type.
+    """Check a value against a flag's type.
 
     Raises:
-        RequestRefused: it is of another; a boolean is no number.
+        RequestRefused: 400, if it has another type; a boolean is not a number.
     """
     if kind != "json" and type_of(value) != kind:
-        raise wrong(place, f"a {kind}, as the flag's type says")
+        raise wrong(place, f"a {kind}, the type of the flag")
 
 
 def place(salt: str, targeting_key: str) -> int:
-    """Return a unit's place, from 0 up to and without 100,000."""
+    """Return the place of a targeting key, from 0 to 99,999."""
     digest = hashlib.sha256(f"{salt}\0{targeting_key}".encode()).digest()
     return int.from_bytes(digest[:8], "big") * _PLACES >> 64
 
 
 def targeting_key_of(rollout: Mapping[str, Any], context: EvaluationContext) -> str | None:
-    """Return what a roll-out draws for whoever asks: a text or a whole number, and not an empty one."""
+    """Return the targeting key of a context as text: a nonempty string or a whole number; None without one."""
     match context.get(rollout["sticky_unit"]):
         case str() as text:
             return text or None
@@ -64,14 +66,14 @@ def targeting_key_of(rollout: Mapping[str, Any], context: EvaluationContext) -> 
 
 
 def is_inside(rollout: Mapping[str, Any], context: EvaluationContext) -> bool:
-    """Say whether somebody is inside; whoever has no unit is only where all are."""
+    """Return whether a context is inside a rollout; without a targeting key, only at 100 percent."""
     below: int = round(rollout["percentage"] * 1000)
     targeting_key = targeting_key_of(rollout, context)
     return below >= _PLACES if targeting_key is None else place(rollout["salt"], targeting_key) < below
 
 
 def pick(rollout: Mapping[str, Any], context: EvaluationContext) -> Mapping[str, Any]:
-    """Return the variant that somebody gets who is inside."""
+    """Return the variant for a context that is inside the rollout."""
     variants = rollout["variants"]
     sums = [*accumulate(map(_weight_of, variants))]
     at = place(f"{rollout['salt']}\0variant", targeting_key_of(rollout, context) or "") * sums[-1]
@@ -79,21 +81,21 @@ def pick(rollout: Mapping[str, Any], context: EvaluationContext) -> Mapping[str,
 
 
 def name_of(variant: Mapping[str, Any]) -> str:
-    """Return a variant's name, which goes by two names itself."""
+    """Return a variant's name, given as ``key`` or as ``name``."""
     return str(variant.get("key", variant.get("name")))
 
 
 def read_rollout(where: str, given: object, kind: str) -> dict[str, Any]:
-    """Return a roll-out with all that it consists of; it is held to what ``flags.rollout`` takes.
+    """Validate a rollout like the parameters of ``flags.rollout``, and return it with its defaults filled in.
 
     Raises:
-        RequestRefused: something in it is wrong, or a variant has a value of another type than the flag.
+        RequestRefused: 400, if a field is invalid or a variant's value does not have the type of the flag.
     """
     if not isinstance(given, dict):
         raise wrong(where, "an object")
     for name in given:
         if name not in FIELDS:
-            raise wrong(f"{where}.{name[:40]}", f"absent; what there is: {', '.join(FIELDS)}")
+            raise wrong(f"{where}.{name[:40]}", f"absent; the known fields are {', '.join(FIELDS)}")
     whole = {"sticky_unit": "user_id", "variants": []} | {
         name: given[name] for name in FIELDS if given.get(name) is not None
     }
@@ -119,9 +121,9 @@ def _check_variants(where: str, variants: Sequence[Mapping[str, Any]], kind: str
         if not _is_weight(variant.get("weight", 1)):
             raise wrong(f"{one}.weight", "a number of 0 or more")
     if len({name_of(variant) for variant in variants}) < len(variants):
-        raise wrong(where, "variants of different names")
+        raise wrong(where, "variants with distinct names")
     if variants and not any(map(_weight_of, variants)):
-        raise wrong(where, "variants of which one at least has a weight above 0")
+        raise wrong(where, "variants of which at least one has a weight above 0")
 
 
 def _is_weight(weight: object) -> bool:

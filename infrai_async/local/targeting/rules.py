@@ -1,6 +1,6 @@
-"""Targeting rules: from the JSON of a flag to conditions that can be asked; docs/flags.md says what they may be.
+"""Parse the targeting rules of a flag into conditions that can be evaluated; docs/flags.md describes their syntax.
 
-Reading refuses whatever is wrong, with its place. What was read never fails, whoever asks.
+Parsing rejects every mistake and names its place, so a parsed condition never fails, whatever the context contains.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from infrai_async.local.targeting.operators import ALIASES, OPERATORS, Operator,
 from infrai_async.models import JSON
 
 EvaluationContext: TypeAlias = Mapping[str, JSON]
-"""Whoever asks: the context, with the user's id in it."""
+"""The attributes that rules are evaluated against, including ``user_id`` if the caller gave it."""
 Condition: TypeAlias = Callable[[EvaluationContext], bool]
 
 _MOST: Final = 1000
@@ -26,12 +26,12 @@ _LABELS: Final = ("id", "name", "description")
 
 
 def wrong(place: str, wanted: str) -> RequestRefused:
-    """Return a 400 that names the place and says what would be right there."""
-    return invalid(f"{place} has to be {wanted}", **{place: wanted})
+    """Return a 400 that names the place of a mistake and what is valid there."""
+    return invalid(f"{place} must be {wanted}", **{place: wanted})
 
 
 def _look_up(context: EvaluationContext, attribute: str) -> JSON:
-    """Find ``a.b`` under its whole name, else as ``b`` inside of ``a``; what is not there is null."""
+    """Return the attribute ``a.b``: the attribute of that full name, else ``b`` inside ``a``, else null."""
     if attribute in context:
         return context[attribute]
     here: Any = context
@@ -42,16 +42,16 @@ def _look_up(context: EvaluationContext, attribute: str) -> JSON:
 
 
 class RuleParser:
-    """Reads the conditions of one flag, which share their limits."""
+    """Parse the rules of one flag, which share limits on the number of conditions and patterns."""
 
     def __init__(self) -> None:
         self._left = {"conditions": _MOST, "patterns": _MOST_PATTERNS}
 
     def rule(self, place: str, given: Mapping[str, Any]) -> Condition:
-        """Return whom a rule is for.
+        """Parse the condition of a rule.
 
         Raises:
-            RequestRefused: something in it is wrong.
+            RequestRefused: 400, if the rule is invalid.
         """
         _check_names(place, given, (*_ASKING, *_SERVING, *_LABELS))
         return self._condition(place, given, 0)
@@ -92,7 +92,7 @@ class RuleParser:
         ignore_case = _flag(place, given, "ignore_case")
         made = OPERATORS[name]
         if ignore_case and made.fold is None:
-            raise wrong(f"{place}.ignore_case", f"absent: {name} compares no texts")
+            raise wrong(f"{place}.ignore_case", f"absent: {name} does not compare text")
         operands = _operands(place, name, given)
         self._spend("conditions", 1 if name in ("eq", "in") else max(1, len(operands)))
         self._spend("patterns", len(operands) if name == "matches" else 0)
@@ -118,9 +118,9 @@ def _opposite(condition: Condition) -> Condition:
 def _check_names(place: str, given: Mapping[str, Any], known: tuple[str, ...]) -> None:
     for name in given:
         if name in _SERVING and name not in known:
-            raise wrong(f"{place}.{name}", "absent: only the rule as a whole serves something")
+            raise wrong(f"{place}.{name}", "absent: only a rule as a whole can serve a value")
         if name not in known:
-            raise wrong(f"{place}.{name[:40]}", f"absent; what there is: {', '.join(known)}")
+            raise wrong(f"{place}.{name[:40]}", f"absent; the known fields are {', '.join(known)}")
 
 
 def _flag(place: str, given: Mapping[str, Any], name: str) -> bool:
@@ -139,10 +139,10 @@ def _operator(place: str, given: Any) -> tuple[str, bool]:
 
 
 def _operands(place: str, name: str, given: Mapping[str, Any]) -> list[tuple[str, JSON]]:
-    """Return what a condition compares with, each with its place: one ``value``, or any of ``values``."""
+    """Return the operands of a condition, each with its place: the one ``value``, or all ``values``."""
     one, many = given.get("value"), given.get("values")
     if one is not None and many is not None:
-        raise wrong(f"{place}.values", "absent where there is a value")
+        raise wrong(f"{place}.values", "absent if value is given")
     if many is None and name != "in":
         return [(f"{place}.value", True if name == "exists" and one is None else one)]
     where, many = (f"{place}.value", one) if many is None else (f"{place}.values", many)

@@ -317,7 +317,7 @@ async def test_a_cluster_is_run_by_the_version_that_made_it(directory: Path) -> 
         made_by = postgres.version
     async with running(directory) as postgres:
         assert postgres.version == made_by != str(find().major)
-    with pytest.raises(PostgresUnavailable, match=f"was made by Postgres {made_by}"):
+    with pytest.raises(PostgresUnavailable, match=f"was created by Postgres {made_by}"):
         await Postgres.start(directory, binaries=find().directory)
 
 

@@ -44,7 +44,7 @@ def refused(condition: Any) -> tuple[str, str]:
         RuleParser().rule("rules[0]", condition)
     assert (refusal.value.status, refusal.value.code) == (400, "VALIDATION_ERROR")
     ((place, wanted),) = refusal.value.details["fields"].items()
-    assert refusal.value.message == f"{place} has to be {wanted}"
+    assert refusal.value.message == f"{place} must be {wanted}"
     return place, wanted
 
 
@@ -316,7 +316,7 @@ LEAF = {"attribute": "a", "operator": "eq", "value": 1}
         (LEAF | {"operator": "not_"}, "operator", "each also with not_"),
         (LEAF | {"value": None}, "value", "a string, a number, true or false"),
         (LEAF | {"value": [1]}, "value", "a string, a number, true or false"),
-        (LEAF | {"values": [2]}, "values", "absent where there is a value"),
+        (LEAF | {"values": [2]}, "values", "absent if value is given"),
         ({"attribute": "a", "operator": "eq", "values": 1}, "values", "a list"),
         ({"attribute": "a", "operator": "in"}, "value", "a list"),
         (LEAF | {"operator": "in", "value": "x"}, "value", "a list"),
@@ -331,14 +331,14 @@ LEAF = {"attribute": "a", "operator": "eq", "value": 1}
         (LEAF | {"operator": "semver_gte", "value": "1.x"}, "value", "a version, such as"),
         (LEAF | {"operator": "matches", "value": "(a"}, "value", "missing )"),
         (LEAF | {"operator": "matches", "value": r"(a)\1"}, "value", "invalid escape sequence"),
-        (LEAF | {"operator": "matches", "value": "(?=a)"}, "value", "a regular expression that RE2 takes"),
+        (LEAF | {"operator": "matches", "value": "(?=a)"}, "value", "a regular expression that RE2 accepts"),
         (LEAF | {"operator": "matches", "value": "((a{100}){100}){100}"}, "value", "repetition"),
         (LEAF | {"operator": "matches", "value": r"\w{1000}" * 3}, "value", "pattern too large"),
         (LEAF | {"operator": "matches", "value": 5}, "value", "a regular expression"),
         (LEAF | {"negate": "yes"}, "negate", "true or false"),
         (LEAF | {"ignore_case": 1}, "ignore_case", "true or false"),
-        (LEAF | {"operator": "gt", "ignore_case": True}, "ignore_case", "absent: gt compares no texts"),
-        (LEAF | {"ignoreCase": True}, "ignoreCase", "absent; what there is: attribute, operator"),
+        (LEAF | {"operator": "gt", "ignore_case": True}, "ignore_case", "absent: gt does not compare text"),
+        (LEAF | {"ignoreCase": True}, "ignoreCase", "absent; the known fields are attribute, operator"),
         (LEAF | {"all": [LEAF]}, "", "one condition: attribute or all"),
         ({"all": [LEAF], "any": [LEAF]}, "", "one condition: all or any"),
         ({"all": []}, "all", "a list of at least one condition"),
@@ -346,7 +346,7 @@ LEAF = {"attribute": "a", "operator": "eq", "value": 1}
         ({"any": [LEAF, 7]}, "any[1]", "an object"),
         ({"not": [LEAF]}, "not", "an object"),
         ({"all": [LEAF, {"not": {"any": [LEAF | {"operator": "="}]}}]}, "all[1].not.any[0].operator", "one of eq"),
-        ({"all": [LEAF | {"serve": True}]}, "all[0].serve", "absent: only the rule as a whole serves"),
+        ({"all": [LEAF | {"serve": True}]}, "all[0].serve", "absent: only a rule as a whole can serve"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_place(condition: Any, place: str, wanted: str) -> None:
@@ -431,4 +431,4 @@ except RequestRefused as refusal:
     told = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
     ).stdout
-    assert told.startswith("400 rules[0].value has to be used with google-re2 installed")
+    assert told.startswith("400 rules[0].value must be absent: matches needs google-re2")

@@ -179,7 +179,7 @@ async def test_a_flag_is_archived_and_brought_back_by_the_sdk(client: AsyncInfra
 
 
 async def test_the_sdks_errors_name_the_place_and_the_version(client: AsyncInfrai) -> None:
-    with pytest.raises(BadRequestError, match=r"rules\[1\]\.operator has to be one of eq, in, "):
+    with pytest.raises(BadRequestError, match=r"rules\[1\]\.operator must be one of eq, in, "):
         await client.flags.set("k", rules=[PRO, FlagRule(attribute="a", operator="like", value="b")])
     await client.flags.set("k")
     with pytest.raises(ConflictError, match="the flag has version 1, not 5"):
@@ -385,7 +385,7 @@ async def test_rules_that_this_gateway_cannot_evaluate_are_503_and_no_ones_elses
         for path in ("is_enabled/k", "get_value/k"):
             answer = await api.get(f"/v1/flags/{path}")
             assert (answer.status, answer.code) == (503, "VENDOR_UNAVAILABLE")
-            assert "rules[0].operator has to be" in answer.error["message"]
+            assert "rules[0].operator must be" in answer.error["message"]
         assert (await api.get("/v1/flags/get_all")).data == {"plain": True, "k": "mine"}
         told = (await api.get("/v1/flags/get_value/k?default=yours")).data
         assert (told["value"], told["reason"], told["default_value"]) == ("yours", "default", "mine")
