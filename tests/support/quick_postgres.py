@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from infrai_async.local.postgres.server import Cluster
+from infrai_async.local.postgres.server import PostgresServer
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -15,7 +15,7 @@ def postgres_does_not_wait_for_the_disk() -> Iterator[None]:
 
     Gateways in processes of their own, which are killed, run as users run them.
     """
-    settings = Cluster._settings
+    settings = PostgresServer._settings
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Cluster, "_settings", lambda cluster: [*settings(cluster), "-c", "fsync=off"])
+        patch.setattr(PostgresServer, "_settings", lambda server: [*settings(server), "-c", "fsync=off"])
         yield
