@@ -32,9 +32,9 @@ class Spool:
     """
 
     def __init__(self, capacity: int, directory: Path) -> None:
-        self.size = 0
-        self.complete = False
-        self.broken = False
+        self.size: int = 0
+        self.complete: bool = False
+        self.broken: bool = False
         self._capacity = capacity
         self._file = SpooledTemporaryFile[bytes](max_size=IN_MEMORY, dir=str(directory))
         weakref.finalize(self, self._file.close)
@@ -119,7 +119,7 @@ class SpoolReader:
 
     def __init__(self, spool: Spool, position: int) -> None:
         self._spool = spool
-        self.position = position
+        self.position: int = position
 
     def __enter__(self) -> Self:
         return self

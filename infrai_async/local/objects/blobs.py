@@ -41,9 +41,9 @@ class Upload:
     """
 
     def __init__(self, directory: Path) -> None:
-        self.name = secrets.token_hex(16)
-        self.size = 0
-        self.md5 = hashlib.md5(usedforsecurity=False)
+        self.name: str = secrets.token_hex(16)
+        self.size: int = 0
+        self.md5: hashlib._Hash = hashlib.md5(usedforsecurity=False)
         self._path = directory / self.name
         self._part = directory / f"{self.name}.part"
         self._file: BinaryIO | None = None

@@ -1,10 +1,9 @@
-"""The gateway's page: what there is, for a person on this machine to read, without a key and showing none."""
+"""The dashboard at ``/``: what the gateway has and did, for people on this machine. It needs no key and shows none."""
 
 from __future__ import annotations
 
 import hashlib
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 from aiohttp import web
@@ -12,15 +11,12 @@ from aiohttp import web
 from infrai_async.local._errors import RequestRefused, wrong_method
 from infrai_async.local.http.host_guard import check_peer
 from infrai_async.local.http.params import parse_query
-from infrai_async.local.pages.markup import Html, policy_hash
 from infrai_async.local.pages.queries import Overview, read
-from infrai_async.local.pages.sections import about, sections
+from infrai_async.local.pages.rendering import policy_hash, render, resource
 from infrai_async.local.services.base import ServiceContext
 
-_STYLE: Final = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
-_SCRIPT: Final = Path(__file__).with_name("page.js").read_text(encoding="utf-8")
-
-
+_STYLE: Final = resource("page.css")
+_SCRIPT: Final = resource("page.js")
 _HEADERS: Final = {
     "Content-Security-Policy": (
         f"default-src 'none'; style-src {policy_hash(_STYLE)}; script-src {policy_hash(_SCRIPT)}; "
@@ -32,17 +28,13 @@ _HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-_ICON: Final = (
-    "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E"
-    "%3Crect width='16' height='16' rx='4' fill='%230f766e'/%3E%3Ccircle cx='8' cy='8' r='3' fill='white'/%3E%3C/svg%3E"
-)
 
 
 async def answer(context: ServiceContext, request: web.BaseRequest) -> web.Response:
-    """Answer with the page, or say that it is still as the reader has it.
+    """Answer with the page, or with 304 if the reader already has it as it is.
 
     Raises:
-        RequestRefused: it is asked for from another machine, or with another method, or it is not this page.
+        RequestRefused: if the request comes from another machine, has another method or asks for another page.
     """
     check_peer(request.remote, request.headers.get("CDN-Loop"))
     if request.rel_url.raw_path != "/":
@@ -64,14 +56,17 @@ def _whole(body: bytes) -> web.Response:
     return web.Response(body=body, content_type="text/html", charset="utf-8", headers=_HEADERS)
 
 
-def page(overview: Overview, context: ServiceContext) -> Html:
-    """Write the whole page."""
-    return Html(
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Infrai local gateway</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">'
-        f'<link rel="icon" href="{_ICON}"><style>{_STYLE}</style></head><body>'
-        f"<header><h1>Infrai local gateway</h1>{about(overview.account, context)}</header>"
-        '<p id="silence" role="status"></p>'
-        f"<main>{sections(overview, context)}</main><script>{_SCRIPT}</script></body></html>\n"
+def page(overview: Overview, context: ServiceContext) -> str:
+    """Return the whole page."""
+    return render(
+        "dashboard.html",
+        style=_STYLE,
+        script=_SCRIPT,
+        overview=overview,
+        calls=context.recent.newest(),
+        base_url=context.base_url,
+        port=context.base_url.rpartition(":")[2],
+        postgres_version=context.postgres and context.postgres.version,
+        postgres_missing=context.postgres_missing,
+        counts_objects=context.s3 is None,  # only the other store can count what is in it
     )

@@ -1,4 +1,4 @@
-"""What the gateway's page shows of the state: one account's newest things of each kind, read in one job."""
+"""What the dashboard shows of the state: the newest things of each kind that one account has, read in one job."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Table
 
 from infrai_async.local._errors import not_found
+from infrai_async.local.postgres.databases import Postgres
 from infrai_async.local.services.account import open_checkout
 from infrai_async.local.services.base import ServiceContext
+from infrai_async.local.services.cdn import edge_hostname
 from infrai_async.local.state.keyring import FIRST_ACCOUNT
 from infrai_async.local.state.tables import (
     ACCOUNTS,
@@ -26,35 +28,42 @@ from infrai_async.local.state.tables import (
     TRAFFIC,
     document,
 )
+from infrai_async.models import mask_uri
 
 Item: TypeAlias = Mapping[str, Any]
 _Select: TypeAlias = sa.Select[*tuple[Any, ...]]
 _MOST: Final = 100
 _COUNTED: Final = 10_000
-"""Nobody waits for the exact number of what is more than this."""
+"""Where counting ends, so that nobody waits for the exact number of very many things."""
 
 
 @attrs.frozen
 class Listing:
-    """Some things, the newest first, and how many there are in all."""
+    """Some things, the newest first, and how many there are in total."""
 
     items: Sequence[Item]
     total: int
 
     @property
     def more(self) -> int:
-        """How many are there besides."""
+        """How many there are besides the items."""
         return self.total - len(self.items)
 
     @property
     def is_exact(self) -> bool:
-        """Whether the total is all there are, not where counting ended."""
+        """Whether the total is exact; otherwise there may be more."""
         return self.total < _COUNTED
 
 
 @attrs.frozen(kw_only=True)
 class Overview:
-    """What one account has; a project holds a listing of its branches; a top-up of open amount is always there."""
+    """What one account has.
+
+    The items are rows of the state, with what the page shows besides: the account has the address of its
+    ``checkout``; projects have a listing of their ``branches`` and a number of ``snapshots``; projects and branches
+    have a ``uri``; buckets have their ``objects`` and ``bytes``; distributions have the host name of their ``edge``
+    and what it counted.
+    """
 
     account: Item
     accounts: Listing
@@ -65,10 +74,10 @@ class Overview:
 
 
 def read(connection: Connection, context: ServiceContext, account: str | None) -> Overview:
-    """Read what an account has; by default the first one.
+    """Return what an account has, by default the first one.
 
     Raises:
-        RequestRefused: 404, there is no such account.
+        RequestRefused: 404, if there is no such account.
     """
     id = FIRST_ACCOUNT if account is None else account
     chosen = connection.execute(sa.select(*_SHOWN).where(ACCOUNTS.c.id == id)).one_or_none()
@@ -77,7 +86,7 @@ def read(connection: Connection, context: ServiceContext, account: str | None) -
     return Overview(
         account={**chosen._asdict(), "checkout": open_checkout(context, id, connection)},
         accounts=_accounts(connection),
-        projects=_projects(connection, id),
+        projects=_projects(connection, id, context.postgres),
         buckets=_buckets(connection, id),
         distributions=_distributions(connection, id),
         flags=_newest(connection, FLAGS, id),
@@ -106,8 +115,9 @@ def _listing(connection: Connection, query: _Select, all_of_it: _Select) -> List
     return Listing(items, connection.execute(counted).scalar_one())
 
 
-def _projects(connection: Connection, account: str) -> Listing:
-    projects, branches = _newest(connection, PROJECTS, account), _newest(connection, BRANCHES, account)
+def _projects(connection: Connection, account: str, postgres: Postgres | None) -> Listing:
+    projects = _with_uris(_newest(connection, PROJECTS, account), postgres)
+    branches = _with_uris(_newest(connection, BRANCHES, account), postgres)
     ids = _ids(projects)
     forks = _counted(connection, BRANCHES.c.project_id, ids)
     snapshots = _counted(connection, SNAPSHOTS.c.project_id, ids)
@@ -120,6 +130,15 @@ def _projects(connection: Connection, account: str) -> Listing:
     return attrs.evolve(projects, items=[whole(project) for project in projects.items])
 
 
+def _with_uris(databases: Listing, postgres: Postgres | None) -> Listing:
+    """Add to each database its address, with the password masked; without Postgres it has none."""
+
+    def uri(item: Item) -> str | None:
+        return None if postgres is None else mask_uri(postgres.uri(item["database"], ""))
+
+    return attrs.evolve(databases, items=[{**item, "uri": uri(item)} for item in databases.items])
+
+
 def _buckets(connection: Connection, account: str) -> Listing:
     buckets = _newest(connection, BUCKETS, account)
     id = OBJECTS.c.bucket_id
@@ -128,13 +147,14 @@ def _buckets(connection: Connection, account: str) -> Listing:
 
 
 def _distributions(connection: Connection, account: str) -> Listing:
-    distributions = _newest(connection, DISTRIBUTIONS, account)
+    found = _newest(connection, DISTRIBUTIONS, account)
+    distributions = attrs.evolve(found, items=[{**item, "edge": edge_hostname(item["id"])} for item in found.items])
     sums = (sa.func.sum(TRAFFIC.c[name]).label(name) for name in COUNTED)
     return _with_sums(connection, distributions, TRAFFIC.c.distribution_id, *sums)
 
 
 def _with_sums(connection: Connection, listing: Listing, parent: sa.Column[Any], *sums: sa.Label[Any]) -> Listing:
-    """Add to each item what is summed up over the rows that refer to it; over none it is 0."""
+    """Add to each item the sums over the rows that refer to it, which are 0 if there are none."""
     query = sa.select(parent.label("id"), *sums).where(parent.in_(_ids(listing))).group_by(parent)
     found = {row.id: row._asdict() for row in connection.execute(query)}
     none = {sum.name: 0 for sum in sums}

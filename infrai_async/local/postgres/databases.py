@@ -121,7 +121,7 @@ class Postgres:
         self._superuser = False
         self._making = asyncio.Semaphore(_MAKERS)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self.version = ""
+        self.version: str = ""
 
     @classmethod
     async def start(

@@ -43,8 +43,8 @@ class PostgresServer:
 
     def __init__(self, directory: Path, cluster_dir: Path, binaries: Binaries, account: RunAs) -> None:
         self.cluster_dir = cluster_dir
-        self.data = cluster_dir / "data"
-        self.port = 0
+        self.data: Path = cluster_dir / "data"
+        self.port: int = 0
         self._directory = directory
         self._binaries = binaries
         self._account = account

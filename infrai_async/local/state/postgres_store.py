@@ -70,7 +70,7 @@ class SharedStore(Store):
     def __init__(self, dsn: str) -> None:
         super().__init__(Path())
         self._dsn = dsn
-        self.database = ""
+        self.database: str = ""
         try:
             importlib.import_module("psycopg")
         except ImportError:

@@ -143,7 +143,7 @@ async def test_it_can_be_read(browser: Browser, running: LocalGateway, scheme: A
     async with watched(browser) as seen, client_of(running) as client:
         page = seen.page
         await page.emulate_media(color_scheme=scheme)
-        await client.account.balance()
+        await client.db.project.create(name=f"seen-{scheme}")  # Postgres is there by then, and a table is shown
         await page.goto(running.base_url)
         ground = await page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (max(map(int, ground[4:-1].split(","))) < 64) == (scheme == "dark")
