@@ -75,9 +75,8 @@ class SharedStore(Store):
             importlib.import_module("psycopg")
         except ImportError:
             raise ValueError(
-                "postgres_dsn: psycopg is not installed, but is needed to keep the state on that server, as is done if "
-                "a data directory is given: pip install 'infrai-async[local,postgres]', or '.[local,postgres]' in a "
-                "checkout"
+                "postgres_dsn: psycopg is not installed; with a data directory the state is kept on that server too, "
+                "which needs it: pip install 'infrai-async[local,postgres]', or '.[local,postgres]' in a checkout"
             ) from None
 
     async def open(self) -> None:
