@@ -1,12 +1,11 @@
-"""The HTTP face of the gateway: one handler for every capability, and doors for what is not the API.
+"""The HTTP application: one handler for every capability, and endpoints for everything outside the API.
 
-A door answers all requests whose path begins with its name (the door named ``""``: those for ``/``), in its own way
-and under its own rules of who may come in; a distribution's host name leads to the door ``edge``. What a door refuses
-goes out as any refusal does.
+An endpoint handles all requests whose path begins with its name (the endpoint ``""`` handles ``/``) and has its own
+rules for access; the host names of distributions lead to the endpoint ``edge``. Errors of endpoints use the same
+envelope as those of the API.
 
-A call goes through once, in this order: whose host name is it, which row of the table, whose key, is it over
-its limit or to go wrong, are the parameters as the row says; then it is carried out, and the answer goes into its
-envelope.
+A call passes these steps in order: check the host name, route to a capability, authenticate the key, apply the rate
+limit and faults, parse the parameters, carry out the call, and wrap the result in the envelope.
 """
 
 from __future__ import annotations
@@ -45,15 +44,15 @@ _logger = logging.getLogger(__name__)
 
 
 class Application:
-    """Answers requests.
+    """Handle all HTTP requests to the gateway.
 
     Args:
-        context: what the services work with.
-        executor: what carries a call out.
-        guard: whose host names are ours.
-        keys: whose API keys there are.
-        injector: what is to go wrong.
-        endpoints: what answers besides the API, by the first segment of the path.
+        context: the context of the services.
+        executor: carries out calls.
+        guard: checks host names.
+        keys: authenticates API keys.
+        injector: applies the rate limit and faults.
+        endpoints: the handlers for requests outside the API, by the first segment of the path.
     """
 
     def __init__(
@@ -75,11 +74,11 @@ class Application:
         self._router = Router(CAPABILITIES.values())
 
     def serve_generation(self, generation: int | None) -> None:
-        """Serve only the first or second generation of routes where there are two; ``None``: both."""
+        """Serve only the generation of routes with this index where there are two; ``None`` serves both."""
         self._router = Router(CAPABILITIES.values(), generation)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer a request, whatever it is."""
+        """Handle a request; every error becomes a response."""
         answer = await self._answer_or_refuse(request)
         self._context.recent.note(request, answer)
         return answer
@@ -93,17 +92,17 @@ class Application:
         except web.HTTPRequestEntityTooLarge:
             return refused(RequestRefused(413, "VALIDATION_ERROR", "the body is larger than 1 MiB"), metadata)
         except (web.RequestPayloadError, ConnectionResetError):
-            return refused(RequestRefused(400, "VALIDATION_ERROR", "the body came incomplete or garbled"), metadata)
+            return refused(RequestRefused(400, "VALIDATION_ERROR", "the body is incomplete or malformed"), metadata)
         except Exception:
             _logger.exception("request %s failed", metadata.request_id)
             return refused(
-                RequestRefused(500, "INTERNAL_ERROR", "the local gateway failed; its log says how"), metadata
+                RequestRefused(500, "INTERNAL_ERROR", "the local gateway failed; see its log for details"), metadata
             )
 
     async def _answer(self, request: web.BaseRequest, metadata: CallMetadata) -> web.StreamResponse:
         await _let_body_come(request)
         self._guard.check(request.headers.get("Host"))
-        name = self._guard.check(request.host)  # the one in the request's target, if that names one (RFC 9112, 3.2.2)
+        name = self._guard.check(request.host)  # an absolute request target overrides Host (RFC 9112, 3.2.2)
         endpoint = self._endpoints.get("edge" if is_edge(name) else request.rel_url.raw_path[1:].partition("/")[0])
         return await (self._call(request, metadata) if endpoint is None else endpoint(request))
 
@@ -148,11 +147,11 @@ class Application:
 
 
 async def _let_body_come(request: web.BaseRequest) -> None:
-    """Tell a client that asks first to send its body (RFC 9110, section 10.1.1)."""
+    """Send 100 Continue if the client waits for it before sending its body (RFC 9110, section 10.1.1)."""
     expected = request.headers.get("Expect")
     if expected is None or request.version < HttpVersion11:
         return
     if expected.lower() != "100-continue":
-        raise invalid("of Expect only '100-continue' can be met", Expect="'100-continue'")
+        raise invalid("Expect must be '100-continue' or absent", Expect="'100-continue'")
     await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    request.writer.output_size = 0  # so that aiohttp does not take the answer for one that was begun
+    request.writer.output_size = 0  # otherwise aiohttp assumes that a response has already been started

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, for their owner alone; and the removal of whole trees."""
+"""Write files atomically and readable only by their owner, and remove directory trees."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from pathlib import Path
 
 
 def write_whole(path: Path, content: str | bytes, *, mode: int = 0o600, durable: bool = True) -> None:
-    """Write a file in one step: whoever reads it finds what was there before, or all of the new content.
+    """Write a file atomically: readers see either the previous content or all of the new content.
 
-    Two at a time on one path are not provided for: whoever writes holds the lock of the directory, or is alone there.
+    Concurrent writers of one path are not supported; the caller must hold the directory's lock or otherwise be alone.
 
     Args:
-        path: the file; it is replaced if it is there.
-        content: what it holds from then on.
-        mode: its permissions, whatever the umask; by default only its owner may read it.
-        durable: whether it outlives a loss of power from the moment that this returns. Without, it may then be empty:
-            for what every start writes anew.
+        path: the file, which is replaced if it exists.
+        content: the new content.
+        mode: the permissions, regardless of the umask. Default: only the owner may read the file.
+        durable: whether the file must survive a power failure from the moment this function returns. Otherwise it may
+            be empty afterwards, which is acceptable for files that every start rewrites.
 
     Raises:
-        OSError: it cannot be written; what was there before still is, and nothing else.
+        OSError: if the file cannot be written; the previous content is then unchanged.
     """
     part = path.with_name(f"{path.name}.part")
-    part.unlink(missing_ok=True)  # of a process that was killed while it wrote
+    part.unlink(missing_ok=True)  # left by a process that was killed while writing
     descriptor = create(part)
     try:
         with open(descriptor, "w" if isinstance(content, str) else "wb") as file:
@@ -41,16 +41,16 @@ def write_whole(path: Path, content: str | bytes, *, mode: int = 0o600, durable:
 
 
 def create(path: Path) -> int:
-    """Return the descriptor of a new file that only its owner may read.
+    """Create a file that only its owner may read, and return its descriptor.
 
     Raises:
-        FileExistsError: there is one already.
+        FileExistsError: if the file exists.
     """
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
 
 
 def sync_directory(directory: Path) -> None:
-    """Make the directory's entries durable."""
+    """Make the entries of a directory durable."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -59,7 +59,7 @@ def sync_directory(directory: Path) -> None:
 
 
 def read_number(path: Path) -> int | None:
-    """Return the number in the first line of a file; ``None`` where there is no file, or no number in it."""
+    """Return the number in the first line of a file, or None if there is no file or no number."""
     try:
         return int(path.read_text().split("\n", 1)[0])
     except (FileNotFoundError, ValueError):
@@ -67,15 +67,16 @@ def read_number(path: Path) -> int | None:
 
 
 def remove_tree(directory: Path, *, quietly: bool = False) -> None:
-    """Delete a directory and all in it; twice does no harm.
+    """Delete a directory and its contents; idempotent.
 
     Args:
-        directory: what is to go.
-        quietly: whether what cannot be deleted may stay.
+        directory: the directory to delete.
+        quietly: whether to ignore errors, leaving behind what cannot be deleted.
 
     Raises:
-        OSError: something of it cannot be deleted, and may not stay.
+        OSError: if something cannot be deleted and `quietly` is false.
     """
     shutil.rmtree(directory, ignore_errors=True)
     if not quietly and directory.exists():
-        shutil.rmtree(directory)  # what another process was about to delete or write is settled by now
+        # The second attempt gets past files that another process deleted or created during the first one.
+        shutil.rmtree(directory)

@@ -1,4 +1,4 @@
-"""The gateway as its users hold it: started, addressed, closed."""
+"""``LocalGateway``, the public class of the gateway: it builds, starts and closes all parts."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ from infrai_async.local.state.postgres_store import SharedStore, bind
 from infrai_async.local.state.store import Store
 
 _GRACE: Final = 5.0
-"""Seconds that requests under way, and then drops of databases, get when the gateway closes."""
+"""Seconds that requests in progress, and after them pending drops of databases, may take when the gateway closes."""
 _NOT_STARTED: Final = "the gateway is not started: use it in 'async with', or call start()"
 _WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}  # noqa: S104 - how to reach them
 
 
 class LocalGateway:
-    """A server on this machine that speaks Infrai's API, with a real state and a real Postgres behind it.
+    """A server for Infrai's API on this machine, with persistent state and a real Postgres.
 
     Use it as an async context manager, or with ``start`` and ``aclose``::
 
@@ -59,22 +59,23 @@ class LocalGateway:
             client = AsyncInfrai(gateway.api_key, base_url=gateway.base_url)
 
     Args:
-        data_dir: where the state lives; the same directory gives the same key, wallet and databases again. Default: a
-            temporary directory that goes when the gateway closes, and everything with it.
+        data_dir: the directory for the state; the same directory has the same key, wallet and databases again.
+            Default: a temporary directory, which is deleted with everything in it when the gateway closes.
         host: the address to listen on.
-        port: the port to listen on; 0 takes the one that this data directory had last, if it is free, else any.
-        postgres_dsn: ``postgresql://...`` of a server that exists, for a role with CREATEDB and CREATEROLE; default:
-            one of our own is started. With ``data_dir`` the state lives there too (extra ``postgres``): gateways with
-            one address, each with a directory of its own, serve one account.
-        postgres_bin: the directory with the programs of the Postgres to start.
-        s3_endpoint: ``http://host:port`` of an S3-compatible store that keeps the objects, instead of us; its
-            credentials are ``AWS_ACCESS_KEY_ID`` and ``AWS_SECRET_ACCESS_KEY``, and ``AWS_REGION`` its region, if any.
-        credit: what the wallet of a new account holds, in USD.
-        allow_hosts: further names that requests may address the gateway by, besides loopback ones and ``host``.
+        port: the port to listen on. 0 uses the last port of this data directory if it is free, else any free port.
+        postgres_dsn: ``postgresql://...`` of an existing server, for a role with CREATEDB and CREATEROLE. Default: the
+            gateway starts a server of its own. If ``data_dir`` is given too, the state is kept on that server (extra
+            ``postgres``), and gateways with the same DSN, each with its own directory, serve one account.
+        postgres_bin: the directory with the programs of the Postgres to start. Default: those of the extra ``local``,
+            else installed ones.
+        s3_endpoint: ``http://host:port`` of an S3-compatible store that keeps the objects instead of the gateway. The
+            credentials are taken from ``AWS_ACCESS_KEY_ID`` and ``AWS_SECRET_ACCESS_KEY``, and the region from
+            ``AWS_REGION`` if it is set.
+        credit: the trial credit of a new account, in USD.
+        allow_hosts: further host names that requests may use for the gateway, besides loopback names and ``host``.
 
     Raises:
-        ValueError: ``s3_endpoint`` or its credentials cannot be used, ``credit`` is no amount of money, or an extra is
-            missing.
+        ValueError: if ``s3_endpoint``, its credentials or ``credit`` are invalid, or an extra is missing.
     """
 
     def __init__(
@@ -123,23 +124,24 @@ class LocalGateway:
 
     @property
     def api_key(self) -> str:
-        """The key of the account that the gateway has from the start."""
+        """The API key of the account that every gateway has from its first start."""
         return self._running.keyring.api_key(FIRST_ACCOUNT)
 
     @property
     def faults(self) -> Faults:
-        """What is to go wrong with the next calls, for tests of how a program takes it."""
+        """The faults of the next calls, for testing how a program handles failures."""
         return self._injector.faults
 
     def limit(self, rate: float | None = 100, burst: int = 20) -> None:
-        """Answer 429 with the exact ``Retry-After`` to an account that calls too often, from now on.
+        """Limit the rate of calls per account; calls beyond the limit get a 429 with an exact ``Retry-After``.
 
         Args:
-            rate: calls per second and account (those that need no key count as one); ``None``: no limit.
-            burst: how many may come at once after a pause.
+            rate: calls per second and account, where all calls without a key count as one account; ``None`` removes
+                the limit.
+            burst: the number of calls that may be made at once after a pause.
 
         Raises:
-            ValueError: an argument makes no sense; the message names it.
+            ValueError: if an argument is invalid; the message names it.
         """
         self._injector.set_limit(rate, burst)
 
@@ -150,27 +152,28 @@ class LocalGateway:
         return self._context
 
     def serve_generation(self, generation: Literal["seed", "current"] | None) -> None:
-        """Serve only one generation of the routes that have two (``storage``), as the real service may do.
+        """Serve only one generation of routes where there are two (``storage``), as the real service may do.
 
         Args:
-            generation: ``"seed"`` for the seed documents' routes, ``"current"`` for those that followed; else both.
+            generation: ``"seed"`` for the routes of the seed documents, ``"current"`` for their successors, ``None``
+                for both.
         """
         if self._application is None:
             raise RuntimeError(_NOT_STARTED)
         self._application.serve_generation({"seed": 0, "current": 1, None: None}[generation])
 
     async def start(self) -> None:
-        """Start to answer. Postgres starts alongside; calls that need it wait for it.
+        """Start the gateway. Postgres starts in the background, and calls that need it wait for it.
 
         Raises:
-            DirectoryInUse: another gateway runs on the same data directory.
-            OSError: the address is taken, the data directory cannot be written or belongs to another state, or the
+            DirectoryInUse: if another gateway uses the same data directory.
+            OSError: if the address is in use, the data directory cannot be written or belongs to another state, or the
                 server of ``postgres_dsn`` cannot hold the state.
-            RuntimeError: it runs already.
+            RuntimeError: if the gateway is already running.
         """
         async with self._one_at_a_time:
             if self._context is not None:
-                raise RuntimeError("the gateway runs already")
+                raise RuntimeError("the gateway is already running")
             undo = AsyncExitStack()
             try:
                 await self._start(undo)
@@ -180,10 +183,10 @@ class LocalGateway:
             self._closing = undo
 
     async def aclose(self) -> None:
-        """Stop: requests under way are finished, then Postgres ends, then the state. Twice does no harm.
+        """Stop the gateway: finish requests in progress, then stop Postgres, then close the state. Idempotent.
 
-        A start under way is waited for. All of it is done also when this is cancelled meanwhile: else a server would
-        stay behind.
+        A start in progress is awaited. Cancelling the caller does not interrupt the stop, since a Postgres server would
+        otherwise be left running.
         """
         await to_the_end(self._close())
 
@@ -227,7 +230,12 @@ class LocalGateway:
     async def _run_beside(
         self, directory: Path, context: ServiceContext, executor: Executor, janitor: Janitor, undo: AsyncExitStack
     ) -> None:
-        """Start what runs for as long as the gateway does, and finish what the last one left half-made."""
+        """Start the background tasks, and resume the operations that an earlier run of the gateway left unfinished.
+
+        The callbacks run in reverse order when the gateway closes: the supervisor first, so that no recovery starts any
+        more; then the executor, whose effects still need Postgres; then the janitor; then Postgres; and the heartbeat
+        last, so that other gateways do not take over operations that are still being carried out.
+        """
         heartbeat = Heartbeat(context, executor)
         undo.push_async_callback(heartbeat.aclose)
         await heartbeat.start(alone=self._shared is None)
@@ -289,14 +297,15 @@ class LocalGateway:
         await self._bind(runner, state / "port")
         host = _WILDCARDS.get(self._host, f"[{self._host}]" if ":" in self._host else self._host)
         port = runner.addresses[0][1]
-        address.base_url = f"http://{host}:{port}"  # at once: somebody may ask already
+        address.base_url = f"http://{host}:{port}"  # without an await since listening: requests may arrive already
         await asyncio.to_thread(write_whole, state / "port", str(port), durable=False)
 
     async def _bind(self, runner: web.ServerRunner, last: Path) -> None:
-        """Listen where we are told to, else where this directory's gateway was last, else on any free port."""
+        """Listen on the given port, or on the last port of this data directory, or on any free port."""
         wanted = self._port or (read_number(last) or 0)
         try:
-            await to_the_end(web.TCPSite(runner, self._host, wanted).start())  # cancelled within, it leaks its socket
+            # Cancelling TCPSite.start leaks its socket.
+            await to_the_end(web.TCPSite(runner, self._host, wanted).start())
         except OSError:
             if self._port or not wanted:
                 raise
@@ -327,7 +336,7 @@ class LocalGateway:
 
 
 def _taken(state: Path) -> Lock:
-    """Make a data directory's place for the state, and take it for this gateway alone."""
+    """Create the state's part of a data directory, and lock it for this gateway."""
     try:
         state.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         state.mkdir(mode=0o700, exist_ok=True)
@@ -349,5 +358,5 @@ def _nano(credit: str | Decimal) -> int:
         if not 0 <= nano <= FULL or nano % 1:
             raise ValueError
     except (ArithmeticError, ValueError):
-        raise ValueError(f"credit: {credit!r} is no amount of USD, like '2.00'") from None
+        raise ValueError(f"credit: {credit!r} is not an amount of USD such as '2.00'") from None
     return int(nano)

@@ -1,4 +1,4 @@
-"""One process at a time: files that are locked as long as their holder lives, also after a `kill -9`."""
+"""File locks that ensure one process at a time; the kernel releases them when their holder dies, even by `kill -9`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-# A process that a gateway was about to start when it was killed holds its locks until it has become its own program.
+# A child forked by a gateway that was then killed inherits its locks and holds them until it calls exec. Taking a lock
+# is therefore retried for a short time.
 _TRIES, _PAUSE = 10, 0.02
 
 
@@ -18,15 +19,15 @@ class DirectoryInUse(Exception):
 
 
 class Lock:
-    """A locked file; ends with the process at the latest.
+    """An exclusive lock on a file, released when the process ends at the latest.
 
     Args:
-        path: the file.
-        make: whether to make it if it is not there.
-        wait: whether to wait until nobody else holds it.
+        path: the file to lock.
+        make: whether to create the file if it does not exist.
+        wait: whether to wait until the lock is free.
 
     Raises:
-        BlockingIOError: somebody else holds it.
+        BlockingIOError: if another process holds the lock and `wait` is false.
     """
 
     def __init__(self, path: Path, *, make: bool = True, wait: bool = False) -> None:
@@ -48,10 +49,10 @@ class Lock:
 
     @classmethod
     def on(cls, directory: Path) -> Lock:
-        """Take a part of a data directory (`<data directory>/state` or `/postgres`) for this gateway.
+        """Lock a part of a data directory (`<data directory>/state` or `/postgres`) for this gateway.
 
         Raises:
-            DirectoryInUse: another one has it.
+            DirectoryInUse: if another gateway uses it.
         """
         for _ in range(_TRIES):
             try:
@@ -59,14 +60,14 @@ class Lock:
             except BlockingIOError:
                 time.sleep(_PAUSE)
         raise DirectoryInUse(
-            f"another gateway runs on {directory.parent}: stop it, or give this one --data-dir another"
+            f"another gateway runs on {directory.parent}: stop it, or give this one another --data-dir"
         )
 
     @classmethod
     def as_temporary(cls, directory: Path) -> Lock:
-        """Mark a directory as temporary, and as in use for as long as the lock is held.
+        """Mark a directory as temporary, and as in use while the lock is held.
 
-        The mark appears locked: there is no moment at which a directory looks left behind that is not.
+        The marker is locked before it gets its name, so a new directory never looks abandoned to another gateway.
         """
         part = directory / f"{_TEMPORARY}.part"
         lock = cls(part)
@@ -75,14 +76,14 @@ class Lock:
 
     @classmethod
     def of_left_behind(cls, directory: Path) -> Lock | None:
-        """Take a temporary directory whose gateway is gone; `None` for any other directory."""
+        """Lock a temporary directory whose gateway is gone; return `None` for any other directory."""
         try:
             return cls(directory / _TEMPORARY, make=False)
         except OSError:
             return None
 
     def release(self) -> None:
-        """Let another have it; twice does no harm."""
+        """Release the lock; idempotent."""
         self._file.close()
 
 

@@ -221,8 +221,8 @@ async def test_deletions_and_creations_that_were_cut_short_are_finished_and_told
     )
     async with LocalGateway(tmp_path) as gateway:
         assert (await ask_as(gateway).get("/v1/db/project/list")).data["items"] == [kept]
-    assert f"dropping 1 databases whose deletion was cut short: {_name(doomed)}" in caplog.messages
-    assert "carrying on 1 operations that were cut short" in caplog.messages
+    assert f"dropping 1 databases whose deletion was interrupted: {_name(doomed)}" in caplog.messages
+    assert "resuming 1 interrupted operations" in caplog.messages
     assert await _databases(tmp_path) == {_name(kept)}
 
 

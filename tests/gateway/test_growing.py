@@ -517,7 +517,7 @@ async def test_no_page_of_another_gateway_is_read_through_an_edge(shared: tuple[
         for path in ("/", "/_gateway/faults"):
             async with session.get(f"{made.edge_url}{path}") as answer:
                 assert answer.status == 403
-                assert "at the gateway's own machine" in await answer.text()
+                assert "only from the machine that runs the gateway" in await answer.text()
 
 
 # --- an existing server --------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
-"""What the edge counts: requests and bytes, by distribution and minute.
+"""Count the requests and bytes of the edge, by distribution and minute.
 
-Counts are written within a second, and before anybody is told them; a crash loses those of its last second.
+Counts are kept in memory and written to the state once a second, and before statistics are read. A crash loses at most
+the last second.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _logger = logging.getLogger(__name__)
 
 
 class TrafficCounters:
-    """Counts, and writes down what it counted."""
+    """Count traffic, and write the counts to the state."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -32,24 +33,25 @@ class TrafficCounters:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to write down what is counted."""
+        """Start to write the counts periodically."""
         self._task = asyncio.create_task(self._run())
 
     async def aclose(self) -> None:
-        """End, with all written down that can be."""
+        """Stop, after one last attempt to write the counts."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
         await self._try_to_flush()
 
     def count(self, distribution: str, *, hit: bool, size: int) -> None:
-        """Count a request and the bytes that it was answered."""
+        """Count a request and the bytes of its response."""
         counts = self._counts.setdefault((distribution, int(time.time()) // 60), [0, 0, 0])
         counts[0 if hit else 1] += 1
         counts[2] += size
 
     async def flush(self) -> None:
-        """Write down all that was counted so far."""
+        """Write all counts to the state."""
+        # The lock makes a reader of statistics wait for a write in progress, whose counts have already left memory.
         async with self._one_at_a_time:
             counts, self._counts = self._counts, {}
             if not counts:
@@ -63,7 +65,7 @@ class TrafficCounters:
                 raise
 
     async def _run(self) -> None:
-        """Write down what was counted, again and again."""
+        """Write the counts periodically."""
         while True:
             await asyncio.sleep(_EVERY)
             await self._try_to_flush()
@@ -71,8 +73,8 @@ class TrafficCounters:
     async def _try_to_flush(self) -> None:
         try:
             await self.flush()
-        except Exception as error:  # noqa: BLE001 - whatever it is, it ends neither the counting nor a gateway's closing
-            _logger.warning("what the edge counted could not be written (%s)", error)
+        except Exception as error:  # noqa: BLE001 - no failure may end the counting or block the gateway's closing
+            _logger.warning("the edge's traffic counts could not be written (%s)", error)
 
 
 def _add(counts: Mapping[tuple[str, int], list[int]], connection: Connection) -> None:
@@ -81,7 +83,7 @@ def _add(counts: Mapping[tuple[str, int], list[int]], connection: Connection) ->
     )
     for (id, minute), numbers in counts.items():
         if id not in known:
-            continue  # it was deleted meanwhile, its figures with it
+            continue  # the distribution has been deleted together with its statistics
         there = TRAFFIC.update().where(TRAFFIC.c.distribution_id == id, TRAFFIC.c.minute == minute)
         more = {name: TRAFFIC.c[name] + number for name, number in zip(COUNTED, numbers, strict=True)}
         if not connection.execute(there.values(more)).rowcount:

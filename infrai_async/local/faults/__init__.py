@@ -1,1 +1,1 @@
-"""Failures and rate limits on demand."""
+"""Fault injection and rate limits, for testing how a program handles them."""

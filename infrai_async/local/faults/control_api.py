@@ -1,4 +1,4 @@
-"""The limit and the faults over HTTP, for tests in another process or another language."""
+"""Control of the rate limit and the faults over HTTP, for tests in another process or another language."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from infrai_async.models import JSON
 
 
 class ControlApi:
-    """The door ``_gateway``: POST sets, with the arguments of the Python method; GET shows, DELETE clears.
+    """The endpoint below ``/_gateway``: POST sets, with the arguments of the Python method; GET shows; DELETE clears.
 
-    Only this machine is let in, and only with a key.
+    Requests must come from this machine and carry an API key.
     """
 
     def __init__(self, injector: FaultInjector, keys: Keys) -> None:
@@ -33,12 +33,16 @@ class ControlApi:
         }
 
     async def answer(self, request: web.BaseRequest) -> web.Response:
-        """Do what is asked and answer with what is set now."""
+        """Carry out a request, and respond with the settings that are now in force.
+
+        Raises:
+            RequestRefused: if the request is not allowed or its arguments are invalid.
+        """
         metadata = CallMetadata()
         check_peer(request.remote, request.headers.get("CDN-Loop"))
         await self._keys.account(request.headers.get("Authorization", ""))
         if request.rel_url.raw_path not in self._controls:
-            raise RequestRefused(404, "NOT_FOUND", f"there are only {' and '.join(self._controls)}")
+            raise RequestRefused(404, "NOT_FOUND", f"unknown path: use {' or '.join(self._controls)}")
         set_, clear, show = self._controls[request.rel_url.raw_path]
         match request.method:
             case "POST":
@@ -79,4 +83,4 @@ def _try(set_: Callable[[Mapping[str, Any]], None], given: Mapping[str, Any]) ->
 def _check_names(given: Mapping[str, Any], *names: str) -> None:
     for name in given:
         if name not in names:
-            raise ValueError(f"{name}: not known here, only {', '.join(names)}")
+            raise ValueError(f"{name}: unknown argument; the known ones are {', '.join(names)}")

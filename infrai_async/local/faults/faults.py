@@ -1,4 +1,4 @@
-"""Which calls are to go wrong, and how: what users set for their own tests, without carrying it out."""
+"""The faults that users set for their own tests: which calls fail, and how. ``faults.injector`` carries them out."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _CODES: Final = {
 
 @attrs.frozen(kw_only=True)
 class Fault:
-    """What is to go wrong with the calls of some capabilities; the attributes are those of ``Faults.add``."""
+    """A fault for the calls of some capabilities; the attributes are the arguments of ``Faults.add``."""
 
     capability: str = "*"
     status: int | None = None
@@ -40,33 +40,33 @@ class Fault:
     count: int | None = None
 
     def concerns(self, capability: str) -> bool:
-        """Say whether a capability is meant."""
+        """Return whether the fault applies to a capability."""
         return fnmatchcase(capability, self.capability)
 
     def refusal(self, capability: str, extra: Mapping[str, JSON]) -> RequestRefused:
-        """Return the injected refusal, in the code that a real one of that status would have."""
+        """Return the injected error, with the code that a real error of this status would have."""
         status = self.status or 500
         headers = {} if self.retry_after is None else {"Retry-After": f"{Decimal(f'{self.retry_after:.15g}'):f}"}
         return RequestRefused(
             status,
             _code(status, capability),
-            "this failure was asked for",
-            hint="LocalGateway.faults.clear() or DELETE /_gateway/faults ends it",
+            "this failure was injected by a fault of the local gateway",
+            hint="remove it with LocalGateway.faults.clear() or DELETE /_gateway/faults",
             headers=headers,
             extra=extra,
         )
 
 
 _LONGEST: Final = 1e9
-"""Seconds; far beyond what anybody waits, and safe to reckon with."""
+"""The longest time in seconds; longer than any test waits, and small enough for exact arithmetic."""
 _LONGEST_PATTERN: Final = 100
 NO_FAULT: Final = Fault()
 
 
 class Faults:
-    """What is to go wrong with the next calls, for tests of how a program takes it.
+    """The faults of the next calls, for testing how a program handles failures.
 
-    The first fault added that concerns a call's capability is the one it meets; several do not combine. It may be used
+    A call gets the first fault added that applies to its capability; faults do not combine. The methods may be called
     from any thread.
     """
 
@@ -75,7 +75,7 @@ class Faults:
         self._lock = threading.Lock()
 
     def __iter__(self) -> Iterator[Fault]:
-        """Go through the faults still to be met, each with the count that is left."""
+        """Iterate over the remaining faults, each with its remaining count."""
         return iter(tuple(self._faults))
 
     def add(
@@ -89,24 +89,24 @@ class Faults:
         drop: bool = False,
         count: int | None = None,
     ) -> None:
-        """Make calls go wrong.
+        """Add a fault.
 
-        ``latency`` and ``status`` come before the work: a call that is answered with an injected ``status`` does
-        nothing and costs nothing. ``truncate`` and ``drop`` come after it: the call is done and paid for, and only its
-        answer is lost, unless ``status`` was given too. A caller that hangs up during the latency ends the wait; the
-        work is done all the same.
+        ``latency`` and ``status`` apply before the call is carried out: a call that gets an injected ``status`` has no
+        effect and costs nothing. ``truncate`` and ``drop`` apply afterwards: the call is carried out and charged, and
+        only its response is lost, unless ``status`` is given too. A client that disconnects ends the latency early; the
+        call is carried out nevertheless.
 
         Args:
-            capability: which calls: an id such as ``"db.project.create"``, or a pattern such as ``"db.*"``.
-            status: answer with this HTTP status, 400 to 599, and the code that belongs to it.
-            retry_after: the seconds of that answer's ``Retry-After``.
-            latency: seconds to wait first.
-            truncate: send half of the answer's body, then close the connection.
-            drop: close the connection without any answer.
-            count: for so many calls; ``None``: until ``clear()``.
+            capability: the id of a capability, such as ``"db.project.create"``, or a pattern, such as ``"db.*"``.
+            status: the HTTP status to respond with, 400 to 599, together with the code that belongs to it.
+            retry_after: the value of ``Retry-After`` in that response, in seconds.
+            latency: the delay before the call, in seconds.
+            truncate: whether to send half of the response body and then close the connection.
+            drop: whether to close the connection without a response.
+            count: the number of calls to affect; ``None`` affects all calls until ``clear()``.
 
         Raises:
-            ValueError: an argument makes no sense; the message names it.
+            ValueError: if an argument is invalid; the message names it.
         """
         fault = Fault(
             capability=capability,
@@ -122,12 +122,12 @@ class Faults:
             self._faults.append(fault)
 
     def clear(self) -> None:
-        """Let nothing go wrong any more."""
+        """Remove all faults."""
         with self._lock:
             self._faults.clear()
 
     def take(self, capability: str) -> Fault:
-        """Return what the next call of a capability meets, and count it."""
+        """Return the fault for the next call of a capability, and decrement its count."""
         with self._lock:
             for place, fault in enumerate(self._faults):
                 if fault.concerns(capability):
@@ -143,7 +143,7 @@ def _left(fault: Fault) -> list[Fault]:
 
 
 def _code(status: int, capability: str) -> str:
-    """Return the code of CONTRACT.md 1.3; a missing or contested thing is named by its capability."""
+    """Return the code for a status (CONTRACT.md 1.3); those of 404 and 409 depend on the capability."""
     if status == 404:
         thing = capability.upper().rpartition(".")[0].replace(".", "_")
         return f"{thing.replace('FLAGS', 'FLAG')}_NOT_FOUND"
@@ -153,32 +153,32 @@ def _code(status: int, capability: str) -> str:
 
 
 def _check(fault: Fault) -> None:
-    # Matching takes the longer the longer the pattern is, and everybody would wait for it.
+    # Matching runs on the event loop, and a long pattern could block it for every client.
     known = isinstance(fault.capability, str) and len(fault.capability) <= _LONGEST_PATTERN
     if not known or not any(map(fault.concerns, CAPABILITIES)):
         shown = repr(fault.capability)[: _LONGEST_PATTERN + 2]
-        raise ValueError(f"capability: {shown} is the id or the pattern of no capability")
+        raise ValueError(f"capability: {shown} matches no capability")
     if fault.status is not None and not (_is_whole(fault.status) and 400 <= fault.status <= 599):
-        raise ValueError(f"status: {fault.status!r} is no HTTP status of a failure, 400 to 599")
+        raise ValueError(f"status: {fault.status!r} is not an HTTP error status, 400 to 599")
     if not _is_time(fault.latency):
-        raise ValueError(f"latency: {fault.latency!r} is no number of seconds")
+        raise ValueError(f"latency: {fault.latency!r} is not a number of seconds")
     if fault.retry_after is not None and not _is_time(fault.retry_after):
-        raise ValueError(f"retry_after: {fault.retry_after!r} is no number of seconds")
+        raise ValueError(f"retry_after: {fault.retry_after!r} is not a number of seconds")
     for name in ("truncate", "drop"):
         if getattr(fault, name) not in (True, False):
             raise ValueError(f"{name}: {getattr(fault, name)!r} is neither True nor False")
     if fault.count is not None and not (_is_whole(fault.count) and fault.count >= 1):
-        raise ValueError(f"count: {fault.count!r} is no number of calls; None means all until clear()")
+        raise ValueError(f"count: {fault.count!r} is not a number of calls; None means all until clear()")
     _check_together(fault)
 
 
 def _check_together(fault: Fault) -> None:
     if fault.retry_after is not None and fault.status is None:
-        raise ValueError("retry_after: only an answer with a status has one, so give status too")
+        raise ValueError("retry_after: needs a status too, since it is a header of that response")
     if fault.truncate and fault.drop:
-        raise ValueError("truncate, drop: an answer is cut short or not sent at all, so give one of them")
+        raise ValueError("truncate, drop: a response is either truncated or dropped, so give only one of them")
     if fault.status is None and not (fault.latency or fault.truncate or fault.drop):
-        raise ValueError("status, latency, truncate, drop: give at least one, else nothing goes wrong")
+        raise ValueError("status, latency, truncate, drop: the fault has no effect, so give at least one of them")
 
 
 def _is_whole(value: object) -> bool:

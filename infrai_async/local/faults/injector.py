@@ -1,4 +1,4 @@
-"""Lets calls meet what was set for them: the limit and the faults, on the clock and on the wire."""
+"""Apply the rate limit and the faults to calls: delay them, refuse them, or damage their responses."""
 
 from __future__ import annotations
 
@@ -20,40 +20,40 @@ from infrai_async.local.services.base import ServiceContext
 from infrai_async.models import JSON
 
 _LOOK: Final = 0.05
-"""Seconds between looks at whether a caller that has to wait is still there."""
+"""Seconds between checks whether a client that is being delayed is still connected."""
 
 
 @attrs.define
 class FaultInjector:
-    """What was set; the gateway keeps it when it is closed and started again."""
+    """The rate limit and the faults that are set; they survive a restart of the ``LocalGateway`` object."""
 
     limit: Limit | None = None
     faults: Faults = attrs.field(factory=Faults)
 
     def set_limit(self, rate: float | None = 100, burst: int = 20) -> None:
-        """Limit every account to ``rate`` calls per second and ``burst`` at once; ``None``: no limit."""
+        """Limit each account to ``rate`` calls per second, with bursts of ``burst``; ``None`` means no limit."""
         self.limit = None if rate is None else Limit(rate, burst)
 
     def lift_limit(self) -> None:
-        """Let everybody in."""
+        """Remove the rate limit."""
         self.limit = None
 
     def admit(self, capability: str, account: str) -> Fault:
-        """Let a call in, and return what is to go wrong with it; who is not let in uses up no fault.
+        """Check a call against the rate limit and return its fault; a refused call uses up no fault.
 
         Raises:
-            RequestRefused: 429, the account is over its limit.
+            RequestRefused: 429, if the account exceeds its limit.
         """
-        limit = self.limit  # which another thread may lift meanwhile
+        limit = self.limit  # read once, since another thread may remove it
         wait = limit.wait(account, time.monotonic_ns()) if limit is not None else 0
         if wait:
             headers = {"Retry-After": _seconds(wait)}
-            raise RequestRefused(429, "RATE_LIMITED", "more calls than the limit allows", headers=headers)
+            raise RequestRefused(429, "RATE_LIMITED", "the rate limit of the account is exceeded", headers=headers)
         return self.faults.take(capability)
 
 
 def _seconds(nanoseconds: int) -> str:
-    """Write a time in seconds, rounded up to milliseconds; a whole number where it is one."""
+    """Format a time in seconds, rounded up to milliseconds, without trailing zeros."""
     milliseconds = -(-nanoseconds // 1_000_000)
     return f"{milliseconds // 1000}.{milliseconds % 1000:03}".rstrip("0").rstrip(".")
 
@@ -61,13 +61,13 @@ def _seconds(nanoseconds: int) -> str:
 async def before(
     fault: Fault, capability: str, account: str, request: web.BaseRequest, context: ServiceContext
 ) -> None:
-    """Carry out what of a fault comes before the work.
+    """Apply the part of a fault that precedes the call: the latency and the status.
 
     Raises:
-        RequestRefused: the fault's own.
+        RequestRefused: if the fault has a status.
     """
     if fault.latency:
-        await request.read()  # of a caller that hangs up meanwhile nothing more could be read
+        await request.read()  # now, because the body cannot be read any more if the client disconnects
         await _linger(request, fault.latency)
     if fault.status is not None:
         extra: dict[str, JSON] = {}
@@ -77,7 +77,7 @@ async def before(
 
 
 async def _linger(request: web.BaseRequest, seconds: float) -> None:
-    """Wait, but for nobody who has hung up: closing the gateway would wait for it too."""
+    """Wait, unless the client disconnects: otherwise closing the gateway would wait for the full latency too."""
     end = time.monotonic() + seconds
     while request.transport is not None:
         left = end - time.monotonic()
@@ -87,14 +87,14 @@ async def _linger(request: web.BaseRequest, seconds: float) -> None:
 
 
 async def after(request: web.BaseRequest, answer: web.Response, fault: Fault) -> web.StreamResponse:
-    """Return an answer as its fault leaves it on the wire."""
+    """Apply the part of a fault that follows the call: drop or truncate the response."""
     if fault.drop:
         abort(request)
     return await _cut_short(request, answer) if fault.truncate else answer
 
 
 async def _cut_short(request: web.BaseRequest, answer: web.Response) -> web.StreamResponse:
-    """Announce a whole body and send half of it, unless nobody is there any more."""
+    """Announce the whole body in ``Content-Length`` and send half of it."""
     body = answer.body if isinstance(answer.body, bytes) else b""
     half = web.StreamResponse(status=answer.status, headers=answer.headers)
     half.content_length = len(body)

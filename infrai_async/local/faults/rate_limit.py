@@ -1,6 +1,6 @@
-"""How many calls an account may make: a token bucket, kept as one point in time per account (GCRA).
+"""The rate limit per account: a token bucket, stored as one timestamp per account (GCRA).
 
-Times are whole nanoseconds, so that who waits as long as it is told is let in, exactly.
+Times are integers in nanoseconds, so that a client that waits exactly as long as it was told is admitted.
 """
 
 from __future__ import annotations
@@ -11,32 +11,32 @@ _SECOND: Final = 1_000_000_000
 
 
 class Limit:
-    """Lets calls in at a steady rate, and some at once.
+    """Admit calls at a steady rate, with bursts.
 
     Args:
         rate: calls per second.
-        burst: how many may come at once after a pause.
+        burst: the number of calls that may be made at once after a pause.
 
     Raises:
-        ValueError: an argument makes no sense; the message names it.
+        ValueError: if an argument is invalid; the message names it.
     """
 
     def __init__(self, rate: float, burst: int) -> None:
         if isinstance(rate, bool) or not isinstance(rate, int | float) or not 1e-9 <= rate <= 1e9:
-            raise ValueError("rate: not a number of calls per second, 1e-9 to 1e9; None means no limit")
+            raise ValueError("rate: must be a number of calls per second from 1e-9 to 1e9; None means no limit")
         if isinstance(burst, bool) or not isinstance(burst, int) or burst < 1:
-            raise ValueError(f"burst: {burst!r} is no number of calls; at least one has to get through")
+            raise ValueError(f"burst: {burst!r} is not a number of calls; it must be at least 1")
         self.rate = rate
         self.burst = burst
         self._interval = round(_SECOND / rate)
         self._due: dict[str, int] = {}
 
     def wait(self, account: str, now: int) -> int:
-        """Let a call in and return 0, or return the nanoseconds until the next one can be let in.
+        """Admit a call and return 0, or return the nanoseconds until a call can be admitted.
 
         Args:
-            account: whose call it is.
-            now: the time on any steady clock, in nanoseconds.
+            account: the account that makes the call.
+            now: the time on any monotonic clock, in nanoseconds.
         """
         due = max(self._due.get(account, now), now)
         early = due - now - (self.burst - 1) * self._interval

@@ -1,4 +1,4 @@
-"""aiohttp's server, with our answers to what never becomes a request."""
+"""aiohttp's low-level server, with error responses in the gateway's envelope for malformed requests."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from infrai_async.local.http.responses import refused
 
 
 class Server(web.Server):
-    """Hands every request to one handler."""
+    """Pass every request to one handler."""
 
     def __call__(self) -> web.RequestHandler:
-        """Return what speaks HTTP on one connection; what a body was encoded with is its receiver's to undo."""
+        """Return the protocol of one connection; it does not decompress bodies, which is left to the handler."""
         return _Connection(self, loop=asyncio.get_running_loop(), access_log=None, auto_decompress=False)  # type: ignore[arg-type] # AppRunner's too
 
 
@@ -29,13 +29,13 @@ class _Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Refuse what the parser refuses in the envelope; somebody else's mistake is nothing to log a traceback for.
+        """Respond to a request that cannot be parsed, in the envelope and without logging a traceback.
 
-        What it was is said by its kind alone: a header that is too long may be a secret.
+        The message names only the type of the error, because its text may quote a header that contains a secret.
         """
         if status >= 500 or request.writer.output_size > 0:
             return super().handle_error(request, status, exc, message)
-        kind = f"this is no HTTP request that can be read ({type(exc).__name__})"
+        kind = f"the request is not valid HTTP ({type(exc).__name__})"
         answer = refused(RequestRefused(400, "VALIDATION_ERROR", kind), CallMetadata())
         answer.force_close()
         return answer

@@ -1,1 +1,1 @@
-"""What runs beside the calls for as long as the gateway does."""
+"""The background tasks of a running gateway."""

@@ -1,8 +1,9 @@
-"""Several gateways over one state: each says that it lives, and finishes the work of one that does so no more.
+"""Heartbeats of gateways that share a state, and takeover of the operations of a gateway that died.
 
-A gateway counts its beats up in the state. One whose count stands still for some beats of an observer's own is taken
-for dead: no clocks are compared, and while the state is away for all nobody ages. It may only have stalled; then it
-finds its work in other hands, and goes on with what comes next.
+Each gateway increments a counter in the state. If the counter of another gateway does not change during several beats
+of the observer, that gateway is presumed dead. No clocks are compared, and while the state is unavailable to all, none
+of them misses a beat. A gateway presumed dead may merely have stalled; it then finds that its operations have a new
+owner, and continues with new calls.
 """
 
 from __future__ import annotations
@@ -23,18 +24,18 @@ from infrai_async.local.services.executor import Executor
 from infrai_async.local.state.tables import GATEWAYS, OPERATIONS
 
 _BEAT: Final = 1.0
-"""Seconds between two beats."""
+"""Seconds between two heartbeats."""
 _MISSED: Final = 5
-"""Beats of ours after which one that has not beaten is taken for dead."""
+"""Heartbeats of the observer after which a gateway without one of its own is presumed dead."""
 _logger = logging.getLogger(__name__)
 
 
 class Heartbeat:
-    """Says that this gateway lives, and takes over from those that do not.
+    """Send this gateway's heartbeats, and take over the operations of gateways that stopped sending theirs.
 
     Args:
-        context: whose ``id`` is this gateway's.
-        executor: carries on what is taken over.
+        context: the context of this gateway, with its ``id``.
+        executor: resumes the operations that are taken over.
     """
 
     def __init__(self, context: ServiceContext, executor: Executor) -> None:
@@ -45,17 +46,22 @@ class Heartbeat:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self, *, alone: bool) -> None:
-        """Be there, and take over what has no living owner: with ``alone``, whatever anybody left."""
+        """Register this gateway, and take over operations without a living owner.
+
+        Args:
+            alone: whether no other gateway can be using the state. Then all other registrations are stale and all
+                running operations are taken over.
+        """
         await self._context.store.run(partial(_enter, self._context.id, alone))
         if not alone:
             self._task = asyncio.create_task(self._run())
 
     async def aclose(self) -> None:
-        """Be gone; what was ours has ended by now, or is for the others."""
+        """Unregister this gateway; any operation that it has not completed is left to the others."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
-            with suppress(RequestRefused):  # the state is away: the others will find out
+            with suppress(RequestRefused):  # the state is unavailable; the others will notice the missing heartbeats
                 await self._context.store.run(partial(_leave, self._context.id))
 
     async def _run(self) -> None:
@@ -63,9 +69,9 @@ class Heartbeat:
             await asyncio.sleep(_BEAT)
             try:
                 await self._beat()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the next beat is the remedy
+            except Exception as error:  # noqa: BLE001 - the next heartbeat is the retry, whatever failed
                 self._was_away = True
-                _logger.warning("no sign of life could be given (%s)", type(error).__name__)
+                _logger.warning("a heartbeat could not be sent (%s)", type(error).__name__)
 
     async def _beat(self) -> None:
         run = self._context.store.run
@@ -74,12 +80,16 @@ class Heartbeat:
         self._missed = {id: (beat, self._count(id, beat)) for id, beat in beats.items()}
         dead = {id: beat for id, (beat, missed) in self._missed.items() if missed >= _MISSED}
         if dead:
-            _logger.warning("%d other gateway(s) gave no sign of life", len(dead))
+            _logger.warning("%d other gateway(s) stopped sending heartbeats", len(dead))
+            # Before the takeover: a statement of a gateway that merely stalled must not run beside the same statement
+            # of its successor, and the advisory locks of its sessions must be free.
             await self._cut_off(dead)
         if dead or left:
             taken = await run(partial(_take_over, self._context.id, dead))
-            _logger.info("%d operation(s) of other gateways taken over", taken)
+            _logger.info("took over %d operation(s) of other gateways", taken)
             self._context.wake()
+        # After a failed heartbeat the others may have presumed this gateway dead and have died themselves since, so
+        # its own operations may need resuming too.
         if dead or left or self._was_away:
             await self._carry_on()
         self._was_away = False
@@ -87,7 +97,7 @@ class Heartbeat:
     async def _carry_on(self) -> None:
         if self._context.s3 is not None:
             await self._executor.resume("storage.")
-        if self._context.postgres is not None:  # else it is carried on when that comes
+        if self._context.postgres is not None:  # otherwise the supervisor resumes them once it is up
             await self._executor.resume("db.")
 
     async def _cut_off(self, dead: Iterable[str]) -> None:
@@ -113,7 +123,7 @@ def _leave(me: str, connection: Connection) -> None:
 
 
 def _beat(me: str, connection: Connection) -> dict[str, int]:
-    """Count up, also after others gave this one up, and return the counts of the others."""
+    """Increment this gateway's counter, registering it again if others removed it, and return the others' counters."""
     beaten = GATEWAYS.update().where(GATEWAYS.c.id == me).values(beat=GATEWAYS.c.beat + 1)
     if connection.execute(beaten).rowcount == 0:
         connection.execute(GATEWAYS.insert().values(id=me, beat=0))
@@ -122,7 +132,9 @@ def _beat(me: str, connection: Connection) -> dict[str, int]:
 
 
 def _take_over(me: str, dead: Mapping[str, int], connection: Connection) -> int:
-    """Strike off who has not beaten since, and make all operations ours that have no living owner."""
+    """Unregister dead gateways, take over all operations without a living owner, and return their number."""
+    # The counter is compared again in this transaction, so a gateway that has sent a heartbeat since it was observed
+    # keeps its registration and its operations.
     for id, beat in dead.items():
         connection.execute(GATEWAYS.delete().where(GATEWAYS.c.id == id, GATEWAYS.c.beat == beat))
     owner = OPERATIONS.c.owner

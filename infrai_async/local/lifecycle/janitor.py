@@ -1,7 +1,7 @@
-"""Clears up in the background: databases and blobs that nothing refers to any more, idempotency keys that are too old.
+"""Clean up in the background: deleted databases and blobs, and expired idempotency keys.
 
-What is to go is marked in the state, in the transaction that deletes it; so it goes now, or after a crash at the next
-start. Dropping a database makes Postgres write a checkpoint, which no caller should have to wait for.
+Whatever must be cleaned up is marked in the state by the transaction that deletes it, so a crash cannot lose it: the
+next start finds the mark. Dropping a database makes Postgres write a checkpoint, which no caller should wait for.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from infrai_async.local.state.tables import DATABASES
 
 _HOUR: Final = 3600.0
 _PAUSE: Final = 1.0
-"""Seconds until a drop that failed is tried again."""
+"""Seconds until a failed drop is retried."""
 _AT_ONCE: Final = 3
-"""Drops at a time; fewer than Postgres makes databases at a time, so that whoever wants a new one need not wait."""
+"""Concurrent drops; fewer than ``Postgres`` allows operations at a time, so that creations need not wait for drops."""
 _logger = logging.getLogger(__name__)
 
 
 class Janitor:
-    """Drops what is marked whenever it is woken, and looks around once an hour anyway.
+    """Clean up whenever it is woken, and once an hour.
 
     Args:
         store: the state.
-        blobs: the bytes of objects.
-        postgres_status: whether there is a server to drop databases from.
+        blobs: the blobs of deleted objects.
+        postgres_status: the Postgres server, if there is one.
     """
 
     def __init__(self, store: Store, blobs: Blobs, postgres_status: PostgresStatus) -> None:
@@ -50,17 +50,18 @@ class Janitor:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to work in the background."""
+        """Start the background task."""
         self._task = asyncio.create_task(self._run())
 
     def wake(self) -> None:
-        """Say that something was marked."""
+        """Request a cleanup soon, since something was marked as deleted."""
         self._wake.set()
 
     async def reconcile(self, postgres: Postgres) -> None:
-        """Mark databases that are ours but that the state does not know, as when an older state was put back.
+        """Mark the gateway's databases that the state does not know, and close all marked databases.
 
-        What is marked is closed before anybody is let in: a crash may have come between a deletion and its closing.
+        Unknown databases occur when an older copy of the state was restored. Closing comes before any call can use the
+        server, because a crash may have come between the deletion of a database and its closing.
         """
         there, run = await postgres.databases(), self._store.run
         unknown = await run(partial(_mark_unknown, there))
@@ -69,11 +70,11 @@ class Janitor:
         marked = await run(_marked)
         deleted = there.intersection(marked).difference(unknown)
         if deleted:
-            _logger.info("dropping %d databases whose deletion was cut short: %s", *_listed(deleted))
+            _logger.info("dropping %d databases whose deletion was interrupted: %s", *_listed(deleted))
         await postgres.close(marked)
 
     async def aclose(self, grace: float) -> None:
-        """End, once everything marked was tried one last time; after ``grace`` seconds in any case."""
+        """Clean up one last time and stop; after ``grace`` seconds, stop in any case."""
         self._closing = True
         self.wake()
         if self._task is not None:
@@ -83,6 +84,7 @@ class Janitor:
 
     async def _run(self) -> None:
         while True:
+            # Cleared before the work: a mark that is set during the work wakes the janitor again.
             self._wake.clear()
             done = await self._clear_up()
             if self._closing:
@@ -90,16 +92,16 @@ class Janitor:
             await _wait(self._wake, _HOUR if done else _PAUSE)
 
     async def _clear_up(self) -> bool:
-        """Do what there is to do, and return whether all of it is done; no failure ends the janitor."""
+        """Clean up everything, and return whether all of it succeeded; a failure does not end the janitor."""
         try:
             await self._store.run(lambda connection: sweep(connection, time.time()))
             await self._blobs.clear()
             return await self._drop_marked()
         except RequestRefused as refusal:
-            _logger.warning("clearing up has to wait: %s", refusal)
+            _logger.warning("the cleanup is postponed: %s", refusal)
             return False
         except Exception:
-            _logger.exception("clearing up failed; it is tried again")
+            _logger.exception("the cleanup failed and will be retried")
             return False
 
     async def _drop_marked(self) -> bool:
@@ -117,7 +119,7 @@ class Janitor:
     async def _drop(self, postgres: Postgres, name: str) -> bool:
         try:
             await postgres.drop(name)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the mark stays and it is tried again
+        except Exception as error:  # noqa: BLE001 - the mark stays, so the drop is retried, whatever failed
             _logger.warning("database %s could not be dropped yet (%s)", name, type(error).__name__)
             return False
         gone = DATABASES.delete().where(DATABASES.c.name == name)

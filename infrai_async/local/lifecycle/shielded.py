@@ -1,4 +1,4 @@
-"""Work that has to be done to its end, however often whoever waits for it is cancelled: a server has to be stopped."""
+"""Run work that must complete even if its caller is cancelled repeatedly, such as stopping a server."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import anyio
 
 
 async def to_the_end(work: Coroutine[None, None, None]) -> None:
-    """Do ``work``, all of it; a cancellation that came meanwhile is raised after it.
+    """Run ``work`` to completion, and only then raise a cancellation that arrived meanwhile.
 
     Raises:
-        asyncio.CancelledError: whoever waits was cancelled.
+        asyncio.CancelledError: if the caller was cancelled.
     """
     cancelled: asyncio.CancelledError | None = None
     task = asyncio.create_task(work)
-    # anyio cancels again at every wait inside a scope that was cancelled, asyncio once for each cancel().
+    # asyncio delivers one CancelledError per cancel(), anyio one at every await inside a cancelled scope. The loop
+    # handles the former, the shielded scope the latter.
     with anyio.CancelScope(shield=True):
         while not task.done():
             try:

@@ -1,4 +1,4 @@
-"""Has Postgres for a gateway, and has it again when its server dies."""
+"""Start Postgres for a gateway, and restart it when its server dies."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from infrai_async.local.postgres.databases import Postgres
 from infrai_async.local.services.base import PostgresStatus
 
 _PAUSES: Final = (0.0, 0.5, 2.0, 8.0)
-"""Seconds before each start of a server that died; after the last one it is given up."""
+"""Seconds before each restart of a server that keeps dying; after the last one the supervisor gives up."""
 _STEADY: Final = 60.0
-"""Seconds after which a server that dies is taken for one that ran well."""
+"""Seconds of running after which a crash counts as the first one again."""
 _logger = logging.getLogger(__name__)
 
 
 class Supervisor:
-    """Starts Postgres, tells the services when it is there, and starts it again when it dies.
+    """Start Postgres, tell the services when it is available, and restart it when it dies.
 
     Args:
-        status: where the services find it.
-        start: starts it for the first time.
-        make_whole: finishes what a crash left half-made; called after every start.
+        status: where the services look for the server.
+        start: starts the server for the first time.
+        make_whole: reconciles the databases and resumes interrupted operations; called after every start.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Supervisor:
         self._task = asyncio.create_task(self._run())
 
     async def aclose(self) -> None:
-        """Start it no more; a start under way is waited for, since half-started it cannot be stopped cleanly."""
+        """Stop supervising. A start in progress is awaited, since a half-started server cannot be stopped cleanly."""
         self._closing.set()
         await asyncio.wait({self._task})
 
@@ -63,7 +63,11 @@ class Supervisor:
             self._status.settled.set()
 
     async def _publish(self, postgres: Postgres) -> None:
-        """Let calls have it once all is whole; if that cannot be just then, as while the state is away, in a while."""
+        """Make the server available to calls once recovery has succeeded; retry as long as it fails.
+
+        Recovery fails, for example, while the shared state is unavailable. If the server dies meanwhile, the retries
+        end and ``_keep`` restarts it.
+        """
         pauses = chain(_PAUSES[1:], repeat(_PAUSES[-1]))
         while not await self._is_whole(postgres):
             with suppress(TimeoutError):
@@ -71,13 +75,17 @@ class Supervisor:
                 return
 
     async def _is_whole(self, postgres: Postgres) -> bool:
+        # Recovery uses the same services as calls do, so it needs the server in the status. Clearing ``settled`` first
+        # makes calls wait meanwhile: none may see a half-made database or one that is marked for deletion.
         self._status.settled.clear()
         self._status.server = postgres
         try:
             await self._make_whole(postgres)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the next try is the remedy
-            self._status.server = None  # calls are told to come again
-            _logger.warning("what was left half-made cannot be finished yet (%s: %s)", type(error).__name__, error)
+        except Exception as error:  # noqa: BLE001 - recovery is retried, whatever failed
+            self._status.server = None  # calls get a 503 that asks them to retry
+            _logger.warning(
+                "recovery of interrupted operations failed and will be retried (%s: %s)", type(error).__name__, error
+            )
             return False
         else:
             return True
@@ -92,8 +100,8 @@ class Supervisor:
             pauses = iter(_PAUSES) if time.monotonic() - begun > _STEADY else pauses
             pause = next(pauses, None)
             if pause is None:
-                raise PostgresUnavailable("Postgres dies again and again: its log says why; then restart the gateway")
-            _logger.warning("Postgres has ended; it is started again in %s s", pause)
+                raise PostgresUnavailable("Postgres keeps dying: see its log for the reason, then restart the gateway")
+            _logger.warning("Postgres has exited; it will be restarted in %s s", pause)
             begun = time.monotonic()
             if await self._before_closing(asyncio.sleep(pause)):
                 await self._revive(postgres)
@@ -102,11 +110,11 @@ class Supervisor:
         try:
             await postgres.revive()
             await self._publish(postgres)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the next try is the remedy
-            _logger.warning("Postgres does not start again yet: %s", error)
+        except Exception as error:  # noqa: BLE001 - the restart is retried, whatever failed
+            _logger.warning("Postgres could not be restarted yet: %s", error)
 
     async def _before_closing(self, event: Awaitable[Any]) -> bool:
-        """Wait for something, and return whether it came before the gateway closes."""
+        """Wait for an event, and return whether it happened before the gateway started to close."""
         awaited, closing = asyncio.ensure_future(event), asyncio.ensure_future(self._closing.wait())
         try:
             await asyncio.wait({awaited, closing}, return_when=asyncio.FIRST_COMPLETED)

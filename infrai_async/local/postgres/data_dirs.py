@@ -1,7 +1,10 @@
-"""Where a cluster's directory is: inside the data directory, or for root where the account dropped to can reach it.
+"""Locate, create and remove the directory of a cluster, and remove temporary ones that a killed gateway left behind.
 
-What is temporary says so itself, in a file that its gateway keeps locked (`_lock`). So what a killed gateway left is
-told from what is in use, and both from a data directory that is moved, hidden or on a disk that is not mounted now.
+The cluster is inside the data directory, or for root in a place that the server's unprivileged account can reach.
+
+A temporary directory contains a marker file that its gateway keeps locked (``_locks``). The marker distinguishes it
+from permanent directories, which may seem abandoned while they are moved, hidden or on an unmounted disk; the lock
+shows whether its gateway is still alive.
 """
 
 from __future__ import annotations
@@ -19,14 +22,14 @@ from infrai_async.local.postgres.run_as import RunAs, shared_place
 from infrai_async.local.postgres.stale_processes import stop_servers
 
 PREFIX = "infrai-gateway-"
-"""How the names of temporary data directories begin."""
+"""The prefix of the names of temporary data directories."""
 
 
 def cluster_dir_of(directory: Path) -> Path:
-    """Return the cluster's directory that belongs to `<data directory>/postgres`.
+    """Return the cluster directory that belongs to `<data directory>/postgres`.
 
     Raises:
-        PostgresUnavailable: if it is elsewhere and not there any more: an empty one would pass for it.
+        PostgresUnavailable: if it was placed elsewhere and is missing. A new, empty one must not replace it silently.
     """
     place = directory / "place"
     cluster_dir = Path(place.read_text()) if place.exists() else directory
@@ -40,35 +43,38 @@ def cluster_dir_of(directory: Path) -> Path:
 
 
 def make_cluster_dir(directory: Path, account: RunAs) -> Path:
-    """Make a cluster's directory that the account can reach, unless there is one; `directory` names it from then on."""
+    """Create a cluster directory that the account can reach, unless it exists, and record its path in `directory`."""
     if account.uid is None or (directory / "place").exists():
         return cluster_dir_of(directory)
     cluster_dir = shared_place() / f"cluster-{secrets.token_hex(8)}"
     cluster_dir.mkdir(mode=0o700)
     _name_owner(cluster_dir, directory)
-    # The account passes through to its files; the password beside them is not its to read.
+    # The account may traverse the directory to reach the cluster, but not read the superuser's password in it.
     cluster_dir.chmod(0o711)
     write_whole(directory / "place", str(cluster_dir))
     return cluster_dir
 
 
 def _name_owner(cluster_dir: Path, directory: Path) -> None:
-    """Say whose cluster it is, for whoever finds it: the data directory may have moved since the last time."""
+    """Record the data directory in the cluster directory, for people who find it; the former may have moved since."""
     owner, now = cluster_dir / "owner", str(directory.absolute())
     if not owner.exists() or owner.read_text() != now:
         write_whole(owner, now)
 
 
 def remove_cluster_dir(directory: Path, cluster_dir: Path) -> None:
-    """Delete a cluster for good, the name of it first, so that nothing names what is half gone; twice does no harm."""
+    """Delete a cluster; idempotent.
+
+    The reference to it is removed first, so that a crash cannot leave a reference to a half-deleted cluster.
+    """
     (directory / "place").unlink(missing_ok=True)
     remove_tree(cluster_dir)
 
 
 def sweep() -> None:
-    """Remove temporary directories, and clusters of such, whose gateway was killed; its server may run still."""
+    """Remove temporary data directories and clusters whose gateway was killed, stopping servers that still run."""
     for directory in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        # Others may make directories of that name, and what those say is not to be followed.
+        # Other users may create directories with this prefix, whose contents must not be trusted.
         if _is_ours(directory) and (lock := Lock.of_left_behind(directory)):
             _remove_directory(directory)
             lock.release()
@@ -87,7 +93,7 @@ def _is_ours(directory: Path) -> bool:
 
 
 def _remove_directory(directory: Path) -> None:
-    # A cluster elsewhere carries a mark of its own and is found by it.
+    # A cluster outside the data directory has its own marker, by which the sweep finds it.
     _remove_left(directory / "postgres")
     remove_tree(directory, quietly=True)
 

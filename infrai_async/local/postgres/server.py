@@ -1,10 +1,10 @@
-"""A Postgres server of our own: where it lies, how it is made, started and stopped.
+"""Create, start and stop the gateway's own Postgres server.
 
-    <data directory>/postgres/       lock (held while the server is ours), identity, place (for root: names it)
+    <data directory>/postgres/       lock (held by the gateway), identity, place (the path of the cluster directory)
     <cluster directory>/             password, port, hba, log, data/ (the cluster itself)
 
-The cluster directory is `<data directory>/postgres` itself, except where root drops to `nobody`, which could not reach
-it there.
+The cluster directory is `<data directory>/postgres` itself, unless root runs the server as `nobody`, which cannot reach
+it there; only then is there a file `place`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _PATIENCE_AT_END = 10.0
 _POLL = 0.005
 _LARGEST_LOG = 4_000_000
 
-# Tenants' roles open the database of their own name and nothing else, whatever they grant to whom.
+# The role of a tenant can connect only to the database of the same name, whatever privileges it is granted elsewhere.
 _HBA = """\
 host all postgres 127.0.0.1/32 scram-sha-256
 host sameuser all 127.0.0.1/32 scram-sha-256
@@ -39,7 +39,7 @@ host sameuser all 127.0.0.1/32 scram-sha-256
 
 
 class PostgresServer:
-    """One server over one cluster directory. Whoever constructs it holds the directory's `Lock`."""
+    """A server for one cluster directory. The creator must hold the `Lock` of the data directory."""
 
     def __init__(self, directory: Path, cluster_dir: Path, binaries: Binaries, account: RunAs) -> None:
         self.cluster_dir = cluster_dir
@@ -53,15 +53,15 @@ class PostgresServer:
 
     @classmethod
     async def start(cls, directory: Path, binaries: Path | None = None, *, temporary: bool = False) -> Self:
-        """Start the server of a directory, making its cluster first if there is none.
+        """Start the server of a directory, creating its cluster first if necessary.
 
         Args:
-            directory: `<data directory>/postgres`; its `Lock` is the caller's.
-            binaries: The directory with the server's programs; default: see `_finder`.
-            temporary: Whether all of it may be deleted once this process is gone.
+            directory: `<data directory>/postgres`; the caller must hold its `Lock`.
+            binaries: The directory with the server's programs. Default: see ``postgres.binaries``.
+            temporary: Whether the cluster may be deleted once this process is gone.
 
         Raises:
-            PostgresUnavailable: if there is no server to be found, or it does not start.
+            PostgresUnavailable: if no server is found or it does not start.
         """
         server = await asyncio.to_thread(cls._settle, directory, binaries)
         try:
@@ -74,7 +74,7 @@ class PostgresServer:
         return server
 
     async def restart(self) -> None:
-        """Start a server that does not run, or has died; what a killed gateway or the dead one left is ended first.
+        """Start the server, or restart it after it has died; processes left by a killed gateway are ended first.
 
         Raises:
             PostgresUnavailable: if it does not start.
@@ -94,8 +94,8 @@ class PostgresServer:
             if programs := reachable(found, account):
                 return cls(directory, make_cluster_dir(directory, account), programs, account)
         raise PostgresUnavailable(
-            f"user {os.geteuid()} may not become one that can run {found.directory} (root needs nobody or a user "
-            f"namespace, a user without a name a user namespace): run as an ordinary user"
+            f"user {os.geteuid()} can neither run {found.directory} nor switch to a user that can (root needs the user "
+            f"nobody or a user namespace, and a uid without a name needs a user namespace): run as an ordinary user"
         )
 
     @classmethod
@@ -106,17 +106,19 @@ class PostgresServer:
         programs = reachable(found, account)
         if programs is None:
             raise PostgresUnavailable(
-                f"cannot run {found.directory} as user {owner}, the owner of {cluster_dir}: run as it"
+                f"cannot run {found.directory} as user {owner}, the owner of {cluster_dir}: "
+                f"run the gateway as that user"
             )
         return cls(directory, cluster_dir, programs, account)
 
     def dsn(self) -> str:
-        """Return the superuser's address, password included."""
+        """Return the DSN of the superuser, including the password."""
         secret = (self.cluster_dir / "password").read_text()
         return f"postgresql://postgres:{secret}@127.0.0.1:{self.port}/postgres?sslmode=disable"
 
     async def _make(self) -> None:
-        # Not under one name: the initdb of a gateway that was killed may still be writing to its own.
+        # A random name, since the initdb of a gateway that was killed may still be writing to its directory. Renaming
+        # the complete cluster at the end means that `data` never names a half-made one.
         part = self.cluster_dir / f"data.{secrets.token_hex(4)}.part"
         secret = self.cluster_dir / "initial"
         await self._clear_parts()
@@ -159,14 +161,14 @@ class PostgresServer:
     async def _run(self) -> None:
         write_whole(self.cluster_dir / "hba", _HBA, mode=0o644, durable=False)
         for port in (read_number(self.cluster_dir / "port") or 0, 0, 0):
-            # Every time: a server that a killed gateway had only begun to start shows itself as late as that.
+            # Before every attempt: a server that a killed gateway had just started may write its pid file only now.
             await asyncio.to_thread(stop_servers, self.data)
             self.port = _free_port(port)
             with self._log() as log:
                 if await self._started(log):
                     write_whole(self.cluster_dir / "port", str(self.port), durable=False)
                     return
-        raise PostgresUnavailable(f"Postgres does not start, its log says why: tail {self.cluster_dir / 'log'}")
+        raise PostgresUnavailable(f"Postgres does not start; see its log: tail {self.cluster_dir / 'log'}")
 
     def _log(self) -> IO[bytes]:
         path = self.cluster_dir / "log"
@@ -178,7 +180,7 @@ class PostgresServer:
 
     async def _started(self, log: IO[bytes]) -> bool:
         command = self._account.command(self._binaries.program("postgres"), "-D", str(self.data), *self._settings())
-        # A session of its own, or Ctrl-C in a terminal would end the server before the gateway has finished with it.
+        # In its own session, because Ctrl-C in a terminal would otherwise end the server before the gateway is done.
         self._process = process = await asyncio.create_subprocess_exec(
             *command, stdout=log, stderr=log, start_new_session=True, **self._account.options()
         )
@@ -186,7 +188,10 @@ class PostgresServer:
             async with asyncio.timeout(_PATIENCE):
                 return await self._ready(process)
         except TimeoutError:
-            raise PostgresUnavailable(f"Postgres does not become ready: tail {self.cluster_dir / 'log'}") from None
+            raise PostgresUnavailable(
+                f"Postgres did not become ready within {_PATIENCE:.0f} seconds; see its log: "
+                f"tail {self.cluster_dir / 'log'}"
+            ) from None
 
     async def _ready(self, process: asyncio.subprocess.Process) -> bool:
         while process.returncode is None:
@@ -218,7 +223,7 @@ class PostgresServer:
             "autovacuum_max_workers": 2,
             "jit": "off",
             "timezone": "UTC",
-            # A statement that fails is not repeated in the log: it may hold a tenant's data.
+            # Failing statements are not logged, because they may contain a tenant's data.
             "log_min_error_statement": "panic",
         }
         if sys.platform == "linux":
@@ -228,23 +233,24 @@ class PostgresServer:
         return [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
 
     async def stop(self) -> None:
-        """End the server for good: its clients are disconnected, nothing committed is lost; twice does no harm."""
+        """Stop the server for good, disconnecting its clients; committed data is kept. Idempotent."""
         await self.halt()
         self._unmark()
 
     async def halt(self) -> None:
-        """End the server; it may be started again."""
-        # Writing out hundreds of new databases takes long on a slow disk; the log replays faster at the next start.
+        """Stop the server; it may be restarted."""
+        # A fast shutdown ends with a checkpoint, which takes long on a slow disk after hundreds of new databases. If
+        # it exceeds the timeout, an immediate shutdown follows; replaying the WAL at the next start is faster.
         await self._end(signal.SIGINT, signal.SIGQUIT, signal.SIGKILL)
 
     async def remove(self) -> None:
-        """Stop the server and delete all that it held, for good; twice does no harm."""
+        """Stop the server and delete its cluster; idempotent."""
         await self._end(signal.SIGQUIT, signal.SIGKILL)
         await asyncio.to_thread(remove_cluster_dir, self._directory, self.cluster_dir)
         self._unmark()
 
     async def died(self) -> None:
-        """Wait until the server has ended, whoever ended it."""
+        """Wait until the server has exited, for whatever reason."""
         if self._process is not None:
             await self._process.wait()
 

@@ -1,4 +1,7 @@
-"""What a service is: for each capability one function over the state, and for some an effect outside of it."""
+"""The parts that services are made of: the context, a call, and the registration of functions as services.
+
+A service is one function over the state for each capability, and for some capabilities an effect outside the state.
+"""
 
 from __future__ import annotations
 
@@ -28,19 +31,19 @@ Data: TypeAlias = dict[str, Any]
 
 @attrs.define
 class Address:
-    """Where the gateway is reached; ``base_url`` is empty until it listens."""
+    """The address of the gateway; ``base_url`` is empty until the gateway listens."""
 
     base_url: str = ""
 
 
 @attrs.define
 class PostgresStatus:
-    """Whether calls can have Postgres: the supervisor keeps it true.
+    """Whether Postgres is available to calls; maintained by the supervisor.
 
     Attributes:
-        server: there before any ``db`` call runs, and away while one that died is started again.
-        settled: there is nothing to wait for: it is there, or it cannot be had.
-        missing: why none can be had, if so.
+        server: the server, or ``None`` while it starts, restarts or is unavailable.
+        settled: set if there is nothing to wait for: the server is available, or it is known to be unavailable.
+        missing: the reason if no server can be used, or ``None``.
     """
 
     server: Postgres | None = None
@@ -50,21 +53,21 @@ class PostgresStatus:
 
 @attrs.frozen(kw_only=True, eq=False)
 class ServiceContext:
-    """What the services of one gateway work with.
+    """What the services of a gateway share.
 
     Attributes:
         store: runs jobs against the state.
         keyring: derives every secret.
-        credit: what a new account starts with, in nano-dollars.
-        blobs: the bytes of the objects that are kept here.
-        s3: the store that keeps them instead, if there is one.
-        address: where the gateway is reached.
-        postgres_status: whether its Postgres is there.
-        wake: says that there is something to clear up.
-        edge_changed: says that a distribution is no longer what the edge knows of it.
-        count_traffic: writes down what the edge counted so far.
-        id: tells this gateway, for as long as it runs, from others over the same state.
-        recent: the last calls.
+        credit: the trial credit of a new account, in nano-dollars.
+        blobs: the bytes of the objects that the gateway keeps itself.
+        s3: the S3-compatible store that keeps the objects instead, if there is one.
+        address: the address of the gateway.
+        postgres_status: whether Postgres is available.
+        wake: wakes the janitor, after something was marked as deleted.
+        edge_changed: invalidates what the edge knows about a distribution.
+        count_traffic: writes the edge's traffic counters to the state.
+        id: identifies this run of the gateway among all gateways that share the state.
+        recent: the most recent calls.
     """
 
     store: Store
@@ -87,37 +90,38 @@ class ServiceContext:
 
     @property
     def postgres(self) -> Postgres | None:
-        """The Postgres server, if it is there just now."""
+        """The Postgres server, or None while it is not available."""
         return self.postgres_status.server
 
     @property
     def postgres_missing(self) -> str | None:
-        """Why no Postgres can be had, if so."""
+        """The reason if no Postgres can be used, or None."""
         return self.postgres_status.missing
 
     def checkout_url(self, id: str) -> str:
-        """Return the address of the page on which something is paid."""
+        """Return the address of the checkout page of a top-up."""
         return f"{self.base_url}/checkout/{id}"
 
     def check_postgres(self) -> Postgres:
         """Return the Postgres server.
 
         Raises:
-            RequestRefused: 503, there is none; trying again helps where it is only being started again.
+            RequestRefused: 503, if it is not available; retryable while it is being restarted.
         """
         if self.postgres is None:
-            missing, hint = "the local gateway has no Postgres to work with", self.postgres_missing
+            missing, hint = "the local gateway has no Postgres available", self.postgres_missing
             raise RequestRefused(503, "VENDOR_UNAVAILABLE", missing, hint=hint, retryable=hint is None)
         return self.postgres
 
 
 @attrs.frozen(kw_only=True)
 class ServiceCall:
-    """One authenticated, well-formed call.
+    """An authenticated and validated call.
 
     Attributes:
-        account: the empty string for those that need no key.
-        unknown: what the body says beyond the row's parameters; it only tells one request from another.
+        account: the calling account, or the empty string for public capabilities.
+        unknown: the fields of the body that are not parameters; they matter only for telling requests apart.
+        key: the idempotency key, if the caller gave one.
     """
 
     capability: Row
@@ -129,7 +133,7 @@ class ServiceCall:
     now: datetime = attrs.field(factory=lambda: datetime.now(UTC))
 
     def given(self, *names: str) -> Data:
-        """Return those of the named parameters that the caller gave."""
+        """Return the named parameters that the caller gave."""
         return {name: self.params[name] for name in names if name in self.params}
 
 
@@ -139,13 +143,13 @@ def _same(_: ServiceContext, data: Data) -> Data:
 
 @attrs.frozen(kw_only=True)
 class Effect:
-    """What a call does outside of the state, between its two transactions.
+    """What a call does outside the state, between its two transactions.
 
     Attributes:
-        perform: does it; called again after a crash with the same data, so what is done already counts as done.
-        finish: makes the result visible and says whether it is still wanted.
-        undo: takes back what the first transaction wrote.
-        needed: says whether this gateway has anything to do there.
+        perform: performs the effect. It must be idempotent, since it runs again with the same data after a crash.
+        finish: publishes the result, and returns False if it was deleted in the meantime.
+        undo: removes what the first transaction wrote.
+        needed: returns whether this gateway has to perform the effect at all.
     """
 
     perform: Callable[[ServiceContext, Data], Awaitable[None]]
@@ -156,13 +160,14 @@ class Effect:
 
 @attrs.frozen(kw_only=True)
 class Service:
-    """How a capability is answered.
+    """The implementation of a capability.
 
     Attributes:
-        run: does the work in one transaction and returns what is remembered under the idempotency key.
-        effect: what comes after it, if anything.
-        present: makes of what ``run`` returned what the caller sees; secrets and addresses come in only here.
-        before: what has to be done before ``run``, if anything.
+        run: does the work in one transaction, and returns the data to record under the idempotency key.
+        effect: what to do outside the state after ``run``.
+        present: turns the recorded data into the response. Secrets and addresses are added only here, so they are never
+            stored.
+        before: what to do before ``run``.
     """
 
     run: Callable[[ServiceCall, Connection], Data]
@@ -171,12 +176,12 @@ class Service:
     before: Callable[[ServiceContext], Awaitable[None]] | None = None
 
     def has_effect(self, context: ServiceContext) -> bool:
-        """Say whether a call is not done with its transaction."""
+        """Return whether a call has an effect outside the state."""
         return self.effect is not None and self.effect.needed(context)
 
 
 SERVICES: Final[dict[str, Service]] = {}
-"""Every service, by capability id; the modules of the services fill it when they are imported."""
+"""Every service by capability id, registered when the modules of the services are imported."""
 
 Run: TypeAlias = Callable[[ServiceCall, Connection], Data]
 
@@ -198,31 +203,31 @@ def capability(
 
 
 def new_id(prefix: str) -> str:
-    """Return a fresh identifier."""
+    """Return a new unique identifier."""
     return f"{prefix}_{uuid.uuid4().hex}"
 
 
 def iso(moment: datetime) -> str:
-    """Return a time as the API writes it."""
+    """Format a time the way the API does."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def check_name(field: str, value: str) -> str:
-    """Return a name that the state keeps exactly (D22).
+    """Return a name unchanged, if the state can store it exactly (D22).
 
     Raises:
-        RequestRefused: it is empty, too long or holds NUL.
+        RequestRefused: 400, if it is empty, too long or contains NUL.
     """
     if not re.fullmatch(r"[^\0]{1,255}", value, re.DOTALL):
-        raise invalid(f"{field} has to have 1 to 255 characters, none of them NUL", **{field: "1 to 255 characters"})
+        raise invalid(f"{field} must have 1 to 255 characters, none of them NUL", **{field: "1 to 255 characters"})
     return value
 
 
 def existing(call: ServiceCall, connection: Connection, table: Table, thing: str, **where: str) -> Data:
-    """Return the one resource of the caller's account that is named by a column's value.
+    """Return the resource of the caller's account with this value in a column.
 
     Raises:
-        RequestRefused: 404, there is none.
+        RequestRefused: 404, if there is none.
     """
     found = find(connection, table, call.account, **where)
     if found is None:
@@ -240,7 +245,7 @@ _PRICES: Final = {
 
 
 def price_of(capability: Row) -> int:
-    """Return what a call costs, in nano-dollars (D24)."""
+    """Return the price of a call in nano-dollars (D24)."""
     if capability.id.startswith(("discovery.", "account.")) or capability.method == "DELETE":
         return 0
     return _PRICES.get(capability.id, NANO // 100_000 if capability.method == "GET" else NANO // 10_000)

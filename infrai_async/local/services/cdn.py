@@ -1,4 +1,4 @@
-"""``cdn``: distributions and their figures."""
+"""The ``cdn`` service: distributions, purges of their cache, and their traffic statistics."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _DEFAULTS = {
     "vendor": "local",
 }
 _PURGES = 100
-"""How many purges are written down; an edge that is further behind throws everything away."""
+"""The number of purges recorded per distribution; an edge that missed more than these drops its whole cache."""
 
 
 def _beginnings(paths: Iterable[str]) -> tuple[str, ...]:
@@ -55,11 +55,12 @@ def _beginnings(paths: Iterable[str]) -> tuple[str, ...]:
 
 @attrs.frozen
 class Purge:
-    """What is to be thrown away of a distribution.
+    """The cached responses of a distribution to remove.
 
     Attributes:
-        paths: the beginnings of paths, with a star at their end or without.
-        tags: the origin's, or the distribution's own, by which everything in it goes.
+        paths: path prefixes, with or without a star at the end.
+        tags: tags of responses, or of the distribution itself, which stand for all of its responses.
+        everything: whether to remove all responses.
     """
 
     paths: tuple[str, ...] = attrs.field(default=(), converter=_beginnings)
@@ -67,24 +68,24 @@ class Purge:
     everything: bool = False
 
     def hits(self, target: str, tags: frozenset[str]) -> bool:
-        """Say whether what is kept for a path, as it was asked for, goes; ``tags`` are all those that it has."""
+        """Return whether the purge concerns a response, given its path and query as requested and its tags."""
         if self.everything or not self.tags.isdisjoint(tags):
             return True
         return unquote(target).startswith(self.paths)
 
 
 def edge_hostname(id: str) -> str:
-    """Return the host name under which a distribution is served."""
+    """Return the host name of a distribution."""
     return f"{id.replace('_', '-')}.edge.localhost"
 
 
 def id_of_edge(hostname: str) -> str:
-    """Return the distribution that is served under a host name."""
+    """Return the id of the distribution with a host name."""
     return hostname.partition(".")[0].replace("-", "_")
 
 
 def read_for_edge(id: str, connection: Connection) -> tuple[Data | None, int, list[tuple[int, Purge]]]:
-    """Return what the edge has to know: a distribution, if it is there, its last purge's number, its last purges."""
+    """Return a distribution (None if it does not exist), the number of its last purge, and its recorded purges."""
     there = sa.select(DISTRIBUTIONS).where(DISTRIBUTIONS.c.id == id, DISTRIBUTIONS.c.seq.is_not(None))
     row = connection.execute(there).one_or_none()
     numbered = sa.select(PURGES.c.generation, PURGES.c.selectors).where(PURGES.c.distribution_id == id)
@@ -104,7 +105,11 @@ def _with_addresses(context: ServiceContext, data: Data) -> Data:
 
 
 def _changed(context: ServiceContext, data: Data) -> Data:
-    """Let the edge know, now that it is durable, and before the caller does."""
+    """Invalidate what the edge knows about a distribution.
+
+    This happens after the change is durable and before the caller gets the response, so a request that follows the
+    response cannot be served with the old settings.
+    """
     context.edge_changed(data["id"])
     return data
 
@@ -125,7 +130,7 @@ def _settings(call: ServiceCall) -> Data:
     settings = call.given(*_SETTINGS)
     seconds = settings.get("cache_ttl_seconds", 0)
     if seconds < 0 or seconds != int(seconds):
-        raise invalid("cache_ttl_seconds has to be a whole number of seconds", cache_ttl_seconds="0 or more, whole")
+        raise invalid("cache_ttl_seconds must be a whole number, 0 or more", cache_ttl_seconds="0 or more, whole")
     if "cache_ttl_seconds" in settings:
         settings["cache_ttl_seconds"] = int(seconds)
     if "domain" in settings:
@@ -179,7 +184,7 @@ def delete_distribution(call: ServiceCall, connection: Connection) -> Data:
 
 @capability("cdn.cache.purge", present=_done)
 def purge(call: ServiceCall, connection: Connection) -> Data:
-    """Number a purge and write it down, if it selects anything: every edge does what it has not done yet."""
+    """Record a numbered purge, unless it selects nothing; each edge carries out the purges that are new to it."""
     distribution = _find(call, connection)
     id = distribution["id"]
     selectors = {
@@ -196,7 +201,7 @@ def purge(call: ServiceCall, connection: Connection) -> Data:
 
 
 def _path_in(distribution: Data, path: str) -> str:
-    """Return a path of a distribution, which may be told by a URL too: that of its edge, or of its origin."""
+    """Return the path within a distribution, given as a path or as a URL of its edge or origin."""
     if "://" not in path:
         return path
     origin = distribution["origin"].rstrip("/")
@@ -206,7 +211,7 @@ def _path_in(distribution: Data, path: str) -> str:
 
 
 def _minute(call: ServiceCall, name: str) -> float | None:
-    """Return a time in minutes, since the epoch."""
+    """Return a parameter's time in minutes since the epoch."""
     text = call.params.get(name)
     if text is None:
         return None
@@ -216,12 +221,12 @@ def _minute(call: ServiceCall, name: str) -> float | None:
         return moment.timestamp() / 60
     except (ValueError, OverflowError):
         field = name.rstrip("_")
-        raise invalid(f"{field} has to be a time", **{field: "an ISO 8601 time"}) from None
+        raise invalid(f"{field} must be an ISO 8601 time", **{field: "an ISO 8601 time"}) from None
 
 
 @capability("cdn.cache.stats", before=lambda context: context.count_traffic())
 def stats(call: ServiceCall, connection: Connection) -> Data:
-    """Sum what the edge counted in all minutes of which a part lies between ``from`` and ``to``."""
+    """Sum the edge's counters over all minutes that overlap the time from ``from`` to ``to``."""
     where: list[sa.ColumnElement[bool]] = [DISTRIBUTIONS.c.account_id == call.account]
     if "distribution_id" in call.params:
         where.append(DISTRIBUTIONS.c.id == _find(call, connection)["id"])

@@ -1,1 +1,1 @@
-"""What the gateway remembers: the tables, in SQLite or in a shared Postgres."""
+"""The gateway's persistent state: its tables, stored in SQLite or in a shared Postgres."""

@@ -1,7 +1,7 @@
-"""Every secret of a gateway, derived from one: a file's in the data directory, or that of a shared state.
+"""Derive every secret of a gateway from one root secret, kept in the data directory or in the shared state.
 
-So no other secret is kept anywhere: an account's key is known by its hash, a database by its name, and the same data
-directory, or the same shared state, gives the same key and the same passwords again.
+No other secret is stored: an API key is recognized by its hash, and a password is derived from the name of its
+database. The same data directory, or the same shared state, therefore yields the same keys and passwords again.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from infrai_async.local._files import write_whole
 from infrai_async.local.state.tables import ROOT
 
 FIRST_ACCOUNT: Final = "acc_local"
-"""The account that a gateway has from the start."""
+"""The account that every gateway has from its first start."""
 
 
 class Keyring:
-    """Derives keys and passwords from ``root``, and shows none of them."""
+    """Derive keys and passwords from a root secret."""
 
     __slots__ = ("_root",)
 
@@ -32,7 +32,7 @@ class Keyring:
 
     @classmethod
     def open(cls, directory: Path) -> Keyring:
-        """Read the data directory's secret, or make one that outlives a crash."""
+        """Read the root secret of a data directory, or create it durably."""
         path = directory / "secret"
         if not path.exists():
             write_whole(path, secrets.token_bytes(32))
@@ -40,7 +40,10 @@ class Keyring:
 
     @classmethod
     def shared(cls, connection: Connection) -> Keyring:
-        """Read the secret of the state that gateways share, or make it: a job, so that two at once make one."""
+        """Read the root secret of a shared state, or create it.
+
+        It runs as a job of the store, so two gateways that start at the same time agree on one secret.
+        """
         secret = connection.scalar(sa.select(ROOT.c.secret))
         if secret is None:
             secret = secrets.token_bytes(32)
@@ -59,14 +62,14 @@ class Keyring:
         return self._derive("database", database)
 
     def signing_secret(self, bucket: str) -> str:
-        """Return what the URLs of a bucket's objects are signed with."""
+        """Return the secret that signs the URLs of a bucket's objects."""
         return self._derive("objects", bucket)
 
     def mark(self) -> str:
-        """Return what names this keyring in public, and so whatever belongs to it; no secret follows from it."""
+        """Return a public identifier of this keyring, which reveals none of its secrets."""
         return "infrai-async " + self._derive("mark", "")[:32]
 
 
 def hash_key(api_key: str) -> str:
-    """Return what the state keeps of an API key; equal hashes give nothing away through timing."""
+    """Return the hash by which an API key is looked up; comparing hashes leaks nothing about the key through timing."""
     return hashlib.sha256(api_key.encode(errors="surrogateescape")).hexdigest()

@@ -1,10 +1,12 @@
-"""The state of gateways that share an account: a database of their own on the Postgres that they are given.
+"""Keep the state in Postgres, for several gateways that serve one account.
 
-It is named after the database that the address names, so one server can hold several accounts. Only its owner, the
-gateways' role, may connect: the secret that all keys and passwords follow from lies there.
+The state has a database of its own, named after the database in the DSN, so one server can hold several accounts. Only
+its owner, the role of the gateways, may connect, because the database contains their root secret.
 
-One gateway writes at a time, holding a lock for as long as its group commit takes. Every call takes its price from one
-row, so transactions side by side would only have to be repeated. Who stalls while it holds the lock loses it.
+One gateway writes at a time and holds an advisory lock during its group commit. Every call charges the same account
+row, so concurrent transactions would mostly conflict and be repeated. A gateway that stalls while holding the lock is
+disconnected by the server (``idle_in_transaction_session_timeout``), which rolls back its transaction and frees the
+lock.
 """
 
 from __future__ import annotations
@@ -33,9 +35,9 @@ if TYPE_CHECKING:
     import psycopg
 
 _LOCK: Final = 0x1F4A1
-"""The number of the lock: the same for all gateways, in whatever database they take it."""
+"""The key of the advisory lock that all gateways take; Postgres keeps the locks of each database separate."""
 _LONGEST: Final = 63
-"""Bytes that a name has at most in Postgres."""
+"""The longest identifier in Postgres, in bytes."""
 _SETTINGS: Final = {
     "search_path": "public",
     "synchronous_commit": "on",
@@ -53,16 +55,16 @@ _IMPATIENCE: Final = {
 
 
 class SharedStore(Store):
-    """Runs jobs against the state in Postgres.
+    """Run jobs against the state in Postgres.
 
     Args:
         dsn: the address of the server.
 
     Attributes:
-        database: the name of the state's database, once open.
+        database: the name of the state's database, once the store is open.
 
     Raises:
-        ValueError: the driver is not installed.
+        ValueError: if the driver is not installed.
     """
 
     def __init__(self, dsn: str) -> None:
@@ -73,15 +75,15 @@ class SharedStore(Store):
             importlib.import_module("psycopg")
         except ImportError:
             raise ValueError(
-                "postgres_dsn: with a data directory the state is kept there too, which needs psycopg: "
-                "pip install 'infrai-async[local,postgres]', or '.[local,postgres]' in a checkout"
+                "postgres_dsn: psycopg is not installed; with a data directory the state is kept on that server too, "
+                "which needs it: pip install 'infrai-async[local,postgres]', or '.[local,postgres]' in a checkout"
             ) from None
 
     async def open(self) -> None:
-        """Make the database unless it is there, create the tables and start the writer.
+        """Create the database and the tables if necessary, and start the writer.
 
         Raises:
-            OSError: the server cannot be reached, or does not let us.
+            OSError: if the server cannot be reached or refuses.
         """
         where = urlsplit(self._dsn).netloc.rpartition("@")[2]
         try:
@@ -92,9 +94,9 @@ class SharedStore(Store):
         except asyncpg.PostgresError as error:
             raise OSError(f"the gateway's state cannot be kept in Postgres at {where}: {error}") from None
         except (SQLAlchemyError, RequestRefused) as error:
-            # Not its words: what is wrong with an address may quote it, and a password is part of it.
+            # The text of the error is left out, because a message about a malformed DSN may quote it with its password.
             message = f"the gateway's state cannot be kept in Postgres at {where} ({type(error).__name__})"
-            raise OSError(f"{message}: check that psql takes --postgres-dsn as it is") from None
+            raise OSError(f"{message}: check that psql can connect with the same --postgres-dsn") from None
 
     def _connect(self) -> sa.Engine:
         engine = sa.create_engine(
@@ -108,7 +110,8 @@ class SharedStore(Store):
 
 
 async def _database(dsn: str) -> str:
-    """Return the name of the state's database, which is there from now on."""
+    """Return the name of the state's database, creating it if necessary."""
+    # The lock serializes gateways that start at the same time. Its session ends with the pool, which frees it.
     pool = await connected(dsn)
     try:
         async with pool.acquire() as connection:
@@ -124,13 +127,14 @@ async def _make_database(connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Re
     owner = "select pg_get_userbyid(datdba) = current_user from pg_database where datname = $1"
     ours = await connection.fetchval(owner, name)
     if ours is None:
-        # Bytewise order, as SQLite has. Until PUBLIC has lost its right to connect, the limit keeps everybody out.
+        # Locale C sorts bytewise, as SQLite does. A new database lets PUBLIC connect; the connection limit of 0 keeps
+        # everyone out until that is revoked.
         await connection.execute(
             f"create database {quoted(name)} template template0 encoding 'UTF8' locale_provider libc locale 'C' "
             "connection limit 0"
         )
     elif not ours:
-        raise PostgresUnavailable(f"database {name} is another role's: in --postgres-dsn name another database")
+        raise PostgresUnavailable(f"database {name} belongs to another role: name another database in --postgres-dsn")
     await connection.execute(for_owner_alone(name))
     return name
 
@@ -143,7 +147,7 @@ def _open(dsn: str, database: str) -> psycopg.Connection:
     options = " ".join(f"-c {name}={value}" for name, value in _SETTINGS.items())
     about = {"dbname": database, "application_name": "infrai-async state", "options": options}
     connection = psycopg.connect(make_conninfo(dsn, **about, **_IMPATIENCE))
-    # Sums of whole numbers are NUMERIC there; the state has no other.
+    # In Postgres a sum of bigints is NUMERIC. The state contains only integers, so it is always read as int.
     connection.adapters.register_loader("numeric", IntLoader)
     return connection
 
@@ -153,31 +157,37 @@ def _wait_for_turn(connection: Connection) -> None:
 
 
 def _explain(context: ExceptionContext) -> RequestRefused | None:
-    """Say to the caller what is no fault of the gateway: a text with NUL in it, a server that is away."""
+    """Translate database errors that are not the gateway's fault: unstorable values and an unreachable server."""
     import psycopg
 
     if isinstance(context.original_exception, psycopg.DataError):
         return RequestRefused(
-            400, "VALIDATION_ERROR", "a value cannot be stored: text without NUL, numbers of 64 bits can"
+            400,
+            "VALIDATION_ERROR",
+            "a value cannot be stored: text must not contain NUL, and integers must fit 64 bits",
         )
     if context.is_disconnect or isinstance(context.original_exception, psycopg.OperationalError):
-        return RequestRefused(503, "VENDOR_UNAVAILABLE", "the gateway's state is away: its Postgres does not answer")
+        return RequestRefused(
+            503, "VENDOR_UNAVAILABLE", "the gateway's state is unavailable: its Postgres cannot be reached; try again"
+        )
     return None
 
 
 def bind(state: Path, mark: str | None) -> None:
-    """Bind a data directory to the shared state that has this mark; ``None``: to the one in itself.
+    """Bind a data directory to the shared state with this mark, or with ``None`` to the state inside the directory.
 
     Raises:
-        OSError: it is bound otherwise, and what it has there would seem to be lost.
+        OSError: if the directory is bound to another state, whose data would otherwise seem to be lost.
     """
     bound = state / "shared"
     before = bound.read_text() if bound.exists() else None
     if mark is None and before is not None:
         raise OSError(f"the state of {state.parent} is in Postgres: give its --postgres-dsn, or another --data-dir")
     if mark is not None and (state / "state.db").exists():
-        raise OSError(f"{state.parent} has a state of its own: leave --postgres-dsn out, or give another --data-dir")
+        raise OSError(f"{state.parent} has a state of its own: omit --postgres-dsn, or give another --data-dir")
     if mark is not None and before not in (None, mark):
-        raise OSError(f"{state.parent} belongs to the state in another Postgres: give that, or another --data-dir")
+        raise OSError(
+            f"{state.parent} belongs to the state in another Postgres: give its --postgres-dsn, or another --data-dir"
+        )
     if mark is not None and before is None:
         write_whole(bound, mark)

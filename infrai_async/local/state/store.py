@@ -1,8 +1,10 @@
-"""Where the state lives: one writer thread that commits in groups, here to SQLite (`_shared`: to Postgres).
+"""Run jobs against the state on one writer thread with group commit; the state here is SQLite.
 
-Every job is a function of a connection. All that wait are run in one transaction, each in a savepoint of its own, and
-are answered when that transaction is on the disk: one sync pays for many, and a job that fails spares its neighbours.
-Nothing here but ``_connect`` knows SQLite, so the Postgres behind the same ``run`` needs no other services.
+A job is a function of a connection. All waiting jobs run in one transaction, each in its own savepoint, and receive
+their results once the transaction is durable. One fsync thus serves many jobs, and a failing job does not affect the
+others. Only ``_connect`` is specific to SQLite; ``state.postgres_store`` overrides it.
+
+A single writer also makes the jobs serializable: none of them can see the state change between its statements.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from infrai_async.local.state import tables
 
 T = TypeVar("T")
 _MOST: Final = 128
-"""How many jobs share a commit at most, so that the first of them does not wait for ever."""
+"""The most jobs in one commit; without a limit the first job could wait forever under constant load."""
 
 
 @attrs.frozen
@@ -37,7 +39,7 @@ class _Job(Generic[T]):
 
 
 class Store:
-    """Runs jobs against the state, each wholly or not at all."""
+    """Run jobs against the state; each takes effect completely or not at all."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -45,10 +47,10 @@ class Store:
         self._thread: threading.Thread | None = None
 
     async def open(self) -> None:
-        """Start the writer and create the tables.
+        """Create the tables if necessary, and start the writer thread.
 
         Raises:
-            OSError: the state is none of a gateway, or cannot be reached or written.
+            OSError: if the file is not the state of a gateway, or cannot be read or written.
         """
         engine = await asyncio.to_thread(self._connect)
         self._thread = threading.Thread(target=self._work, args=(engine,), name="infrai-gateway-state", daemon=True)
@@ -64,10 +66,13 @@ class Store:
             raise OSError(errno.EIO, message, str(self._path)) from None
 
     async def run(self, job: Callable[[Connection], T]) -> T:
-        """Run ``job`` and return its result once it is durable; what it raises undoes it and is raised here.
+        """Run ``job`` and return its result once it is durable.
+
+        If the job raises an exception, its changes are rolled back and the exception is raised here. Cancelling the
+        caller does not stop the job.
 
         Raises:
-            RequestRefused: 503, the store is closed.
+            RequestRefused: 503, if the store is closed.
         """
         if self._thread is None:
             raise RequestRefused(503, "VENDOR_UNAVAILABLE", "the gateway's state is closed")
@@ -76,7 +81,7 @@ class Store:
         return await done
 
     async def aclose(self) -> None:
-        """Finish what was asked for and end the writer."""
+        """Finish all jobs and end the writer thread."""
         thread, self._thread = self._thread, None
         if thread is not None:
             self._jobs.put(None)
@@ -89,13 +94,13 @@ class Store:
         engine.dispose()
 
     def _take(self) -> list[_Job[Any]]:
-        """Return all that waits, at least one job; nothing once closed."""
+        """Wait for a job, and return it with all others that are waiting; return an empty batch once closed."""
         batch: list[_Job[Any]] = []
         while len(batch) < _MOST and not (batch and self._jobs.empty()):
             job = self._jobs.get()
             if job is None:
                 if batch:
-                    self._jobs.put(None)
+                    self._jobs.put(None)  # commit this batch first; the next call sees the end again
                 break
             batch.append(job)
         return batch
@@ -112,7 +117,7 @@ def _connect(path: Path) -> sa.Engine:
 
 
 def _set_up(connection: Any, _: Any) -> None:
-    """Make the driver leave transactions to us, and every commit reach the disk."""
+    """Disable the driver's implicit transactions, and make every commit durable."""
     connection.isolation_level = None
     for pragma in ("busy_timeout = 10000", "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {pragma}")
@@ -122,7 +127,7 @@ def _commit(connection: Connection, batch: Sequence[_Job[Any]]) -> list[Any]:
     try:
         with _begun(connection):
             return [_attempt(connection, job) for job in batch]
-    except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to those who wait
+    except Exception as error:  # noqa: BLE001 - the writer must survive, and every waiting caller gets the error
         return [error] * len(batch)
 
 
@@ -132,7 +137,7 @@ def _begun(connection: Connection) -> sa.RootTransaction:
     except Exception:
         if not connection.invalidated:
             raise
-        return connection.begin()  # nothing was lost yet: the connection had ended while nobody used it
+        return connection.begin()  # the connection was lost while idle, so nothing is lost by reconnecting
 
 
 def _attempt(connection: Connection, job: _Job[Any]) -> Any:
@@ -141,8 +146,8 @@ def _attempt(connection: Connection, job: _Job[Any]) -> Any:
             return job.run(connection)
     except Exception as error:
         if connection.invalidated:
-            raise  # the transaction is lost, and with it what the neighbours did
-        return error  # the savepoint has undone what the job did
+            raise  # the connection is lost, and with it the transaction and the work of the other jobs
+        return error  # the savepoint has rolled back this job alone
 
 
 def _settle(batch: Sequence[_Job[Any]], outcomes: Sequence[Any]) -> None:
@@ -153,7 +158,7 @@ def _settle(batch: Sequence[_Job[Any]], outcomes: Sequence[Any]) -> None:
 def _hand_over(pairs: Sequence[tuple[_Job[Any], Any]]) -> None:
     for job, outcome in pairs:
         if job.done.done():
-            continue  # whoever asked was cancelled; the work is done all the same
+            continue  # the caller was cancelled; the job is committed nevertheless
         if isinstance(outcome, Exception):
             job.done.set_exception(outcome)
         else:

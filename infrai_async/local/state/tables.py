@@ -1,8 +1,7 @@
-"""The tables of the gateway's state, and the few questions that every service asks of them.
+"""The tables of the gateway's state, and the queries that all services share.
 
-A row appears in lists, and to ``get``, once it has a ``seq``: its place in the order of what came to be. A row without
-one is still being made outside of the state. Numbers are never given twice, so a cursor stays true while rows come
-and go.
+A resource becomes visible once its row has a ``seq``, its position in the order of creation; a row without one is still
+being created outside the state. Numbers are never reused, so a cursor remains valid while rows come and go.
 """
 
 from __future__ import annotations
@@ -104,7 +103,7 @@ PURGES: Final = Table(
 
 
 def _resource(name: str, *columns: Column[Any], unique: tuple[str, ...] = ()) -> Table:
-    """Declare a table of things that an account has and lists."""
+    """Declare a table of resources that belong to an account and can be listed."""
     table = Table(
         name,
         METADATA,
@@ -170,7 +169,7 @@ _INTERNAL: Final = frozenset({"account_id", "seq"})
 
 
 def prepare(connection: Connection) -> None:
-    """Create what is missing of the tables, and of their columns where an older version made them."""
+    """Create missing tables, and add columns that tables created by an older version lack."""
     METADATA.create_all(connection)
     found = sa.inspect(connection).get_multi_columns()
     there = {(table, column["name"]) for (_, table), columns in found.items() for column in columns}
@@ -183,23 +182,23 @@ def prepare(connection: Connection) -> None:
 
 
 def document(row: sa.Row[Any]) -> dict[str, Any]:
-    """Return a resource's row as the services know it."""
+    """Return the fields of a resource, without internal columns."""
     return {name: value for name, value in row._mapping.items() if name not in _INTERNAL}
 
 
 def find(connection: Connection, table: Table, account: str | None, **where: Any) -> dict[str, Any] | None:
-    """Return the one resource of ``account`` that has these values, if it is there."""
+    """Return the visible resource of ``account`` that has these values, or None."""
     query = sa.select(table).where(table.c.account_id == account, table.c.seq.is_not(None))
     row = connection.execute(query.filter_by(**where)).one_or_none()
     return None if row is None else document(row)
 
 
 def add(connection: Connection, table: Table, account: str | None, values: Mapping[str, Any]) -> None:
-    """Insert a resource that nobody sees yet."""
+    """Insert a resource that is not visible yet."""
     connection.execute(table.insert().values(account_id=account, **values))
 
 
 def publish(connection: Connection, table: Table, id: str) -> bool:
-    """Let a resource be seen from now on, as the newest; ``False`` when it was deleted before."""
+    """Make a resource visible, as the newest one; return False if it has been deleted."""
     following = connection.scalar(COUNTER.update().values(last=COUNTER.c.last + 1).returning(COUNTER.c.last))
     return connection.execute(table.update().where(table.c.id == id).values(seq=following)).rowcount == 1

@@ -218,7 +218,7 @@ async def test_secrets_lie_in_files_of_their_owner_alone(without_postgres: Any, 
 
 async def test_a_running_gateway_cannot_be_started_twice(without_postgres: Any) -> None:
     async with LocalGateway(**without_postgres) as gateway:
-        with pytest.raises(RuntimeError, match="runs already"):
+        with pytest.raises(RuntimeError, match="already running"):
             await gateway.start()
 
 

@@ -625,7 +625,7 @@ async def test_a_start_sweeps_what_the_state_does_not_know_and_says_so(
             assert (await Bucket(ask_as(gateway)).send("GET", get))[2] == TEN
     assert {path.name for path in objects.iterdir()} == {kept.name, "readme.txt"}
     assert [record.getMessage() for record in caplog.records] == [
-        "removed 1 unfinished uploads and 1 blobs of no object"
+        "removed 1 unfinished uploads and 1 unreferenced blobs"
     ]
 
 

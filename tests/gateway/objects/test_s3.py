@@ -230,7 +230,7 @@ async def test_a_store_of_another_region_is_asked_in_it(
     "endpoint", ["", "127.0.0.1:9000", "ftp://host", "http://", "http://host:x", "http://host/?a", "http://[", "s3://b"]
 )
 def test_an_endpoint_is_an_address(endpoint: str) -> None:
-    with pytest.raises(ValueError, match="s3_endpoint: give the store's address"):
+    with pytest.raises(ValueError, match="s3_endpoint: not the address of a store"):
         LocalGateway(s3_endpoint=endpoint)
 
 

@@ -285,7 +285,7 @@ async def test_a_failure_to_start_leaves_no_process_and_no_lock(
         pass
     with monkeypatch.context() as patched:
         patched.setattr(server, "MAX_CONNECTIONS", -1)
-        with pytest.raises(PostgresUnavailable, match="its log says why"):
+        with pytest.raises(PostgresUnavailable, match="see its log"):
             await Postgres.start(directory)
     async with running(directory):
         pass
