@@ -156,7 +156,7 @@ async def test_an_abandoned_cursor_ends_what_it_had_fetched_ahead() -> None:
             before = asyncio.all_tasks()
             async for _ in client.db.project.list(prefetch=3):
                 break
-            await eventually(lambda: asyncio.all_tasks() == before, SOON)
+            await eventually(lambda: asyncio.all_tasks() <= before, SOON)
             assert client.stats.in_flight == 0
 
 
@@ -177,7 +177,7 @@ async def test_cancelling_the_reader_ends_what_was_under_way_and_loses_nothing()
                 async with asyncio.timeout(1.5):
                     async for item in cursor:
                         got.append(item.id)
-            await eventually(lambda: asyncio.all_tasks() == before, SOON)
+            await eventually(lambda: asyncio.all_tasks() <= before, SOON)
             assert client.stats.in_flight == 0
             assert cursor.next_cursor == "20"
             got += [item.id async for item in cursor]
@@ -195,7 +195,7 @@ async def test_closing_the_client_ends_it() -> None:
         await cursor.page()
         await settled(oracle, 2)
         await client.aclose(grace=0)
-        await eventually(lambda: asyncio.all_tasks() == before, SOON)
+        await eventually(lambda: asyncio.all_tasks() <= before, SOON)
         with pytest.raises(TransportError, match="closed before the answer came"):
             await cursor.page()
         with pytest.raises(ClientClosedError):
