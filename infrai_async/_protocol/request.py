@@ -141,7 +141,7 @@ def _compile_target(route: Route) -> Callable[[Mapping[str, object]], str | None
 
 
 def _source_of_target(route: Route) -> str:
-    """Return the source of ``target(arguments)``; tests/pure/test_request.py shows what it looks like."""
+    """Return the source of ``target(arguments)``; tests/protocol/test_request.py shows what it looks like."""
     lines = []
     variables: dict[str | None, str] = {}
     for number, param in enumerate(route.params):

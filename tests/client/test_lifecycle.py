@@ -22,7 +22,7 @@ import aiohttp
 import pytest
 import trustme
 from support.oracle import SMALL, Oracle, answer
-from support.patience import LONG, SOON, complaints
+from support.patience import LONG, SOON, complaints, eventually
 
 from infrai_async import (
     AsyncInfrai,
@@ -173,9 +173,9 @@ def test_closing_refuses_new_calls_and_those_that_wait_and_ends_those_in_flight(
     async def main() -> None:
         client = AsyncInfrai("k", base_url=oracle.url, max_concurrency=1)
         running = asyncio.create_task(client.db.project.get("slow"))
-        await asyncio.sleep(0.05)
+        await eventually(lambda: oracle.seen)
         waiting = asyncio.create_task(client.db.project.get("b"))
-        await asyncio.sleep(0.05)
+        await eventually(lambda: client.stats.waiting == 1)
         began = time.monotonic()
         closing = asyncio.create_task(client.aclose(grace=0.5))
         with pytest.raises(ClientClosedError) as refused:
@@ -200,7 +200,7 @@ def test_a_call_that_ends_within_the_grace_succeeds(oracle: Oracle) -> None:
         with Oracle(lambda seen: answer(SMALL, delay=0.2)) as slow:
             client = AsyncInfrai("k", base_url=slow.url)
             running = asyncio.create_task(one(client))
-            await asyncio.sleep(0.05)
+            await eventually(lambda: slow.seen)
             began = time.monotonic()
             await client.aclose(grace=LONG)
             assert time.monotonic() - began < SOON
@@ -420,7 +420,7 @@ import asyncio, gc, ssl, sys
 from infrai_async import AsyncInfrai, TimeoutError
 context = ssl.create_default_context(cafile=sys.argv[2])
 async def main():
-    async with AsyncInfrai("k", base_url=sys.argv[1], ssl=context, timeout=0.3) as client:
+    async with AsyncInfrai("k", base_url=sys.argv[1], ssl=context, timeout=1.5) as client:
         try:
             await client.db.project.get("slow")
         except TimeoutError as error:
@@ -449,7 +449,7 @@ def test_whoever_closes_again_waits_too_and_a_shorter_grace_shortens_it(oracle: 
     async def main() -> None:
         client = AsyncInfrai("k", base_url=oracle.url)
         call = asyncio.create_task(client.db.project.get("slow"))
-        await asyncio.sleep(0.05)
+        await eventually(lambda: oracle.seen)
         with pytest.raises(builtins.TimeoutError):
             async with asyncio.timeout(0.1):
                 await client.aclose(grace=LONG)
@@ -502,11 +502,7 @@ def test_a_client_that_is_dropped_in_a_running_loop_closes_its_connections(oracl
         for _ in range(5):
             await one(AsyncInfrai("k", base_url=oracle.url, timeout=3600))
         gc.collect()
-        for _ in range(100):
-            await asyncio.sleep(0.01)
-            if len(oracle._writers) == 0:
-                break
-        assert len(oracle._writers) == 0
+        await eventually(lambda: not oracle._writers)
 
     asyncio.run(main())
 

@@ -15,7 +15,7 @@ import aiohttp
 import attrs
 import pytest
 from support.oracle import SMALL, Oracle, Reply, Seen, answer, in_turn, refuse
-from support.patience import LONG, SOON
+from support.patience import LONG, SOON, eventually
 
 from infrai_async import (
     AsyncInfrai,
@@ -237,7 +237,7 @@ async def test_time_spent_waiting_for_a_place_counts() -> None:
     with Oracle(in_turn(answer(SMALL, delay=1))) as oracle:
         async with client_of(oracle, max_concurrency=1) as client:
             slow = asyncio.create_task(client.db.project.get("a"))
-            await asyncio.sleep(0.05)
+            await eventually(lambda: oracle.seen)
             with pytest.raises(TimeoutError, match="waited for a place") as caught:
                 await client.with_options(timeout=0.1).db.project.get("b")
             await slow
@@ -250,7 +250,7 @@ async def test_a_cancelled_call_frees_its_place_and_its_connection_at_once() -> 
     with Oracle(lambda seen: answer(SMALL, delay=LONG if seen.path.endswith("slow") else 0)) as oracle:
         async with client_of(oracle, max_concurrency=1) as client:
             slow = asyncio.create_task(client.db.project.get("slow"))
-            await asyncio.sleep(0.05)
+            await eventually(lambda: oracle.seen)
             slow.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await slow
@@ -471,7 +471,7 @@ async def test_who_waits_is_told_at_once_that_the_gate_now_opens_too_late(places
     with Oracle(reply) as oracle:
         async with client_of(oracle, max_concurrency=places, retry=RetryPolicy.none()) as client:
             slow = asyncio.create_task(client.db.project.get("slow"))
-            await asyncio.sleep(0.05)
+            await eventually(lambda: oracle.seen)
             if places > 1:
                 with pytest.raises(RateLimitError):
                     await client.db.project.get("first")
@@ -538,10 +538,10 @@ async def test_calls_leave_the_gate_in_the_order_in_which_they_came(
 
 
 async def test_figures_count_what_is_under_way_and_nothing_that_is_no_retry() -> None:
-    with Oracle(lambda seen: answer(SMALL, delay=0.3)) as oracle:
+    with Oracle(lambda seen: answer(SMALL, delay=1)) as oracle:
         async with client_of(oracle) as client:
             calls = [asyncio.create_task(client.db.project.get("p")) for _ in range(3)]
-            await asyncio.sleep(0.1)
+            await eventually(lambda: len(oracle.seen) == 3)
             assert (client.stats.calls, client.stats.in_flight, client.stats.succeeded) == (3, 3, 0)
             await asyncio.gather(*calls)
             with pytest.raises(InvalidArgument):
@@ -613,13 +613,12 @@ async def test_an_error_is_one_line_whatever_the_service_says() -> None:
 
 
 async def test_a_session_that_its_owner_closes_during_a_pause_is_named() -> None:
-    with Oracle(in_turn(refuse(500, "X", headers={"Retry-After": "0.3"}))) as oracle:
+    with Oracle(in_turn(refuse(500, "X", headers={"Retry-After": "1"}))) as oracle:
         async with aiohttp.ClientSession() as session:
             client = client_of(oracle, session=session)
             call = asyncio.create_task(client.db.project.get("p"))
-            while not oracle.seen:
-                await asyncio.sleep(0.005)
-            await asyncio.sleep(0.05)
+            await eventually(lambda: oracle.seen)
+            await asyncio.sleep(0.3)  # the answer is on its way to the client
         with pytest.raises(ConfigurationError, match=r"db\.project\.get: session was closed") as caught:
             await call
     assert len(caught.value.attempts) == 1

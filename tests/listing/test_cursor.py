@@ -173,7 +173,7 @@ async def test_a_break_in_the_middle_leaves_no_task_and_no_connection_in_use() -
             async for item in client.db.project.list():
                 if item.id == "p13":
                     break
-            assert asyncio.all_tasks() == before
+            assert asyncio.all_tasks() <= before
             assert client.stats.in_flight == 0
             await client.db.project.list().page()
             assert client.stats.connections_opened == 1  # the one that was used came back to the pool

@@ -71,7 +71,7 @@ async def counting(upto: int, *, made: list[int] | None = None) -> AsyncIterator
 
 async def none_left(before: set[asyncio.Task[object]]) -> None:
     async with asyncio.timeout(25):
-        while asyncio.all_tasks() != before:
+        while not asyncio.all_tasks() <= before:
             await asyncio.sleep(0.01)
 
 
@@ -111,7 +111,7 @@ async def test_nothing_happens_until_it_is_read() -> None:
             before = asyncio.all_tasks()
             pairs_of(client)
             await asyncio.sleep(0.05)
-            assert asyncio.all_tasks() == before
+            assert asyncio.all_tasks() <= before
     assert oracle.seen == []
 
 
@@ -188,7 +188,7 @@ async def test_the_first_error_ends_the_rest_and_is_raised() -> None:
             pairs = pairs_of(client)
             with pytest.raises(BadRequestError, match=r"db\.branch\.list"):
                 await anext(pairs)
-            assert asyncio.all_tasks() == before
+            assert asyncio.all_tasks() <= before
             assert client.stats.in_flight == 0
             with pytest.raises(RuntimeError, match="before its last item"):
                 await anext(pairs)

@@ -177,7 +177,7 @@ async def test_closed_it_keeps_its_file_also_when_it_is_asked_again(tmp_path: Pa
             before = asyncio.all_tasks()
             async with client.db.inventory(checkpoint=path) as entries:
                 await anext(entries)
-            assert asyncio.all_tasks() == before
+            assert asyncio.all_tasks() <= before
             assert [entry async for entry in entries] == []
             assert path.exists()
 
@@ -213,7 +213,8 @@ async def test_killed_at_any_point_it_misses_nothing(tmp_path: Path) -> None:
             else:
                 process.send_signal(signal.SIGKILL)
             got.extend(process.stdout.read().split())
-        return process.returncode == -signal.SIGKILL
+        # One that is killed between the end of its work and its own has nothing left to go on with.
+        return process.returncode == -signal.SIGKILL and path.exists()
 
     with Oracle(account(150)) as oracle:
         while await asyncio.to_thread(run, oracle):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 from support.oracle import SMALL, Oracle, Reply, Seen, answer, refuse
+from support.patience import LONG, SOON, eventually
 
 from infrai_async import (
     AsyncInfrai,
@@ -148,20 +149,19 @@ async def test_a_failure_that_nobody_asks_for_is_not_complained_of() -> None:
 
 async def test_an_abandoned_cursor_ends_what_it_had_fetched_ahead() -> None:
     def reply(seen: Seen) -> Reply:
-        return answer({"items": [SMALL], "next_cursor": "1"}, delay=30.0 if position(seen) else 0.0)
+        return answer({"items": [SMALL], "next_cursor": "1"}, delay=LONG if position(seen) else 0.0)
 
     with Oracle(reply) as oracle:
         async with AsyncInfrai("k", base_url=oracle.url) as client:
             before = asyncio.all_tasks()
             async for _ in client.db.project.list(prefetch=3):
                 break
-            await asyncio.sleep(0.1)
-            assert asyncio.all_tasks() == before
+            await eventually(lambda: asyncio.all_tasks() <= before, SOON)
             assert client.stats.in_flight == 0
 
 
 async def test_cancelling_the_reader_ends_what_was_under_way_and_loses_nothing() -> None:
-    slow = {"next": 30.0}
+    slow = {"next": LONG}
 
     def reply(seen: Seen) -> Reply:
         delay = slow.pop("next", 0.0) if position(seen) == 20 else 0.0
@@ -174,11 +174,10 @@ async def test_cancelling_the_reader_ends_what_was_under_way_and_loses_nothing()
             cursor = client.db.project.list(prefetch=2)
             got = []
             with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.5):
+                async with asyncio.timeout(1.5):
                     async for item in cursor:
                         got.append(item.id)
-            await asyncio.sleep(0.05)
-            assert asyncio.all_tasks() == before
+            await eventually(lambda: asyncio.all_tasks() <= before, SOON)
             assert client.stats.in_flight == 0
             assert cursor.next_cursor == "20"
             got += [item.id async for item in cursor]
@@ -187,7 +186,7 @@ async def test_cancelling_the_reader_ends_what_was_under_way_and_loses_nothing()
 
 async def test_closing_the_client_ends_it() -> None:
     def reply(seen: Seen) -> Reply:
-        return answer({"items": [SMALL], "next_cursor": "1"}, delay=30.0 if position(seen) else 0.0)
+        return answer({"items": [SMALL], "next_cursor": "1"}, delay=LONG if position(seen) else 0.0)
 
     with Oracle(reply) as oracle:
         before = asyncio.all_tasks()
@@ -196,8 +195,7 @@ async def test_closing_the_client_ends_it() -> None:
         await cursor.page()
         await settled(oracle, 2)
         await client.aclose(grace=0)
-        await asyncio.sleep(0.05)
-        assert asyncio.all_tasks() == before
+        await eventually(lambda: asyncio.all_tasks() <= before, SOON)
         with pytest.raises(TransportError, match="closed before the answer came"):
             await cursor.page()
         with pytest.raises(ClientClosedError):
@@ -220,7 +218,7 @@ def test_a_cursor_goes_on_in_another_loop_with_the_pages_it_has() -> None:
 
 def test_the_end_of_the_loop_ends_it() -> None:
     def reply(seen: Seen) -> Reply:
-        return answer({"items": [SMALL], "next_cursor": "1"}, delay=30.0 if position(seen) else 0.0)
+        return answer({"items": [SMALL], "next_cursor": "1"}, delay=LONG if position(seen) else 0.0)
 
     kept = []
 

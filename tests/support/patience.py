@@ -6,6 +6,7 @@ something comes "at once" is told from what it would come after otherwise, which
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import Callable
@@ -26,6 +27,14 @@ def until(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
     while not condition():
         assert time.monotonic() < end, "it never came"
         time.sleep(0.002)
+
+
+async def eventually(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
+    """Let the loop run until what nobody announces has come."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        await asyncio.sleep(0.002)
 
 
 def complaints(stderr: str) -> str:

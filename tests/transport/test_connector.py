@@ -95,7 +95,7 @@ async def test_a_server_that_is_reached_but_never_accepts_is_given_up_in_time() 
         silent.bind(("127.0.0.1", 0))
         silent.listen(1)
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        async with AsyncInfrai("k", base_url=url, timeout=0.3) as client:
+        async with AsyncInfrai("k", base_url=url, timeout=1) as client:
             with pytest.raises(TransportError) as caught:
                 await client.db.project.delete("p")
     assert caught.value.outcome == "maybe_applied"  # the kernel took the bytes

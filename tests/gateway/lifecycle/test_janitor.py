@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from infrai_async.local import LocalGateway
+from infrai_async.local.postgres.databases import Postgres
 
 pytestmark = pytest.mark.anyio
 
@@ -33,12 +34,25 @@ async def rename(parts: Any, before: str, after: str) -> None:
     )
 
 
-async def test_while_much_is_dropped_new_databases_need_not_wait_for_all_of_it(tmp_path: Path, ask_as: Any) -> None:
-    async with LocalGateway(tmp_path) as gateway, asyncio.timeout(40):
+async def test_while_much_is_dropped_new_databases_need_not_wait_for_all_of_it(
+    tmp_path: Path, ask_as: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drop, made, begun = Postgres.drop, asyncio.Event(), 0
+
+    async def drop_the_last_ones_later(postgres: Postgres, name: str) -> None:
+        nonlocal begun
+        begun += 1
+        if begun > 12:
+            await made.wait()
+        await drop(postgres, name)
+
+    monkeypatch.setattr(Postgres, "drop", drop_the_last_ones_later)
+    async with LocalGateway(tmp_path) as gateway, asyncio.timeout(60):
         api, parts = ask_as(gateway), gateway._running
         projects = await asyncio.gather(*(api.project(f"p{number}") for number in range(16)))
         await asyncio.gather(*(api.delete(f"/v1/db/project/delete/{project['id']}") for project in projects))
         await api.project("new")
+        made.set()
         assert len(await parts.check_postgres().databases()) > 1, "all was dropped first"
         while len(await parts.check_postgres().databases()) > 1:
             await asyncio.sleep(0.01)
