@@ -1,4 +1,4 @@
-"""The client: settings in, namespaces out."""
+"""The asynchronous client: its settings and its resources."""
 
 from __future__ import annotations
 
@@ -50,33 +50,35 @@ _USER_AGENT: Final = f"infrai-async/{__version__} python/{platform.python_versio
 class AsyncInfrai(Scoped):
     """The asynchronous client of the Infrai API.
 
-    It can be built anywhere, outside any event loop, and used from several loops, one after another or at once; a
-    forked child starts with fresh connections. Use it as ``async with AsyncInfrai() as client``, or call ``aclose``;
-    one that is never closed leaves nothing behind either when its loops end.
+    It can be built anywhere, outside any event loop, and used from several loops, one after another or at the same
+    time. After a fork, the child opens its own connections. Close it with ``async with AsyncInfrai() as client`` or
+    ``await client.aclose()``; a client that is never closed releases its connections when its event loops end.
 
     Args:
-        api_key: the key, or a function (plain or asynchronous) that gives one and is asked again after a 401; else
-            ``INFRAI_API_KEY``, else the credentials file ``~/.infrai/credentials``. Looked for when a call needs it.
-        base_url: where the API is, with or without ``/v1``; else ``INFRAI_BASE_URL``, else the service itself.
-        timeout: seconds for one whole call: waiting for a place in the pool, every attempt, every pause between
-            them. ``None``: no limit.
-        retry: how often and when a call is sent again.
-        max_concurrency: how many calls are in flight at once; the rest wait, first come first served.
-        session: a session of yours: borrowed, never closed, never changed. Calls then go through its connector,
-            middlewares, tracing, default headers and cookies. When a reused connection of such a session breaks,
-            aiohttp itself may send a GET, PUT or DELETE again, which the attempts of an error cannot show.
-        proxy: as aiohttp takes it.
+        api_key: the API key, or a plain or asynchronous function that returns it and is called again after a 401
+            response, for key rotation. Defaults to ``INFRAI_API_KEY``, then to the credentials file
+            ``~/.infrai/credentials``; both are read when the first call needs the key.
+        base_url: URL of the API, with or without ``/v1``. Defaults to ``INFRAI_BASE_URL``, then to
+            ``https://api.infrai.cc``.
+        timeout: time limit in seconds for one whole call: waiting for a place in the pool, all attempts and the
+            pauses between them. ``None`` means no limit.
+        retry: when and how often a failed call is sent again.
+        max_concurrency: maximum number of calls in flight; further calls wait in order of arrival.
+        session: aiohttp session to borrow; it is neither closed nor modified. Calls use its connector, middlewares,
+            tracing, default headers and cookies. When a reused connection of a borrowed session breaks, aiohttp may
+            itself send a GET, PUT or DELETE again; such repeats do not appear in an error's ``attempts``.
+        proxy: URL of an HTTP proxy, as aiohttp takes it.
         trust_env: whether to take the proxy from the environment.
-        ssl: a TLS context of yours, for a company's certificates.
-        allow_http: whether plain http may go to another machine than this one.
-        headers: sent with every call; a ``User-Agent`` is put before ours. Authorization, content type and
-            idempotency key stay ours.
-        on_event: called with each event of each call (see ``Event``) in the event loop, so it must not block. What it
-            raises is logged, and does not touch the call.
+        ssl: TLS context, for example with a company's certificate authority.
+        allow_http: whether to allow plain http to hosts other than loopback.
+        headers: headers sent with every call. A ``User-Agent`` is prepended to the client's own; authorization,
+            content type and idempotency key cannot be overridden.
+        on_event: function called with each event of each call (see ``Event``). It runs in the event loop, so it must
+            not block. An exception it raises is logged and does not affect the call.
 
     Raises:
-        ConfigurationError: ``base_url`` is unusable, or settings exclude each other.
-        InvalidArgument: another argument is wrong.
+        ConfigurationError: ``base_url`` is unusable, or settings contradict each other.
+        InvalidArgument: another argument is invalid.
     """
 
     _is_view = False
@@ -98,11 +100,11 @@ class AsyncInfrai(Scoped):
         on_event: OnEvent | None = None,
     ) -> None:
         if isinstance(api_key, str):
-            api_key = Secret(api_key)  # first of all, so that no dump of this frame shows it
+            api_key = Secret(api_key)  # first, so that a traceback that prints locals cannot show the key
         elif api_key is not None and not callable(api_key):
-            raise ConfigurationError("api_key must be a string or a function that gives one")
+            raise ConfigurationError("api_key must be a string or a function that returns one")
         if isinstance(max_concurrency, bool) or not isinstance(max_concurrency, int) or max_concurrency < 1:
-            raise InvalidArgument("max_concurrency must be a whole number, 1 or more")
+            raise InvalidArgument("max_concurrency must be an integer, 1 or more")
         _check_transport(session, proxy, ssl, trust_env=trust_env)
         settings = PoolSettings(
             origin=resolve_base_url(base_url, os.environ, allow_http=allow_http),
@@ -126,7 +128,7 @@ class AsyncInfrai(Scoped):
 
     @cached_property
     def db(self) -> Db:
-        """Postgres: projects, branches, snapshots."""
+        """Postgres: projects, branches and snapshots."""
         return Db(self._dispatcher)
 
     @cached_property
@@ -146,17 +148,17 @@ class AsyncInfrai(Scoped):
 
     @cached_property
     def account(self) -> Account:
-        """The wallet, and a first key."""
+        """The wallet, and activation of a trial account."""
         return Account(self._dispatcher)
 
     @cached_property
     def discovery(self) -> Discovery:
-        """What the service offers; needs no key."""
+        """The capabilities that the service offers; needs no API key."""
         return Discovery(self._dispatcher)
 
     @property
     def stats(self) -> Stats:
-        """What the pool did so far, over all views of this client."""
+        """Counters of the connection pool, over all views of this client."""
         return self._dispatcher.pool.stats()
 
     async def call(
@@ -169,22 +171,23 @@ class AsyncInfrai(Scoped):
         """Call a capability by its documented id.
 
         Args:
-            capability: for example ``"db.project.get"``.
-            arguments: by their documented names.
-            idempotency_key: for a call that changes something; a fresh one by default.
+            capability: capability id, for example ``"db.project.get"``.
+            arguments: arguments of the capability, by their documented names.
+            idempotency_key: value of the ``Idempotency-Key`` header, for calls that change something; generated when
+                omitted.
 
         Returns:
-            What the method of the same name returns; for a list, one page.
+            The model that the method of the same name returns; for a list, one ``Page``.
 
         Raises:
-            InvalidArgument: no such capability, or its arguments are wrong.
-            InfraiError: whatever else the call may raise.
+            InvalidArgument: the capability is unknown, or an argument is invalid; nothing was sent.
+            InfraiError: the call failed for another reason.
         """
         known = CAPABILITIES.get(capability)
         if known is None:
             close = difflib.get_close_matches(capability, CAPABILITIES, n=1)
             advice = f"did you mean {close[0]!r}?" if close else "see infrai_async.CAPABILITIES"
-            raise InvalidArgument(f"{capability!r} is no capability that this version knows: {advice}")
+            raise InvalidArgument(f"capability {capability!r} is unknown to this version: {advice}")
         given = dict(arguments or {})
         idempotency_key = _one_key(known.mutates, given, idempotency_key)
         given = check_names(known, given)
@@ -199,15 +202,18 @@ class AsyncInfrai(Scoped):
         retry: RetryPolicy | Unset = UNSET,
         headers: Mapping[str, str] | Unset = UNSET,
     ) -> Self:
-        """Return a view of this client with other settings over the same pool; it needs no closing.
+        """Return a view of this client with other settings. It shares the connection pool and need not be closed.
 
         Args:
-            timeout: seconds for one whole call, ``None`` for no limit.
-            retry: how often and when a call is sent again.
-            headers: sent with every call, instead of this client's.
+            timeout: time limit in seconds for one whole call; ``None`` means no limit.
+            retry: when and how often a failed call is sent again.
+            headers: headers sent with every call, in place of this client's.
+
+        Returns:
+            A client of the same class; omitted settings are those of this client.
 
         Raises:
-            InvalidArgument: an argument is wrong.
+            InvalidArgument: an argument is invalid.
         """
         dispatcher = self._dispatcher
         now = dispatcher.options
@@ -224,13 +230,16 @@ class AsyncInfrai(Scoped):
         return view
 
     async def aclose(self, grace: float | timedelta = 5.0) -> None:
-        """Close the client and every view of it; calling it again does nothing more.
+        """Close the client and all views of it. Closing is idempotent.
 
-        New calls are refused at once, and so are those that wait for a place; those in flight get ``grace`` seconds,
-        then end with a ``TransportError``.
+        New calls and calls that wait for a place in the pool are refused at once with ``ClientClosedError``. Calls in
+        flight may finish within ``grace``, then fail with ``TransportError``.
 
         Args:
-            grace: seconds; zero ends them at once.
+            grace: time in seconds for calls in flight to finish; 0 aborts them at once.
+
+        Raises:
+            InvalidArgument: ``grace`` is not a duration.
         """
         await self._dispatcher.pool.close(grace_seconds(grace))
 
@@ -245,13 +254,13 @@ class AsyncInfrai(Scoped):
 
 
 def _one_key(mutates: bool, arguments: dict[str, object], given: str | None) -> str | None:
-    """Return the idempotency key of a generic call: documented as a parameter, it may stand among the arguments."""
-    among = arguments.pop("idempotency_key", None)
-    key = given if given is not None else among
+    """Return the idempotency key of a generic call, given as a parameter or, as documented, among the arguments."""
+    among_arguments = arguments.pop("idempotency_key", None)
+    key = given if given is not None else among_arguments
     if key is not None and not mutates:
-        raise InvalidArgument("idempotency_key goes with calls that change something; this one only reads")
-    if given is not None and among not in (None, given):
-        raise InvalidArgument("idempotency_key is given twice, and differently")
+        raise InvalidArgument("idempotency_key is for calls that change something, and this one only reads: omit it")
+    if given is not None and among_arguments not in (None, given):
+        raise InvalidArgument("idempotency_key differs between the arguments and the parameter: pass it once")
     return key  # type: ignore[return-value] # checked with the request, like every argument
 
 
@@ -259,7 +268,7 @@ def _check_transport(session: object, proxy: object, ssl: object, *, trust_env: 
     if session is not None and not isinstance(session, aiohttp.ClientSession):
         raise ConfigurationError("session must be an aiohttp.ClientSession")
     if session is not None and (proxy is not None or ssl is not None or trust_env):
-        raise ConfigurationError("proxy, ssl and trust_env are settings of the session that you lend")
+        raise ConfigurationError("proxy, ssl and trust_env cannot be combined with session: set them on the session")
     if ssl is not None and not isinstance(ssl, SSLContext):
         raise ConfigurationError("ssl must be an ssl.SSLContext, such as ssl.create_default_context(cafile=...)")
     if proxy is not None and not _is_proxy(proxy):
@@ -279,10 +288,10 @@ def _time_limit(timeout: float | timedelta | None) -> float:
 
 
 def grace_seconds(grace: float | timedelta) -> float:
-    """Return the grace of closing in seconds.
+    """Return the grace period of closing in seconds.
 
     Raises:
-        InvalidArgument: it is no length of time.
+        InvalidArgument: ``grace`` is not a duration.
     """
     return 0.0 if grace in (0, timedelta(0)) else seconds("grace", grace)
 
@@ -297,9 +306,9 @@ def _listener(on_event: OnEvent | None) -> Listener | None:
     if on_event is None:
         return None
     if not callable(on_event) or any(map(inspect.iscoroutinefunction, (on_event, type(on_event).__call__))):
-        raise InvalidArgument("on_event must be a plain function of one event, not an asynchronous one")
+        raise InvalidArgument("on_event must be a plain function that takes one event, not an asynchronous one")
     from infrai_async._observability.reporter import (
-        Listener,  # only where somebody listens, for its classes take time to build
+        Listener,  # imported only with a listener: its classes take time to build
     )
 
     return Listener(on_event)
@@ -307,15 +316,15 @@ def _listener(on_event: OnEvent | None) -> Listener | None:
 
 def _header_set(headers: Mapping[str, str] | None) -> HeaderSet:
     if headers is not None and not isinstance(headers, Mapping):
-        raise InvalidArgument("headers must map names to values")
+        raise InvalidArgument("headers must be a mapping of names to values")
     given = dict(headers or {})
     for name, value in given.items():
         if not isinstance(name, str) or not _HEADER_NAME(name) or name.lower() in _FRAMING:
             raise InvalidArgument(
-                f"headers cannot have {name!r}: it is no header's name, or one that frames the message"
+                f"headers must not contain {name!r}: it is not a valid header name, or it controls message framing"
             )
         if not isinstance(value, str) or not value.isprintable():
-            raise InvalidArgument(f"headers must map {name} to a string without line breaks")
+            raise InvalidArgument(f"headers must map {name!r} to a string of printable characters")
     agents = [given.pop(name) for name in tuple(given) if name.lower() == "user-agent"]
     given["User-Agent"] = " ".join([*agents, _USER_AGENT])
     return HeaderSet(given)

@@ -1,1 +1,1 @@
-"""The capabilities as methods of the same name: a signature, a docstring, one line."""
+"""The resources of the client: each capability is a method of the same name."""

@@ -1,4 +1,7 @@
-"""``client.account``: the wallet and the first key (CONTRACT.md 2.5, D12, D15)."""
+"""``client.account``: the wallet, and activation of a trial account.
+
+Contract: https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#25-account
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,16 @@ from infrai_async.models import Activation, Balance, TopupRecord
 
 
 class Account(Resource):
-    """The account behind the key."""
+    """The account that the API key belongs to."""
 
     async def balance(self) -> Balance:
-        """Read what is left in the wallet (``account.balance``).
+        """Get the wallet's balance (``account.balance``).
+
+        Returns:
+            A ``Balance`` with ``balance_usd`` in US dollars and the ``currency``.
 
         Raises:
-            InfraiError: whatever the call may raise.
+            InfraiError: the call failed.
         """
         return await self._dispatcher.call(ACCOUNT_BALANCE, {})
 
@@ -33,18 +39,26 @@ class Account(Resource):
         return_url: str | None = None,
         idempotency_key: str | None = None,
     ) -> TopupRecord:
-        """Begin to put money into the wallet (``account.topup``, D12): it is paid at the answer's ``checkout_url``.
+        """Start a top-up of the wallet (``account.topup``, contract D12).
+
+        The wallet is credited once the payment is made on the page at the result's ``checkout_url``.
 
         Args:
-            amount_usd: how much.
-            currency: of what.
-            payment_method: how it will be paid.
-            return_url: where the checkout page leads back to.
-            idempotency_key: the same key gives the same top-up back for 24 hours; a fresh one by default.
+            amount_usd: amount in US dollars.
+            currency: currency code sent with the amount.
+            payment_method: payment method to use; the service decides when omitted.
+            return_url: URL that the checkout page links back to.
+            idempotency_key: a repeated call with the same key returns the same top-up for 24 hours; generated when
+                omitted.
+
+        Returns:
+            A ``TopupRecord`` with ``topup_id``, ``state`` and the ``checkout_url`` at which to pay.
 
         Raises:
-            InvalidArgument: an argument is wrong; nothing was sent.
-            InfraiError: whatever else the call may raise.
+            InvalidArgument: an argument is invalid; nothing was sent.
+            InfraiError: the call failed for another reason.
+
+        Contract: https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#d12
         """
         arguments: dict[str, object] = {
             "amount_usd": amount_usd,
@@ -62,21 +76,28 @@ class Account(Resource):
         write_credentials: bool = True,
         idempotency_key: str | None = None,
     ) -> Activation:
-        """Open a trial account without a key (``account.activate``, D15).
+        """Open a trial account; this call needs no API key (``account.activate``, contract D15).
 
-        Not every service still offers it: where it does not, sign in and set ``INFRAI_API_KEY`` instead.
+        Not every service offers activation. Where it is missing, sign in and set ``INFRAI_API_KEY`` instead.
 
         Args:
-            region: where the account lives.
-            device_kind: what asks, for example ``"cli"``.
-            write_credentials: whether to write the key to ``~/.infrai/credentials``, readable by its owner alone; a
-                file that is there is kept beside it as ``credentials.previous``.
-            idempotency_key: a fresh one by default.
+            region: region of the account; the service decides when omitted.
+            device_kind: kind of client that activates, for example ``"cli"``.
+            write_credentials: whether to write the key to ``~/.infrai/credentials``, readable by its owner only. An
+                existing file is kept as ``credentials.previous``.
+            idempotency_key: value of the ``Idempotency-Key`` header; generated when omitted.
+
+        Returns:
+            An ``Activation`` with ``account_id``, ``project_id``, the ``primary_api_key`` (masked in its repr) and
+            ``trial_credit_usd`` in US dollars.
 
         Raises:
             ConfigurationError: the credentials file cannot be written; nothing was sent.
-            NotFoundError: the service does not offer it.
-            InfraiError: whatever else the call may raise.
+            InvalidArgument: an argument is invalid; nothing was sent.
+            NotFoundError: the service does not offer activation.
+            InfraiError: the call failed for another reason.
+
+        Contract: https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#d15
         """
         arguments: dict[str, object] = {"region": region, "device_kind": device_kind}
         if write_credentials:
@@ -85,10 +106,10 @@ class Account(Resource):
             activation = await self._dispatcher.call(ACCOUNT_ACTIVATE, arguments, idempotency_key)
         except APIError as error:
             if error.status in (404, 405, 410):
-                error.add_note("hint: this service opens no account by itself: sign in and set INFRAI_API_KEY")
+                error.add_note("hint: this service does not offer activation: sign in and set INFRAI_API_KEY")
             raise
         if write_credentials:
-            from anyio import to_thread  # here: the only use of it, and every client would pay for loading it
+            from anyio import to_thread  # imported here because importing anyio slows down the first client
 
             await to_thread.run_sync(_write, credentials_file(), activation.primary_api_key)
         return activation

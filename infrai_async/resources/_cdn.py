@@ -1,4 +1,7 @@
-"""``client.cdn``: distributions and their caches (CONTRACT.md 2.3)."""
+"""``client.cdn``: distributions and their caches.
+
+Contract: https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#23-cdn
+"""
 
 from __future__ import annotations
 
@@ -25,12 +28,12 @@ class Cdn(Resource):
 
     @cached_property
     def distribution(self) -> Distributions:
-        """Distributions: an edge in front of an origin."""
+        """Distributions, each an edge in front of an origin."""
         return Distributions(self._dispatcher)
 
     @cached_property
     def cache(self) -> Cache:
-        """What the edges hold."""
+        """The caches of the distributions."""
         return Cache(self._dispatcher)
 
 
@@ -50,36 +53,50 @@ class Distributions(Resource):
         vendor: str | None = None,
         idempotency_key: str | None = None,
     ) -> Distribution:
-        """Put an edge in front of an origin (``cdn.distribution.create``). It is billed.
+        """Create a distribution in front of an origin (``cdn.distribution.create``). This call is billed.
+
+        After an ambiguous failure it is not sent again, because that could create a second distribution (contract
+        D19).
 
         Args:
-            origin: the host or URL that the edge fetches from.
-            domain: the public hostname that will point at the edge.
-            enabled: whether it serves.
-            cache_ttl_seconds: how long to keep what the origin says nothing about, in seconds or as a ``timedelta``.
-            allowed_methods: the HTTP methods that the edge forwards.
-            https_only: whether plain http is refused.
+            origin: host or URL that the edge fetches from.
+            domain: public hostname to serve the distribution under.
+            enabled: whether the distribution serves requests.
+            cache_ttl_seconds: lifetime in seconds, or as a ``timedelta``, of responses for which the origin sets none.
+            allowed_methods: HTTP methods that the edge forwards.
+            https_only: whether to refuse plain http.
             tags: labels to purge by.
-            vendor: pin one provider instead of automatic routing.
-            idempotency_key: a fresh one by default.
+            vendor: provider to use; the service chooses when omitted.
+            idempotency_key: value of the ``Idempotency-Key`` header; generated when omitted.
+
+        Returns:
+            The new ``Distribution`` with its ``distribution_id``, ``status`` and, where the service gives them,
+            ``edge_url`` and ``edge_hostname``.
 
         Raises:
-            InvalidArgument: an argument is wrong; nothing was sent.
-            InfraiError: whatever else the call may raise. This write is sent again only when that is certain not to
-                create a second distribution (D19).
+            InvalidArgument: an argument is invalid; nothing was sent.
+            InfraiError: the call failed for another reason; ``error.outcome`` is ``"maybe_applied"`` if the
+                distribution may exist.
+
+        Contract: https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#d19
         """
         arguments = _settings(origin, domain, enabled, cache_ttl_seconds, allowed_methods, https_only, tags, vendor)
         return await self._dispatcher.call(DISTRIBUTION_CREATE, arguments, idempotency_key)
 
     async def get(self, distribution_id: str) -> Distribution:
-        """Look a distribution up (``cdn.distribution.get``).
+        """Get a distribution by id (``cdn.distribution.get``).
 
         Args:
-            distribution_id: its id.
+            distribution_id: id of the distribution.
+
+        Returns:
+            The requested ``Distribution`` with its ``distribution_id``, ``status`` and, where the service gives them,
+            ``edge_url`` and ``edge_hostname``.
 
         Raises:
-            NotFoundError: there is none of that id.
-            InfraiError: whatever else the call may raise.
+            InvalidArgument: an argument is invalid; nothing was sent.
+            NotFoundError: no distribution has this id.
+            InfraiError: the call failed for another reason.
         """
         return await self._dispatcher.call(DISTRIBUTION_GET, {"distribution_id": distribution_id})
 
@@ -97,39 +114,47 @@ class Distributions(Resource):
         vendor: str | None = None,
         idempotency_key: str | None = None,
     ) -> Distribution:
-        """Change a distribution (``cdn.distribution.update``); what is not given stays as it is.
+        """Update a distribution (``cdn.distribution.update``). Omitted settings keep their values.
 
         Args:
-            distribution_id: its id.
-            origin: the host or URL that the edge fetches from.
-            domain: the public hostname that will point at the edge.
-            enabled: whether it serves.
-            cache_ttl_seconds: how long to keep what the origin says nothing about, in seconds or as a ``timedelta``.
-            allowed_methods: the HTTP methods that the edge forwards.
-            https_only: whether plain http is refused.
+            distribution_id: id of the distribution.
+            origin: host or URL that the edge fetches from.
+            domain: public hostname to serve the distribution under.
+            enabled: whether the distribution serves requests.
+            cache_ttl_seconds: lifetime in seconds, or as a ``timedelta``, of responses for which the origin sets none.
+            allowed_methods: HTTP methods that the edge forwards.
+            https_only: whether to refuse plain http.
             tags: labels to purge by.
-            vendor: pin one provider.
-            idempotency_key: a fresh one by default.
+            vendor: provider to use; unchanged when omitted.
+            idempotency_key: value of the ``Idempotency-Key`` header; generated when omitted.
+
+        Returns:
+            The updated ``Distribution`` with its ``distribution_id``, ``status`` and, where the service gives them,
+            ``edge_url`` and ``edge_hostname``.
 
         Raises:
-            InvalidArgument: an argument is wrong; nothing was sent.
-            NotFoundError: there is none of that id.
-            InfraiError: whatever else the call may raise.
+            InvalidArgument: an argument is invalid; nothing was sent.
+            NotFoundError: no distribution has this id.
+            InfraiError: the call failed for another reason.
         """
         arguments = _settings(origin, domain, enabled, cache_ttl_seconds, allowed_methods, https_only, tags, vendor)
         arguments["distribution_id"] = distribution_id
         return await self._dispatcher.call(DISTRIBUTION_UPDATE, arguments, idempotency_key)
 
     async def delete(self, distribution_id: str, *, idempotency_key: str | None = None) -> Ack:
-        """Delete a distribution (``cdn.distribution.delete``).
+        """Delete a distribution (``cdn.distribution.delete``). This cannot be undone.
 
         Args:
-            distribution_id: its id.
-            idempotency_key: a fresh one by default.
+            distribution_id: id of the distribution.
+            idempotency_key: value of the ``Idempotency-Key`` header; generated when omitted.
+
+        Returns:
+            An ``Ack``, true when the distribution was deleted.
 
         Raises:
-            NotFoundError: there is none of that id.
-            InfraiError: whatever else the call may raise.
+            InvalidArgument: an argument is invalid; nothing was sent.
+            NotFoundError: no distribution has this id.
+            InfraiError: the call failed for another reason.
         """
         return await self._dispatcher.call(DISTRIBUTION_DELETE, {"distribution_id": distribution_id}, idempotency_key)
 
@@ -144,13 +169,16 @@ class Distributions(Resource):
         """List distributions (``cdn.distribution.list``). Nothing is sent until the cursor is read.
 
         Args:
-            cursor: where to resume, from ``next_cursor`` of an earlier listing.
-            limit: items a page; the service's choice by default.
-            max_items: items in all.
-            prefetch: so many pages are fetched ahead while the one in hand is read; none by default.
+            cursor: position to resume from, the ``next_cursor`` of an earlier listing.
+            limit: items per page; the service decides when omitted.
+            max_items: maximum number of items over all pages; no limit when omitted.
+            prefetch: number of pages to fetch ahead while the current page is read.
+
+        Returns:
+            A ``Cursor`` of ``Distribution``; its pages are fetched, and their errors raised, as it is read.
 
         Raises:
-            InvalidArgument: an argument is wrong.
+            InvalidArgument: an argument is invalid.
         """
         return self._dispatcher.cursor(
             DISTRIBUTION_LIST, {"limit": limit}, cursor=cursor, max_items=max_items, prefetch=prefetch
@@ -170,20 +198,28 @@ class Cache(Resource):
         vendor: str | None = None,
         idempotency_key: str | None = None,
     ) -> PurgeResult:
-        """Drop from the edges what a distribution has cached (``cdn.cache.purge``). It is billed.
+        """Purge cached objects of a distribution from the edges (``cdn.cache.purge``). This call is billed.
+
+        Without any of ``paths``, ``tags`` and ``purge_everything``, nothing is purged (contract D13).
 
         Args:
-            distribution_id: the distribution.
-            paths: URLs or path prefixes to drop.
-            tags: labels whose objects to drop.
-            purge_everything: whether to drop all of it. With no selector at all, nothing is dropped (D13).
-            vendor: pin one provider.
-            idempotency_key: a fresh one by default.
+            distribution_id: id of the distribution.
+            paths: URLs or path prefixes to purge.
+            tags: labels whose objects to purge.
+            purge_everything: whether to purge the whole cache.
+            vendor: provider to use; the service chooses when omitted.
+            idempotency_key: a repeated call with the same key returns the same result for 24 hours; generated when
+                omitted.
+
+        Returns:
+            A ``PurgeResult``, true when the purge was accepted, with its ``purge_id``.
 
         Raises:
-            InvalidArgument: an argument is wrong; nothing was sent.
-            NotFoundError: there is no such distribution.
-            InfraiError: whatever else the call may raise.
+            InvalidArgument: an argument is invalid; nothing was sent.
+            NotFoundError: no distribution has this id.
+            InfraiError: the call failed for another reason.
+
+        Contract: https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#d13
         """
         arguments: dict[str, object] = {
             "distribution_id": distribution_id,
@@ -201,16 +237,19 @@ class Cache(Resource):
         from_: datetime | str | None = None,
         to: datetime | str | None = None,
     ) -> CacheStats:
-        """Read delivery figures (``cdn.cache.stats``).
+        """Get delivery statistics (``cdn.cache.stats``).
 
         Args:
-            distribution_id: the distribution; all of them by default.
-            from_: the start of the range, an aware ``datetime`` or what the API takes.
-            to: its end.
+            distribution_id: id of the distribution; all distributions when omitted.
+            from_: start of the time range, an aware ``datetime`` or a string passed on as it is.
+            to: end of the time range, likewise.
+
+        Returns:
+            A ``CacheStats`` with ``requests``, ``bytes_served`` in bytes and ``hit_ratio`` from 0 to 1.
 
         Raises:
-            InvalidArgument: an argument is wrong, for example a time without a time zone.
-            InfraiError: whatever else the call may raise.
+            InvalidArgument: an argument is invalid, for example a ``datetime`` without a time zone; nothing was sent.
+            InfraiError: the call failed for another reason.
         """
         return await self._dispatcher.call(CACHE_STATS, {"distribution_id": distribution_id, "from_": from_, "to": to})
 

@@ -1,4 +1,7 @@
-"""``client.db``: Postgres projects, branches and snapshots (CONTRACT.md 2.1)."""
+"""``client.db``: Postgres projects, branches and snapshots.
+
+Contract: https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#21-db
+"""
 
 from __future__ import annotations
 
@@ -39,17 +42,17 @@ class Db(Resource):
 
     @cached_property
     def project(self) -> Projects:
-        """Projects: a database each."""
+        """Projects, each a database of its own."""
         return Projects(self._dispatcher)
 
     @cached_property
     def branch(self) -> Branches:
-        """Branches: copies of a project to try things in."""
+        """Branches: isolated copies of a project."""
         return Branches(self._dispatcher)
 
     @cached_property
     def snapshot(self) -> Snapshots:
-        """Snapshots: a project frozen at one moment."""
+        """Snapshots: point-in-time copies of a project."""
         return Snapshots(self._dispatcher)
 
     def inventory(
@@ -60,24 +63,28 @@ class Db(Resource):
         on_error: OnError[Project] = None,
         progress: Progress = False,
     ) -> Inventory:
-        """List every project with its branches and snapshots, many projects at a time, each as it completes.
+        """List every project with its branches and snapshots; each project is yielded when it is complete.
 
-        With a checkpoint it can be killed at any point, and goes on where it was when it is called again with the
-        same file: every project comes at least once. One counts as done when the next is asked for, or when
-        ``on_error`` has returned. Projects that are deleted meanwhile may be missing, and new ones may be there. The
-        file holds ids and cursors, and belongs to one inventory at a time; it is removed at the end.
+        With ``checkpoint``, an interrupted inventory resumes when it is called again with the same file, and every
+        project is yielded at least once. A project counts as done when the next one is requested, or when
+        ``on_error`` has returned for it. Projects created or deleted during the listing may or may not be included.
+        The checkpoint file contains ids and cursors only, serves one inventory at a time, and is removed at the end.
 
         Args:
-            concurrency: how many projects are looked into at once, by two calls each.
-            checkpoint: the path of a file, made when there is none.
-            on_error: called with a project and the error that listing its branches or snapshots ended in, plain or
-                asynchronous, and the rest goes on. Without it the first error ends everything.
-            progress: ``True`` for a bar, or a function that is called with ``(done, total)`` projects; the total is
-                ``None`` until all are listed.
+            concurrency: number of projects processed at once, with two calls each.
+            checkpoint: path of the checkpoint file, created if missing; no checkpoint when omitted.
+            on_error: plain or asynchronous function, called with a project and the error that ended the listing of
+                its branches or snapshots; the inventory then continues. Without it the first error ends the
+                inventory.
+            progress: ``True`` for a progress bar, or a function called with ``(done, total)`` projects; ``total`` is
+                ``None`` until all projects are listed.
+
+        Returns:
+            An ``Inventory``, an asynchronous iterator of ``ProjectInventory``. Nothing is sent until it is read.
 
         Raises:
-            InvalidArgument: an argument is wrong.
-            ConfigurationError: while it is read: the file is no checkpoint, or cannot be read and written.
+            InvalidArgument: an argument is invalid.
+            ConfigurationError: while reading: the file is not a checkpoint, or cannot be read or written.
         """
         return Inventory(
             lambda cursor: self.project.list(cursor=cursor),
@@ -89,7 +96,7 @@ class Db(Resource):
         )
 
     async def _look_into(self, project: Project) -> ProjectInventory | None:
-        """Return what a project has; ``None`` when it has been deleted meanwhile."""
+        """Return a project's branches and snapshots, or ``None`` if the project was deleted meanwhile."""
         try:
             branches, snapshots = await _both(
                 self.branch.list(project_id=project.id).collect(), self.snapshot.list(project_id=project.id).collect()
@@ -109,7 +116,7 @@ class Db(Resource):
 
 
 async def _both(one: Coroutine[Any, Any, A], other: Coroutine[Any, Any, B]) -> tuple[A, B]:
-    """Await two at once; the first error ends the other, and is raised as it is."""
+    """Await two coroutines concurrently; the first error cancels the other and is raised unchanged."""
     tasks = asyncio.ensure_future(one), asyncio.ensure_future(other)
     try:
         return await asyncio.gather(*tasks)
@@ -133,24 +140,25 @@ class Projects(Resource):
         postgres_version: str | None = None,
         idempotency_key: str | None = None,
     ) -> Project:
-        """Provision a Postgres project (``db.project.create``, CONTRACT.md 2.1). It is billed.
+        """Create a Postgres project (``db.project.create``). This call is billed.
 
         Args:
-            name: what to call it.
-            vendor: pin one provider; needed with ``mode="byok"``.
-            region: where to provision it.
-            plan: its size.
-            mode: on the gateway's account with the vendor, or on yours.
-            postgres_version: the major version, for example ``"17"``.
-            idempotency_key: the same key gives the same project back for 24 hours; a fresh one by default.
+            name: name of the project.
+            vendor: provider to use; the service chooses when omitted. Required with ``mode="byok"``.
+            region: region of the database.
+            plan: size of the database.
+            mode: ``"managed"`` to use the service's account with the vendor, ``"byok"`` to use your own.
+            postgres_version: Postgres major version, for example ``"17"``.
+            idempotency_key: a repeated call with the same key returns the same project for 24 hours; generated when
+                omitted.
 
         Returns:
-            The project with its connection URI.
+            The new ``Project`` with its ``id`` and ``connection_uri``.
 
         Raises:
-            InvalidArgument: an argument is wrong; nothing was sent.
+            InvalidArgument: an argument is invalid; nothing was sent.
             InsufficientCreditError: the wallet is empty.
-            InfraiError: whatever else the call may raise.
+            InfraiError: the call failed for another reason.
         """
         arguments: dict[str, object] = {
             "name": name,
@@ -163,27 +171,35 @@ class Projects(Resource):
         return await self._dispatcher.call(PROJECT_CREATE, arguments, idempotency_key)
 
     async def get(self, id: str) -> Project:
-        """Look a project up (``db.project.get``).
+        """Get a project by id (``db.project.get``).
 
         Args:
-            id: the project's id.
+            id: id of the project.
+
+        Returns:
+            The ``Project`` with its ``connection_uri``.
 
         Raises:
-            NotFoundError: there is none of that id.
-            InfraiError: whatever else the call may raise.
+            InvalidArgument: an argument is invalid; nothing was sent.
+            NotFoundError: no project has this id.
+            InfraiError: the call failed for another reason.
         """
         return await self._dispatcher.call(PROJECT_GET, {"id": id})
 
     async def delete(self, id: str, *, idempotency_key: str | None = None) -> Ack:
-        """Delete a project with its branches and snapshots (``db.project.delete``). There is no way back.
+        """Delete a project with its branches and snapshots (``db.project.delete``). This cannot be undone.
 
         Args:
-            id: the project's id.
-            idempotency_key: a fresh one by default.
+            id: id of the project.
+            idempotency_key: value of the ``Idempotency-Key`` header; generated when omitted.
+
+        Returns:
+            An ``Ack``, true when the project was deleted.
 
         Raises:
-            NotFoundError: there is none of that id.
-            InfraiError: whatever else the call may raise.
+            InvalidArgument: an argument is invalid; nothing was sent.
+            NotFoundError: no project has this id.
+            InfraiError: the call failed for another reason.
         """
         return await self._dispatcher.call(PROJECT_DELETE, {"id": id}, idempotency_key)
 
@@ -198,13 +214,16 @@ class Projects(Resource):
         """List the account's projects (``db.project.list``). Nothing is sent until the cursor is read.
 
         Args:
-            cursor: where to resume, from ``next_cursor`` of an earlier listing.
-            limit: items a page; the service's choice by default.
-            max_items: items in all.
-            prefetch: so many pages are fetched ahead while the one in hand is read; none by default.
+            cursor: position to resume from, the ``next_cursor`` of an earlier listing.
+            limit: items per page; the service decides when omitted.
+            max_items: maximum number of items over all pages; no limit when omitted.
+            prefetch: number of pages to fetch ahead while the current page is read.
+
+        Returns:
+            A ``Cursor`` of ``Project``; its pages are fetched, and their errors raised, as it is read.
 
         Raises:
-            InvalidArgument: an argument is wrong.
+            InvalidArgument: an argument is invalid.
         """
         return self._dispatcher.cursor(
             PROJECT_LIST, {"limit": limit}, cursor=cursor, max_items=max_items, prefetch=prefetch
@@ -222,22 +241,25 @@ class Branches(Resource):
         from_branch: str | None = None,
         idempotency_key: str | None = None,
     ) -> Branch:
-        """Branch a project: a copy of its database, isolated from it (``db.branch.create``). It is billed.
+        """Create a branch, an isolated copy of a project's database (``db.branch.create``). This call is billed.
 
         Args:
-            project_id: the project.
-            branch_name: what to call the branch.
-            from_branch: the branch to copy; the project itself by default.
-            idempotency_key: the same key gives the same branch back for 24 hours; a fresh one by default.
+            project_id: id of the project.
+            branch_name: name of the branch.
+            from_branch: name or id of the branch to copy; the project itself when omitted (contract D28).
+            idempotency_key: a repeated call with the same key returns the same branch for 24 hours; generated when
+                omitted.
 
         Returns:
-            The branch with its connection URI.
+            The new ``Branch`` with its ``id`` and ``connection_uri``.
 
         Raises:
-            InvalidArgument: an argument is wrong; nothing was sent.
-            NotFoundError: there is no such project or branch.
-            ConflictError: the project has a branch of that name.
-            InfraiError: whatever else the call may raise.
+            InvalidArgument: an argument is invalid; nothing was sent.
+            NotFoundError: the project or the branch to copy does not exist.
+            ConflictError: the project already has a branch with this name.
+            InfraiError: the call failed for another reason.
+
+        Contract: https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#d28
         """
         arguments: dict[str, object] = {
             "project_id": project_id,
@@ -247,27 +269,35 @@ class Branches(Resource):
         return await self._dispatcher.call(BRANCH_CREATE, arguments, idempotency_key)
 
     async def get(self, id: str) -> Branch:
-        """Look a branch up (``db.branch.get``).
+        """Get a branch by id (``db.branch.get``).
 
         Args:
-            id: the branch's id.
+            id: id of the branch.
+
+        Returns:
+            The ``Branch`` with its ``connection_uri``.
 
         Raises:
-            NotFoundError: there is none of that id.
-            InfraiError: whatever else the call may raise.
+            InvalidArgument: an argument is invalid; nothing was sent.
+            NotFoundError: no branch has this id.
+            InfraiError: the call failed for another reason.
         """
         return await self._dispatcher.call(BRANCH_GET, {"id": id})
 
     async def delete(self, id: str, *, idempotency_key: str | None = None) -> Ack:
-        """Delete a branch (``db.branch.delete``).
+        """Delete a branch (``db.branch.delete``). This cannot be undone.
 
         Args:
-            id: the branch's id.
-            idempotency_key: a fresh one by default.
+            id: id of the branch.
+            idempotency_key: value of the ``Idempotency-Key`` header; generated when omitted.
+
+        Returns:
+            An ``Ack``, true when the branch was deleted.
 
         Raises:
-            NotFoundError: there is none of that id.
-            InfraiError: whatever else the call may raise.
+            InvalidArgument: an argument is invalid; nothing was sent.
+            NotFoundError: no branch has this id.
+            InfraiError: the call failed for another reason.
         """
         return await self._dispatcher.call(BRANCH_DELETE, {"id": id}, idempotency_key)
 
@@ -283,14 +313,17 @@ class Branches(Resource):
         """List branches (``db.branch.list``). Nothing is sent until the cursor is read.
 
         Args:
-            project_id: only this project's; every project's by default.
-            cursor: where to resume, from ``next_cursor`` of an earlier listing.
-            limit: items a page; the service's choice by default.
-            max_items: items in all.
-            prefetch: so many pages are fetched ahead while the one in hand is read; none by default.
+            project_id: id of the project; all projects when omitted.
+            cursor: position to resume from, the ``next_cursor`` of an earlier listing.
+            limit: items per page; the service decides when omitted.
+            max_items: maximum number of items over all pages; no limit when omitted.
+            prefetch: number of pages to fetch ahead while the current page is read.
+
+        Returns:
+            A ``Cursor`` of ``Branch``; its pages are fetched, and their errors raised, as it is read.
 
         Raises:
-            InvalidArgument: an argument is wrong.
+            InvalidArgument: an argument is invalid.
         """
         arguments: dict[str, object] = {"project_id": project_id, "limit": limit}
         return self._dispatcher.cursor(BRANCH_LIST, arguments, cursor=cursor, max_items=max_items, prefetch=prefetch)
@@ -302,45 +335,56 @@ class Snapshots(Resource):
     async def create(
         self, *, project_id: str, label: str | None = None, idempotency_key: str | None = None
     ) -> Snapshot:
-        """Freeze a project as it is now (``db.snapshot.create``). It is billed.
+        """Take a snapshot of a project's current state (``db.snapshot.create``). This call is billed.
 
         Args:
-            project_id: the project.
-            label: what to call the snapshot.
-            idempotency_key: the same key gives the same snapshot back for 24 hours; a fresh one by default.
+            project_id: id of the project.
+            label: label of the snapshot.
+            idempotency_key: a repeated call with the same key returns the same snapshot for 24 hours; generated when
+                omitted.
+
+        Returns:
+            The new ``Snapshot`` with its ``id`` and ``created_at``.
 
         Raises:
-            NotFoundError: there is no such project.
-            InfraiError: whatever else the call may raise.
+            InvalidArgument: an argument is invalid; nothing was sent.
+            NotFoundError: the project does not exist.
+            InfraiError: the call failed for another reason.
         """
         return await self._dispatcher.call(SNAPSHOT_CREATE, {"project_id": project_id, "label": label}, idempotency_key)
 
     async def get(self, id: str) -> Snapshot:
-        """Look a snapshot up (``db.snapshot.get``).
+        """Get a snapshot by id (``db.snapshot.get``).
 
         Args:
-            id: the snapshot's id.
+            id: id of the snapshot.
+
+        Returns:
+            The ``Snapshot`` with ``project_id``, ``label`` and ``created_at``.
 
         Raises:
-            NotFoundError: there is none of that id.
-            InfraiError: whatever else the call may raise.
+            InvalidArgument: an argument is invalid; nothing was sent.
+            NotFoundError: no snapshot has this id.
+            InfraiError: the call failed for another reason.
         """
         return await self._dispatcher.call(SNAPSHOT_GET, {"id": id})
 
     async def restore(self, id: str, *, new_name: str | None = None, idempotency_key: str | None = None) -> Project:
-        """Make a new project of a snapshot (``db.snapshot.restore``). It is billed.
+        """Restore a snapshot into a new project (``db.snapshot.restore``). This call is billed.
 
         Args:
-            id: the snapshot's id.
-            new_name: what to call the project; the source's name with ``-restored`` by default.
-            idempotency_key: the same key gives the same project back for 24 hours; a fresh one by default.
+            id: id of the snapshot.
+            new_name: name of the new project; the source project's name with ``-restored`` when omitted.
+            idempotency_key: a repeated call with the same key returns the same project for 24 hours; generated when
+                omitted.
 
         Returns:
-            The new project; the documentation promises its id, name and connection URI.
+            The new ``Project``. The service guarantees its ``id``, ``name`` and ``connection_uri`` only.
 
         Raises:
-            NotFoundError: there is none of that id.
-            InfraiError: whatever else the call may raise.
+            InvalidArgument: an argument is invalid; nothing was sent.
+            NotFoundError: no snapshot has this id.
+            InfraiError: the call failed for another reason.
         """
         return await self._dispatcher.call(SNAPSHOT_RESTORE, {"id": id, "new_name": new_name}, idempotency_key)
 
@@ -356,14 +400,17 @@ class Snapshots(Resource):
         """List snapshots (``db.snapshot.list``). Nothing is sent until the cursor is read.
 
         Args:
-            project_id: only this project's; every project's by default.
-            cursor: where to resume, from ``next_cursor`` of an earlier listing.
-            limit: items a page; the service's choice by default.
-            max_items: items in all.
-            prefetch: so many pages are fetched ahead while the one in hand is read; none by default.
+            project_id: id of the project; all projects when omitted.
+            cursor: position to resume from, the ``next_cursor`` of an earlier listing.
+            limit: items per page; the service decides when omitted.
+            max_items: maximum number of items over all pages; no limit when omitted.
+            prefetch: number of pages to fetch ahead while the current page is read.
+
+        Returns:
+            A ``Cursor`` of ``Snapshot``; its pages are fetched, and their errors raised, as it is read.
 
         Raises:
-            InvalidArgument: an argument is wrong.
+            InvalidArgument: an argument is invalid.
         """
         arguments: dict[str, object] = {"project_id": project_id, "limit": limit}
         return self._dispatcher.cursor(SNAPSHOT_LIST, arguments, cursor=cursor, max_items=max_items, prefetch=prefetch)

@@ -1,4 +1,7 @@
-"""``client.discovery``: what the service offers, without a key (CONTRACT.md 1.11)."""
+"""``client.discovery``: the service's own description of its capabilities.
+
+Contract: https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#111-discovery-shapes
+"""
 
 from __future__ import annotations
 
@@ -8,24 +11,32 @@ from infrai_async.models import CapabilityInfo, DiscoveryIndex
 
 
 class Discovery(Resource):
-    """The service's own list of its capabilities."""
+    """The capabilities that the service offers. These calls need no API key."""
 
     async def list(self) -> DiscoveryIndex:
-        """Fetch the index (``discovery.list``): one document, not a cursor.
+        """Fetch the index of all capabilities (``discovery.list``): one document, not a cursor.
+
+        Returns:
+            A ``DiscoveryIndex`` with ``version``, ``generated_at`` and a ``CapabilityInfo`` for each capability.
 
         Raises:
-            InfraiError: whatever the call may raise.
+            InfraiError: the call failed.
         """
         return await self._dispatcher.call(DISCOVERY_LIST, {})
 
     async def get(self, capability: str) -> CapabilityInfo:
-        """Describe one capability (``discovery.get``).
+        """Fetch the description of one capability (``discovery.get``).
 
         Args:
-            capability: its id, for example ``"db.project.create"``.
+            capability: capability id, for example ``"db.project.create"``.
+
+        Returns:
+            A ``CapabilityInfo`` with method, path, regions, vendors and billing; details such as schemas are in
+            ``extra``.
 
         Raises:
-            NotFoundError: there is none of that id.
-            InfraiError: whatever else the call may raise.
+            InvalidArgument: ``capability`` is not a string or is empty; nothing was sent.
+            NotFoundError: the service has no such capability.
+            InfraiError: the call failed for another reason.
         """
         return await self._dispatcher.call(DISCOVERY_GET, {"capability": capability})

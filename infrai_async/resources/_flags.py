@@ -1,4 +1,7 @@
-"""``client.flags``: definitions, evaluation and roll-outs (CONTRACT.md 2.4)."""
+"""``client.flags``: definitions, evaluation and roll-outs of feature flags.
+
+Contract: https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#24-flags
+"""
 
 from __future__ import annotations
 
@@ -34,21 +37,27 @@ from infrai_async.models import (
 
 
 class Flags(Resource):
-    """Feature flags."""
+    """Feature flags: define, evaluate and roll out."""
 
     async def is_enabled(
         self, key: str, *, user_id: str | None = None, context: Mapping[str, JSON] | None = None
     ) -> FlagState:
-        """Ask whether a flag is on (``flags.is_enabled``, D8); the answer is truthy as the flag is.
+        """Return whether a flag is on (``flags.is_enabled``, contract D8).
 
         Args:
-            key: the flag's key.
-            user_id: for whom.
-            context: what else rules may look at.
+            key: key of the flag.
+            user_id: id of the user to evaluate for.
+            context: further attributes that the flag's rules may use.
+
+        Returns:
+            A ``FlagState``, true when the flag is on.
 
         Raises:
-            NotFoundError: there is no such flag.
-            InfraiError: whatever else the call may raise.
+            InvalidArgument: an argument is invalid; nothing was sent.
+            NotFoundError: no flag has this key.
+            InfraiError: the call failed for another reason.
+
+        Contract: https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#d8
         """
         return await self._dispatcher.call(FLAG_IS_ENABLED, {"key": key, "user_id": user_id, "context": context})
 
@@ -60,19 +69,26 @@ class Flags(Resource):
         context: Mapping[str, JSON] | None = None,
         default: JSON | Unset = UNSET,
     ) -> FlagValue:
-        """Evaluate a flag (``flags.get_value``, D7, D10).
+        """Evaluate a flag (``flags.get_value``, contract D7 and D10).
 
         Args:
-            key: the flag's key.
-            user_id: for whom.
-            context: what else rules may look at.
-            default: what to answer when the flag cannot be evaluated: it is unknown, the service cannot be reached,
-                or it fails or pushes back to the end of the call's time. Then nothing is raised, and ``reason`` is
-                ``"default"``.
+            key: key of the flag.
+            user_id: id of the user to evaluate for.
+            context: further attributes that the flag's rules may use.
+            default: value to return when the flag cannot be evaluated: it does not exist, the service cannot be
+                reached, or the service still fails or throttles when the call's time or attempts run out. No error
+                is raised then, and ``reason`` is ``"default"``.
+
+        Returns:
+            A ``FlagValue`` with ``value``, the ``reason`` for it and, for a roll-out, the ``variant``.
 
         Raises:
-            NotFoundError: there is no such flag, and no ``default``.
-            InfraiError: whatever else the call may raise.
+            InvalidArgument: an argument is invalid; nothing was sent.
+            NotFoundError: no flag has this key, and no ``default`` was given.
+            InfraiError: the call failed for another reason.
+
+        Contract: https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#d7 ,
+            https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#d10
         """
         arguments: dict[str, object] = {"key": key, "user_id": user_id, "context": context, "default": default}
         try:
@@ -83,29 +99,36 @@ class Flags(Resource):
             return FlagValue(key=key, value=default, default_value=default, reason="default")
 
     async def get_all(self, *, user_id: str | None = None, context: Mapping[str, JSON] | None = None) -> FlagValues:
-        """Evaluate every flag (``flags.get_all``, D9).
+        """Evaluate all flags (``flags.get_all``, contract D9).
 
         Args:
-            user_id: for whom.
-            context: what else rules may look at.
+            user_id: id of the user to evaluate for.
+            context: further attributes that the flag's rules may use.
 
         Returns:
-            A mapping of flag key to value.
+            A ``FlagValues``, a mapping of flag key to value.
 
         Raises:
-            InfraiError: whatever the call may raise.
+            InvalidArgument: an argument is invalid; nothing was sent.
+            InfraiError: the call failed for another reason.
+
+        Contract: https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#d9
         """
         return await self._dispatcher.call(FLAG_GET_ALL, {"user_id": user_id, "context": context})
 
     async def get(self, key: str) -> Flag:
-        """Read a flag's definition (``flags.get``).
+        """Get the definition of a flag (``flags.get``).
 
         Args:
-            key: the flag's key.
+            key: key of the flag.
+
+        Returns:
+            The ``Flag`` with its ``rules``, ``rollout`` and current ``version``.
 
         Raises:
-            NotFoundError: there is no such flag.
-            InfraiError: whatever else the call may raise.
+            InvalidArgument: an argument is invalid; nothing was sent.
+            NotFoundError: no flag has this key.
+            InfraiError: the call failed for another reason.
         """
         return await self._dispatcher.call(FLAG_GET, {"key": key})
 
@@ -124,26 +147,34 @@ class Flags(Resource):
         version: int | None = None,
         idempotency_key: str | None = None,
     ) -> Flag:
-        """Create or change a flag (``flags.set``, D11).
+        """Create or update a flag (``flags.set``, contract D11).
+
+        After an ambiguous failure it is not sent again, because that could apply the change twice (contract D19).
 
         Args:
-            key: the flag's key.
-            type: the type of its values.
-            default_value: its value where nothing else decides; ``None`` is JSON ``null``.
-            description: what it is for.
-            rules: whom to serve what; the first that holds wins.
-            rollout: for how many it is on.
-            tags: labels.
-            enabled: whether it is on at all.
-            archived: whether it is put away: its default to all who ask, and no longer listed.
-            version: the version that this change starts from; without it the last write wins.
-            idempotency_key: a fresh one by default.
+            key: key of the flag.
+            type: type of the flag's values.
+            default_value: value when no rule and no roll-out applies; ``None`` is JSON ``null``.
+            description: description of the flag.
+            rules: targeting rules; the first one that matches decides.
+            rollout: percentage roll-out for users that no rule matches.
+            tags: labels of the flag.
+            enabled: whether the flag is on; when off, it evaluates to ``default_value``.
+            archived: whether the flag is archived: it evaluates to ``default_value`` and is no longer listed.
+            version: version of the flag that this change is based on; without it the last write wins.
+            idempotency_key: value of the ``Idempotency-Key`` header; generated when omitted.
+
+        Returns:
+            The new or updated ``Flag`` with its ``version``.
 
         Raises:
-            InvalidArgument: an argument is wrong; nothing was sent.
-            ConflictError: the flag has moved on from ``version``.
-            InfraiError: whatever else the call may raise. This write is sent again only when that is certain not to
-                be done twice (D19).
+            InvalidArgument: an argument is invalid; nothing was sent.
+            ConflictError: the flag was changed since ``version``; read it again, then retry.
+            InfraiError: the call failed for another reason; ``error.outcome`` is ``"maybe_applied"`` if the change
+                may have been made.
+
+        Contract: https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#d11 ,
+            https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#d19
         """
         arguments: dict[str, object] = {
             "key": key,
@@ -160,18 +191,27 @@ class Flags(Resource):
         return await self._dispatcher.call(FLAG_SET, arguments, idempotency_key)
 
     async def toggle(self, key: str, *, enabled: bool, version: int, idempotency_key: str | None = None) -> Flag:
-        """Switch a flag on or off (``flags.toggle``, D5).
+        """Turn a flag on or off (``flags.toggle``).
+
+        After an ambiguous failure it is not sent again, because that could apply the change twice (contract D19).
 
         Args:
-            key: the flag's key.
-            enabled: on or off.
-            version: the version that this change starts from.
-            idempotency_key: a fresh one by default.
+            key: key of the flag.
+            enabled: whether the flag is on.
+            version: version of the flag that this change is based on.
+            idempotency_key: value of the ``Idempotency-Key`` header; generated when omitted.
+
+        Returns:
+            The updated ``Flag`` with its new ``version``.
 
         Raises:
-            ConflictError: the flag has moved on from ``version``.
-            NotFoundError: there is no such flag.
-            InfraiError: whatever else the call may raise.
+            InvalidArgument: an argument is invalid; nothing was sent.
+            ConflictError: the flag was changed since ``version``; read it again, then retry.
+            NotFoundError: no flag has this key.
+            InfraiError: the call failed for another reason; ``error.outcome`` is ``"maybe_applied"`` if the change
+                may have been made.
+
+        Contract: https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#d19
         """
         arguments: dict[str, object] = {"key": key, "enabled": enabled, "version": version}
         return await self._dispatcher.call(FLAG_TOGGLE, arguments, idempotency_key)
@@ -187,23 +227,32 @@ class Flags(Resource):
         variants: Sequence[Variant | Mapping[str, JSON]] | None = None,
         idempotency_key: str | None = None,
     ) -> Flag:
-        """Roll a flag out to a share of its users (``flags.rollout``, D6).
+        """Roll a flag out to a percentage of users (``flags.rollout``, contract D6).
+
+        After an ambiguous failure it is not sent again, because that could apply the change twice (contract D19).
 
         Args:
-            key: the flag's key.
-            percentage: from 0 to 100.
-            salt: what the drawing depends on; keep it, and nobody who is in drops out when the share grows.
-            sticky_unit: whose id is drawn.
-            version: the version that this change starts from.
-            variants: the arms, with their weights.
-            idempotency_key: a fresh one by default.
+            key: key of the flag.
+            percentage: share of the users to include, 0 to 100.
+            salt: string that seeds the assignment of users. With an unchanged salt, users who are included stay
+                included when the percentage grows.
+            sticky_unit: id by which users are assigned.
+            version: version of the flag that this change is based on.
+            variants: variants to choose from, with their weights.
+            idempotency_key: value of the ``Idempotency-Key`` header; generated when omitted.
+
+        Returns:
+            The updated ``Flag`` with its new ``version``.
 
         Raises:
-            InvalidArgument: an argument is wrong; nothing was sent.
-            ConflictError: the flag has moved on from ``version``.
-            NotFoundError: there is no such flag.
-            InfraiError: whatever else the call may raise. This write is sent again only when that is certain not to
-                be done twice (D19).
+            InvalidArgument: an argument is invalid; nothing was sent.
+            ConflictError: the flag was changed since ``version``; read it again, then retry.
+            NotFoundError: no flag has this key.
+            InfraiError: the call failed for another reason; ``error.outcome`` is ``"maybe_applied"`` if the change
+                may have been made.
+
+        Contract: https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#d6 ,
+            https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#d19
         """
         arguments: dict[str, object] = {
             "key": key,
@@ -216,15 +265,19 @@ class Flags(Resource):
         return await self._dispatcher.call(FLAG_ROLLOUT, arguments, idempotency_key)
 
     async def delete(self, key: str, *, idempotency_key: str | None = None) -> Ack:
-        """Delete a flag for good (``flags.delete``).
+        """Delete a flag (``flags.delete``). This cannot be undone.
 
         Args:
-            key: the flag's key.
-            idempotency_key: a fresh one by default.
+            key: key of the flag.
+            idempotency_key: value of the ``Idempotency-Key`` header; generated when omitted.
+
+        Returns:
+            An ``Ack``, true when the flag was deleted.
 
         Raises:
-            NotFoundError: there is no such flag.
-            InfraiError: whatever else the call may raise.
+            InvalidArgument: an argument is invalid; nothing was sent.
+            NotFoundError: no flag has this key.
+            InfraiError: the call failed for another reason.
         """
         return await self._dispatcher.call(FLAG_DELETE, {"key": key}, idempotency_key)
 
@@ -240,14 +293,17 @@ class Flags(Resource):
         """List flags (``flags.list``). Nothing is sent until the cursor is read.
 
         Args:
-            include_archived: whether archived ones come too.
-            cursor: where to resume, from ``next_cursor`` of an earlier listing.
-            limit: items a page; the service's choice by default.
-            max_items: items in all.
-            prefetch: so many pages are fetched ahead while the one in hand is read; none by default.
+            include_archived: whether to include archived flags.
+            cursor: position to resume from, the ``next_cursor`` of an earlier listing.
+            limit: items per page; the service decides when omitted.
+            max_items: maximum number of items over all pages; no limit when omitted.
+            prefetch: number of pages to fetch ahead while the current page is read.
+
+        Returns:
+            A ``Cursor`` of ``Flag``; its pages are fetched, and their errors raised, as it is read.
 
         Raises:
-            InvalidArgument: an argument is wrong.
+            InvalidArgument: an argument is invalid.
         """
         arguments: dict[str, object] = {"include_archived": include_archived, "limit": limit}
         return self._dispatcher.cursor(FLAG_LIST, arguments, cursor=cursor, max_items=max_items, prefetch=prefetch)

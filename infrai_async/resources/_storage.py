@@ -1,4 +1,8 @@
-"""``client.storage``: buckets and presigned URLs (CONTRACT.md 2.2; two generations of routes, D2)."""
+"""``client.storage``: buckets and presigned URLs (contract D2: the routes exist in two generations).
+
+Contract: https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#22-storage ,
+    https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#d2
+"""
 
 from __future__ import annotations
 
@@ -13,16 +17,16 @@ from infrai_async.models import Ack, Bucket, PresignedUrl
 
 
 class Storage(Resource):
-    """Object storage."""
+    """Object storage: buckets and the objects in them."""
 
     @cached_property
     def bucket(self) -> Buckets:
-        """Buckets."""
+        """Buckets, which hold objects."""
         return Buckets(self._dispatcher)
 
     @cached_property
     def object(self) -> Objects:
-        """Objects, whose bytes travel over presigned URLs."""
+        """Objects; their content is uploaded and downloaded through presigned URLs."""
         return Objects(self._dispatcher)
 
 
@@ -38,31 +42,42 @@ class Buckets(Resource):
         acl: Literal["private", "public"] | None = None,
         idempotency_key: str | None = None,
     ) -> Bucket:
-        """Create a bucket (``storage.bucket.create``, D20). It is billed.
+        """Create a bucket (``storage.bucket.create``, contract D20). This call is billed.
 
         Args:
-            bucket: its name.
-            vendor: pin one provider instead of automatic routing.
-            region: where to keep it.
-            acl: who may read it.
-            idempotency_key: the same key gives the same answer for 24 hours; a fresh one by default.
+            bucket: name of the bucket.
+            vendor: provider to use; the service chooses when omitted.
+            region: region of the bucket.
+            acl: who may read the objects.
+            idempotency_key: a repeated call with the same key returns the same bucket for 24 hours; generated when
+                omitted.
+
+        Returns:
+            The new ``Bucket`` with its name, ``vendor`` and ``region``.
 
         Raises:
-            InvalidArgument: an argument is wrong; nothing was sent.
-            ConflictError: there is a bucket of that name (``STORAGE_BUCKET_EXISTS``).
-            InfraiError: whatever else the call may raise.
+            InvalidArgument: an argument is invalid; nothing was sent.
+            ConflictError: a bucket with this name exists already (``STORAGE_BUCKET_EXISTS``).
+            InfraiError: the call failed for another reason.
+
+        Contract: https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#d20
         """
         arguments: dict[str, object] = {"bucket": bucket, "vendor": vendor, "region": region, "acl": acl}
         return await self._dispatcher.call(BUCKET_CREATE, arguments, idempotency_key)
 
     def list(self, *, max_items: int | None = None) -> Cursor[Bucket]:
-        """List the account's buckets (``storage.bucket.list``); the API gives them as one page.
+        """List the account's buckets (``storage.bucket.list``). Nothing is sent until the cursor is read.
+
+        The service returns all buckets as a single page.
 
         Args:
-            max_items: items in all.
+            max_items: maximum number of items; no limit when omitted.
+
+        Returns:
+            A ``Cursor`` of ``Bucket``; its page is fetched, and its errors raised, as it is read.
 
         Raises:
-            InvalidArgument: ``max_items`` is negative or no whole number.
+            InvalidArgument: ``max_items`` is not an integer, or is negative.
         """
         return self._dispatcher.cursor(BUCKET_LIST, {}, max_items=max_items)
 
@@ -82,28 +97,31 @@ class Objects(Resource):
         response_disposition: str | None = None,
         idempotency_key: str | None = None,
     ) -> PresignedUrl:
-        """Get a URL that takes or gives one object's bytes without the API key (``storage.object.presign``).
+        """Create a URL that uploads or downloads one object without the API key (``storage.object.presign``).
 
-        ``content_type``, ``max_bytes`` and ``response_disposition`` belong to the running service's routes; where a
-        service still answers those of the older documentation, it does not know them and they are not sent (D2).
+        ``content_type``, ``max_bytes`` and ``response_disposition`` are supported by the current routes only; they
+        are not sent to a service that still answers the older ones (contract D2).
 
         Args:
-            bucket: the bucket's name.
-            key: the object's key; any text, slashes included.
-            method: what the URL is for.
-            expires_seconds: how long it works, in seconds or as a ``timedelta``; the service's choice by default.
-            content_type: the type that an upload must have.
-            max_bytes: the largest upload that the URL takes.
-            response_disposition: the ``Content-Disposition`` that a download answers with.
-            idempotency_key: a fresh one by default.
+            bucket: name of the bucket.
+            key: key of the object; any text, slashes included.
+            method: ``"PUT"`` to upload, ``"GET"`` to download.
+            expires_seconds: lifetime of the URL in seconds, or as a ``timedelta``; the service decides when omitted.
+            content_type: content type that an upload must have.
+            max_bytes: maximum size of an upload in bytes.
+            response_disposition: ``Content-Disposition`` header of a download.
+            idempotency_key: a repeated call with the same key returns the same URL for 24 hours; generated when
+                omitted.
 
         Returns:
-            The URL with its method, its expiry and the headers that must go along.
+            A ``PresignedUrl`` with ``url``, ``method``, ``expires_at`` and the ``headers`` that the request must send.
 
         Raises:
-            InvalidArgument: an argument is wrong; nothing was sent.
-            NotFoundError: there is no such bucket (``STORAGE_BUCKET_NOT_FOUND``).
-            InfraiError: whatever else the call may raise.
+            InvalidArgument: an argument is invalid; nothing was sent.
+            NotFoundError: the bucket does not exist (``STORAGE_BUCKET_NOT_FOUND``).
+            InfraiError: the call failed for another reason.
+
+        Contract: https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#d2
         """
         arguments: dict[str, object] = {
             "bucket": bucket,
@@ -117,15 +135,19 @@ class Objects(Resource):
         return await self._dispatcher.call(OBJECT_PRESIGN, arguments, idempotency_key)
 
     async def delete(self, bucket: str, key: str, *, idempotency_key: str | None = None) -> Ack:
-        """Delete an object (``storage.object.delete``).
+        """Delete an object (``storage.object.delete``). This cannot be undone.
 
         Args:
-            bucket: the bucket's name.
-            key: the object's key.
-            idempotency_key: a fresh one by default.
+            bucket: name of the bucket.
+            key: key of the object.
+            idempotency_key: value of the ``Idempotency-Key`` header; generated when omitted.
+
+        Returns:
+            An ``Ack``, true when the object was deleted.
 
         Raises:
-            NotFoundError: there is no such bucket or object.
-            InfraiError: whatever else the call may raise.
+            InvalidArgument: an argument is invalid; nothing was sent.
+            NotFoundError: the bucket or the object does not exist.
+            InfraiError: the call failed for another reason.
         """
         return await self._dispatcher.call(OBJECT_DELETE, {"bucket": bucket, "key": key}, idempotency_key)

@@ -36,33 +36,35 @@ C = TypeVar("C")
 class Infrai(Facade[AsyncInfrai], Scoped):
     """The blocking client of the Infrai API: for scripts, threads and notebooks.
 
-    It is the asynchronous client, run in an event loop of its own, in a thread that starts with the first call: so it
-    works inside a running event loop too (where it blocks that loop, as any blocking call does), and from any number
-    of threads at once, over one pool. Use it as ``with Infrai() as client``, or call ``close``; one that is never
-    closed is closed when the interpreter exits. A forked child starts with fresh connections. Ctrl-C ends a call at
-    once, and the client stays usable.
+    It runs the asynchronous client in an event loop of its own, in a thread that starts with the first call. It
+    therefore also works inside a running event loop (which it blocks, as any blocking call does) and from any number
+    of threads at once, over one connection pool. Close it with ``with Infrai() as client`` or ``client.close()``; a
+    client that is never closed is closed when the interpreter exits. After a fork, the child opens its own
+    connections. Ctrl-C aborts a call at once, and the client remains usable.
 
     Args:
-        api_key: the key, or a function (plain or asynchronous) that gives one and is asked again after a 401; else
-            ``INFRAI_API_KEY``, else the credentials file ``~/.infrai/credentials``. Looked for when a call needs it.
-            A function runs in the client's own event loop, so it must not block.
-        base_url: where the API is, with or without ``/v1``; else ``INFRAI_BASE_URL``, else the service itself.
-        timeout: seconds for one whole call: waiting for a place in the pool, every attempt, every pause between
-            them. ``None``: no limit.
-        retry: how often and when a call is sent again.
-        max_concurrency: how many calls are in flight at once; the rest wait, first come first served.
-        proxy: as aiohttp takes it.
+        api_key: the API key, or a plain or asynchronous function that returns it and is called again after a 401
+            response, for key rotation. Defaults to ``INFRAI_API_KEY``, then to the credentials file
+            ``~/.infrai/credentials``; both are read when the first call needs the key.
+            A function runs in the client's event loop, so it must not block.
+        base_url: URL of the API, with or without ``/v1``. Defaults to ``INFRAI_BASE_URL``, then to
+            ``https://api.infrai.cc``.
+        timeout: time limit in seconds for one whole call: waiting for a place in the pool, all attempts and the
+            pauses between them. ``None`` means no limit.
+        retry: when and how often a failed call is sent again.
+        max_concurrency: maximum number of calls in flight; further calls wait in order of arrival.
+        proxy: URL of an HTTP proxy, as aiohttp takes it.
         trust_env: whether to take the proxy from the environment.
-        ssl: a TLS context of yours, for a company's certificates.
-        allow_http: whether plain http may go to another machine than this one.
-        headers: sent with every call; a ``User-Agent`` is put before ours. Authorization, content type and
-            idempotency key stay ours.
-        on_event: called with each event of each call (see ``Event``) in the client's own event loop, which is another
-            thread's, so it must not block. What it raises is logged, and does not touch the call.
+        ssl: TLS context, for example with a company's certificate authority.
+        allow_http: whether to allow plain http to hosts other than loopback.
+        headers: headers sent with every call. A ``User-Agent`` is prepended to the client's own; authorization,
+            content type and idempotency key cannot be overridden.
+        on_event: function called with each event of each call (see ``Event``). It runs in the client's event loop, in
+            another thread, so it must not block. An exception it raises is logged and does not affect the call.
 
     Raises:
-        ConfigurationError: ``base_url`` is unusable, or settings exclude each other.
-        InvalidArgument: another argument is wrong.
+        ConfigurationError: ``base_url`` is unusable, or settings contradict each other.
+        InvalidArgument: another argument is invalid.
     """
 
     _is_view = False
@@ -83,7 +85,7 @@ class Infrai(Facade[AsyncInfrai], Scoped):
         on_event: OnEvent | None = None,
     ) -> None:
         if isinstance(api_key, str):
-            api_key = Secret(api_key)  # first of all, so that no dump of this frame shows it
+            api_key = Secret(api_key)  # first, so that a traceback that prints locals cannot show the key
         async_client = AsyncInfrai(
             api_key,
             base_url=base_url,
@@ -107,7 +109,7 @@ class Infrai(Facade[AsyncInfrai], Scoped):
 
     @cached_property
     def db(self) -> Db:
-        """Postgres: projects, branches, snapshots."""
+        """Postgres: projects, branches and snapshots."""
         return Db(self._async.db, self._runner)
 
     @cached_property
@@ -127,17 +129,17 @@ class Infrai(Facade[AsyncInfrai], Scoped):
 
     @cached_property
     def account(self) -> Account:
-        """The wallet, and a first key."""
+        """The wallet, and activation of a trial account."""
         return Account(self._async.account, self._runner)
 
     @cached_property
     def discovery(self) -> Discovery:
-        """What the service offers; needs no key."""
+        """The capabilities that the service offers; needs no API key."""
         return Discovery(self._async.discovery, self._runner)
 
     @property
     def stats(self) -> Stats:
-        """What the pool did so far, over all views of this client."""
+        """Counters of the connection pool, over all views of this client."""
         return self._async.stats
 
     @blocking(AsyncInfrai.call)
@@ -152,25 +154,29 @@ class Infrai(Facade[AsyncInfrai], Scoped):
         on_error: OnError[P] = None,
         progress: Progress = False,
     ) -> FanOut[P, C]:
-        """List the children of every parent, many parents at a time: ``infrai_async.fan_out`` for a thread that waits.
+        """List the children of many parents concurrently: the blocking equivalent of ``infrai_async.fan_out``.
 
-        Read it by ``for parent, child in client.fan_out(...)``. Every child comes exactly once, as soon as it is
-        there: the children of one parent in their order, those of different parents in any. Nothing is sent until it
-        is read, and no more is fetched than the reader keeps up with.
+        Read it with ``for parent, child in client.fan_out(...)``. Every child is yielded exactly once, as soon as it
+        has arrived: children of one parent in order, children of different parents in any order. Nothing is sent
+        until the result is read, and only a bounded number of children is fetched ahead of the reader.
 
         Args:
-            parents: a cursor of this client, or any other iterable; another fan-out too.
-            children: called with a parent, gives such an iterable of its children. It runs in the client's own event
-                loop, and so does ``on_error``: neither may block, or make a call of this client.
-            concurrency: how many parents' children are listed at once.
-            on_error: called with a parent and the error that its children ended in, plain or asynchronous, and the
-                rest goes on. Without it the first error ends everything. An error of the parents' own listing always
-                does.
-            progress: ``True`` for a bar, or a function that is called with ``(done, total)``: parents whose children
-                are all there, and parents in all, which is ``None`` until those are all listed.
+            parents: a cursor of this client, or any other iterable, including another fan-out.
+            children: function called with a parent that returns such an iterable of its children. Like
+                ``on_error``, it runs in the client's event loop, so it must neither block nor make calls with this
+                client.
+            concurrency: maximum number of parents whose children are listed at once.
+            on_error: plain or asynchronous function, called with a parent and the error that ended the listing of its
+                children; the fan-out then continues. Without it the first error ends the fan-out. An error in
+                ``parents`` itself always does.
+            progress: ``True`` for a progress bar, or a function called with ``(done, total)``: the number of parents
+                whose children are complete, and of all parents, which is ``None`` until they are all listed.
+
+        Returns:
+            A ``FanOut``, an iterator of ``(parent, child)`` pairs.
 
         Raises:
-            InvalidArgument: an argument is wrong.
+            InvalidArgument: an argument is invalid.
         """
         return fan_out(self._runner, parents, children, concurrency=concurrency, on_error=on_error, progress=progress)
 
@@ -181,15 +187,18 @@ class Infrai(Facade[AsyncInfrai], Scoped):
         retry: RetryPolicy | Unset = UNSET,
         headers: Mapping[str, str] | Unset = UNSET,
     ) -> Self:
-        """Return a view of this client with other settings over the same pool; it needs no closing.
+        """Return a view of this client with other settings. It shares the connection pool and need not be closed.
 
         Args:
-            timeout: seconds for one whole call, ``None`` for no limit.
-            retry: how often and when a call is sent again.
-            headers: sent with every call, instead of this client's.
+            timeout: time limit in seconds for one whole call; ``None`` means no limit.
+            retry: when and how often a failed call is sent again.
+            headers: headers sent with every call, in place of this client's.
+
+        Returns:
+            A client of the same class; omitted settings are those of this client.
 
         Raises:
-            InvalidArgument: an argument is wrong.
+            InvalidArgument: an argument is invalid.
         """
         view = object.__new__(type(self))
         view._is_view = True
@@ -198,16 +207,16 @@ class Infrai(Facade[AsyncInfrai], Scoped):
         return view
 
     def close(self, grace: float | timedelta = 5.0) -> None:
-        """Close the client and every view of it; calling it again does nothing more.
+        """Close the client and all views of it. Closing is idempotent.
 
-        New calls are refused at once, and so are those that wait for a place; those in flight in other threads get
-        ``grace`` seconds, then end with a ``TransportError``.
+        New calls and calls that wait for a place in the pool are refused at once with ``ClientClosedError``. Calls in
+        flight in other threads may finish within ``grace``, then fail with ``TransportError``.
 
         Args:
-            grace: seconds; zero ends them at once.
+            grace: time in seconds for calls in flight to finish; 0 aborts them at once.
 
         Raises:
-            InvalidArgument: ``grace`` is no length of time.
+            InvalidArgument: ``grace`` is not a duration.
             ConfigurationError: called from the client's own event loop, which cannot wait for its own end.
         """
         seconds = grace_seconds(grace)
