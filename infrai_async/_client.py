@@ -1,4 +1,4 @@
-"""The client: settings in, namespaces out."""
+"""The asynchronous client: it checks its settings and offers the API's namespaces as attributes."""
 
 from __future__ import annotations
 
@@ -50,32 +50,36 @@ _USER_AGENT: Final = f"infrai-async/{__version__} python/{platform.python_versio
 class AsyncInfrai(Scoped):
     """The asynchronous client of the Infrai API.
 
-    It can be built anywhere, outside any event loop, and used from several loops, one after another or at once; a
-    forked child starts with fresh connections. Use it as ``async with AsyncInfrai() as client``, or call ``aclose``;
-    one that is never closed leaves nothing behind either when its loops end.
+    A client can be created anywhere, even outside an event loop, and used from several event loops, one after another
+    or concurrently. A forked child process starts with fresh connections. Use it as
+    ``async with AsyncInfrai() as client``, or call ``aclose``. A client that is never closed releases its connections
+    when its event loops shut down.
 
     Args:
-        api_key: the key, or a function (plain or asynchronous) that gives one and is asked again after a 401; else
-            ``INFRAI_API_KEY``, else the credentials file ``~/.infrai/credentials``. Looked for when a call needs it.
-        base_url: where the API is, with or without ``/v1``; else ``INFRAI_BASE_URL``, else the service itself.
-        timeout: seconds for one whole call: waiting for a place in the pool, every attempt, every pause between
-            them. ``None``: no limit.
-        retry: how often and when a call is sent again.
-        max_concurrency: how many calls are in flight at once; the rest wait, first come first served.
-        session: a session of yours: borrowed, never closed, never changed. Calls then go through its connector,
-            middlewares, tracing, default headers and cookies. When a reused connection of such a session breaks,
-            aiohttp itself may send a GET, PUT or DELETE again, which the attempts of an error cannot show.
-        proxy: as aiohttp takes it.
-        trust_env: whether to take the proxy from the environment.
-        ssl: a TLS context of yours, for a company's certificates.
-        allow_http: whether plain http may go to another machine than this one.
-        headers: sent with every call; a ``User-Agent`` is put before ours. Authorization, content type and
-            idempotency key stay ours.
-        on_event: called with each event of each call (see ``Event``) in the event loop, so it must not block. What it
-            raises is logged, and does not touch the call.
+        api_key: the API key, or a function (plain or async) that returns one and is called again after a 401. If not
+            given, the environment variable ``INFRAI_API_KEY`` is used, then the file ``~/.infrai/credentials``. The
+            key is looked up when a call first needs it.
+        base_url: the address of the API, with or without ``/v1``. If not given, the environment variable
+            ``INFRAI_BASE_URL`` is used, then ``https://api.infrai.cc``.
+        timeout: the time limit for one whole call, in seconds or as a ``timedelta``: waiting for a slot in the pool,
+            every attempt, and every pause between attempts. ``None`` means no limit.
+        retry: how often and after what delay a failed call is retried.
+        max_concurrency: the maximum number of calls in flight. Further calls wait in first-in, first-out order.
+        session: an ``aiohttp.ClientSession`` to use instead of the client's own. It is never closed or modified.
+            Calls go through its connector, middlewares, tracing, default headers and cookies. When a reused
+            connection of this session breaks, aiohttp itself may resend a GET, PUT or DELETE; an error's ``attempts``
+            cannot show that.
+        proxy: the URL of an HTTP proxy, as aiohttp takes it.
+        trust_env: whether to read the proxy from the environment.
+        ssl: the TLS context to use, for example to trust a private certificate authority.
+        allow_http: whether the API key may be sent over plain HTTP to a host other than this machine.
+        headers: extra headers for every call. A ``User-Agent`` is prepended to the client's own. ``Authorization``,
+            ``Content-Type`` and ``Idempotency-Key`` cannot be overridden.
+        on_event: called with each event of each call (see ``Event``) in the event loop, so it must not block. An
+            exception that it raises is logged and does not affect the call.
 
     Raises:
-        ConfigurationError: ``base_url`` is unusable, or settings exclude each other.
+        ConfigurationError: ``base_url`` is unusable, or two settings exclude each other.
         InvalidArgument: another argument is wrong.
     """
 
@@ -98,9 +102,9 @@ class AsyncInfrai(Scoped):
         on_event: OnEvent | None = None,
     ) -> None:
         if isinstance(api_key, str):
-            api_key = Secret(api_key)  # first of all, so that no dump of this frame shows it
+            api_key = Secret(api_key)  # first, so that no traceback with local variables can show the key
         elif api_key is not None and not callable(api_key):
-            raise ConfigurationError("api_key must be a string or a function that gives one")
+            raise ConfigurationError("api_key must be a string or a function that returns one")
         if isinstance(max_concurrency, bool) or not isinstance(max_concurrency, int) or max_concurrency < 1:
             raise InvalidArgument("max_concurrency must be a whole number, 1 or more")
         _check_transport(session, proxy, ssl, trust_env=trust_env)
@@ -126,7 +130,7 @@ class AsyncInfrai(Scoped):
 
     @cached_property
     def db(self) -> Db:
-        """Postgres: projects, branches, snapshots."""
+        """Managed Postgres: projects, branches and snapshots."""
         return Db(self._dispatcher)
 
     @cached_property
@@ -136,27 +140,27 @@ class AsyncInfrai(Scoped):
 
     @cached_property
     def cdn(self) -> Cdn:
-        """Content delivery: distributions and their caches."""
+        """Content delivery: distributions and their edge caches."""
         return Cdn(self._dispatcher)
 
     @cached_property
     def flags(self) -> Flags:
-        """Feature flags and roll-outs."""
+        """Feature flags and rollouts."""
         return Flags(self._dispatcher)
 
     @cached_property
     def account(self) -> Account:
-        """The wallet, and a first key."""
+        """The account's wallet, and activation of a trial account."""
         return Account(self._dispatcher)
 
     @cached_property
     def discovery(self) -> Discovery:
-        """What the service offers; needs no key."""
+        """The service's own list of its capabilities. It needs no API key."""
         return Discovery(self._dispatcher)
 
     @property
     def stats(self) -> Stats:
-        """What the pool did so far, over all views of this client."""
+        """The counters of the connection pool, summed over all views of this client."""
         return self._dispatcher.pool.stats()
 
     async def call(
@@ -169,28 +173,28 @@ class AsyncInfrai(Scoped):
         """Call a capability by its documented id.
 
         Args:
-            capability: for example ``"db.project.get"``.
-            arguments: by their documented names.
-            idempotency_key: for a call that changes something; a fresh one by default.
+            capability: the capability's id, for example ``"db.project.get"``.
+            arguments: the arguments, by their documented names.
+            idempotency_key: the idempotency key of a call that changes something. A fresh key by default.
 
         Returns:
-            What the method of the same name returns; for a list, one page.
+            The model that the method of the same name returns. For a listing, one page of models.
 
         Raises:
-            InvalidArgument: no such capability, or its arguments are wrong.
-            InfraiError: whatever else the call may raise.
+            InvalidArgument: the capability is unknown, or an argument is wrong. Nothing was sent.
+            InfraiError: the call failed.
         """
         known = CAPABILITIES.get(capability)
         if known is None:
             close = difflib.get_close_matches(capability, CAPABILITIES, n=1)
             advice = f"did you mean {close[0]!r}?" if close else "see infrai_async.CAPABILITIES"
-            raise InvalidArgument(f"{capability!r} is no capability that this version knows: {advice}")
-        given = dict(arguments or {})
-        idempotency_key = _one_key(known.mutates, given, idempotency_key)
-        given = check_names(known, given)
+            raise InvalidArgument(f"{capability!r} is not a capability that this version knows: {advice}")
+        by_name = dict(arguments or {})
+        idempotency_key = _resolve_idempotency_key(known.mutates, by_name, idempotency_key)
+        by_name = check_names(known, by_name)
         if known.paged:
-            return await self._dispatcher.page(known, given)
-        return await self._dispatcher.call(known, given, idempotency_key)
+            return await self._dispatcher.page(known, by_name)
+        return await self._dispatcher.call(known, by_name, idempotency_key)
 
     def with_options(
         self,
@@ -199,38 +203,46 @@ class AsyncInfrai(Scoped):
         retry: RetryPolicy | Unset = UNSET,
         headers: Mapping[str, str] | Unset = UNSET,
     ) -> Self:
-        """Return a view of this client with other settings over the same pool; it needs no closing.
+        """Return a view of this client that has other settings but shares its connection pool.
+
+        A view is cheap to create and does not need to be closed. Settings that are not given stay as they are.
 
         Args:
-            timeout: seconds for one whole call, ``None`` for no limit.
-            retry: how often and when a call is sent again.
-            headers: sent with every call, instead of this client's.
+            timeout: the time limit for one whole call, in seconds or as a ``timedelta``; ``None`` means no limit.
+            retry: how often and after what delay a failed call is retried.
+            headers: extra headers for every call; they replace those of this client.
+
+        Returns:
+            The view, a client of the same class.
 
         Raises:
             InvalidArgument: an argument is wrong.
         """
         dispatcher = self._dispatcher
-        now = dispatcher.options
+        current = dispatcher.options
         view = object.__new__(type(self))
         view._is_view = True
         view._dispatcher = Dispatcher(
             dispatcher.pool,
             Options(
-                now.timeout if isinstance(timeout, Unset) else _time_limit(timeout),
-                now.retry if isinstance(retry, Unset) else _policy(retry),
-                now.headers if isinstance(headers, Unset) else _header_set(headers),
+                current.timeout if isinstance(timeout, Unset) else _time_limit(timeout),
+                current.retry if isinstance(retry, Unset) else _policy(retry),
+                current.headers if isinstance(headers, Unset) else _header_set(headers),
             ),
         )
         return view
 
     async def aclose(self, grace: float | timedelta = 5.0) -> None:
-        """Close the client and every view of it; calling it again does nothing more.
+        """Close the client and every view of it. Closing is idempotent.
 
-        New calls are refused at once, and so are those that wait for a place; those in flight get ``grace`` seconds,
-        then end with a ``TransportError``.
+        New calls, and calls that wait for a slot, fail at once with ``ClientClosedError``. Calls in flight get
+        ``grace`` seconds to finish; those that are still running then fail with ``TransportError``.
 
         Args:
-            grace: seconds; zero ends them at once.
+            grace: how long to wait for the calls in flight, in seconds or as a ``timedelta``. Zero ends them at once.
+
+        Raises:
+            InvalidArgument: ``grace`` is not a length of time.
         """
         await self._dispatcher.pool.close(grace_seconds(grace))
 
@@ -244,14 +256,14 @@ class AsyncInfrai(Scoped):
             await self.aclose()
 
 
-def _one_key(mutates: bool, arguments: dict[str, object], given: str | None) -> str | None:
-    """Return the idempotency key of a generic call: documented as a parameter, it may stand among the arguments."""
-    among = arguments.pop("idempotency_key", None)
-    key = given if given is not None else among
+def _resolve_idempotency_key(mutates: bool, arguments: dict[str, object], keyword: str | None) -> str | None:
+    """Take the idempotency key of a generic call from its keyword or from ``arguments``, where the API documents it."""
+    listed = arguments.pop("idempotency_key", None)
+    key = keyword if keyword is not None else listed
     if key is not None and not mutates:
-        raise InvalidArgument("idempotency_key goes with calls that change something; this one only reads")
-    if given is not None and among not in (None, given):
-        raise InvalidArgument("idempotency_key is given twice, and differently")
+        raise InvalidArgument("idempotency_key is only for calls that change something; leave it out of this read")
+    if keyword is not None and listed not in (None, keyword):
+        raise InvalidArgument("idempotency_key has two different values; pass it once")
     return key  # type: ignore[return-value] # checked with the request, like every argument
 
 
@@ -259,7 +271,7 @@ def _check_transport(session: object, proxy: object, ssl: object, *, trust_env: 
     if session is not None and not isinstance(session, aiohttp.ClientSession):
         raise ConfigurationError("session must be an aiohttp.ClientSession")
     if session is not None and (proxy is not None or ssl is not None or trust_env):
-        raise ConfigurationError("proxy, ssl and trust_env are settings of the session that you lend")
+        raise ConfigurationError("proxy, ssl and trust_env cannot be combined with session: configure the session")
     if ssl is not None and not isinstance(ssl, SSLContext):
         raise ConfigurationError("ssl must be an ssl.SSLContext, such as ssl.create_default_context(cafile=...)")
     if proxy is not None and not _is_proxy(proxy):
@@ -279,17 +291,17 @@ def _time_limit(timeout: float | timedelta | None) -> float:
 
 
 def grace_seconds(grace: float | timedelta) -> float:
-    """Return the grace of closing in seconds.
+    """Return the grace period in seconds; unlike other durations it may be zero.
 
     Raises:
-        InvalidArgument: it is no length of time.
+        InvalidArgument: ``grace`` is not a length of time.
     """
     return 0.0 if grace in (0, timedelta(0)) else seconds("grace", grace)
 
 
 def _policy(retry: object) -> RetryPolicy:
     if not isinstance(retry, RetryPolicy):
-        raise InvalidArgument("retry must be a RetryPolicy; RetryPolicy.none() never sends a call twice")
+        raise InvalidArgument("retry must be a RetryPolicy; pass RetryPolicy.none() to switch retries off")
     return retry
 
 
@@ -297,9 +309,9 @@ def _listener(on_event: OnEvent | None) -> Listener | None:
     if on_event is None:
         return None
     if not callable(on_event) or any(map(inspect.iscoroutinefunction, (on_event, type(on_event).__call__))):
-        raise InvalidArgument("on_event must be a plain function of one event, not an asynchronous one")
+        raise InvalidArgument("on_event must be a plain function of one event, not an async one")
     from infrai_async._observability.reporter import (
-        Listener,  # only where somebody listens, for its classes take time to build
+        Listener,  # imported only when used: creating the event classes takes time
     )
 
     return Listener(on_event)
@@ -307,15 +319,15 @@ def _listener(on_event: OnEvent | None) -> Listener | None:
 
 def _header_set(headers: Mapping[str, str] | None) -> HeaderSet:
     if headers is not None and not isinstance(headers, Mapping):
-        raise InvalidArgument("headers must map names to values")
-    given = dict(headers or {})
-    for name, value in given.items():
+        raise InvalidArgument("headers must be a mapping of header names to values")
+    extra = dict(headers or {})
+    for name, value in extra.items():
         if not isinstance(name, str) or not _HEADER_NAME(name) or name.lower() in _FRAMING:
             raise InvalidArgument(
-                f"headers cannot have {name!r}: it is no header's name, or one that frames the message"
+                f"headers must not contain {name!r}: it is not a valid header name, or the transport sets it"
             )
         if not isinstance(value, str) or not value.isprintable():
             raise InvalidArgument(f"headers must map {name} to a string without line breaks")
-    agents = [given.pop(name) for name in tuple(given) if name.lower() == "user-agent"]
-    given["User-Agent"] = " ".join([*agents, _USER_AGENT])
-    return HeaderSet(given)
+    agents = [extra.pop(name) for name in tuple(extra) if name.lower() == "user-agent"]
+    extra["User-Agent"] = " ".join([*agents, _USER_AGENT])
+    return HeaderSet(extra)

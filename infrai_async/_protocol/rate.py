@@ -50,7 +50,7 @@ class RateEstimator:
     _since: float = -math.inf  # since when successes are counted, and how many there were before
     _before: int = 0
 
-    def begin(self, now: float, succeeded: int) -> None:
+    def start_counting(self, now: float, succeeded: int) -> None:
         """Begin to count anew: nothing was in flight, so that the time before says nothing of the service."""
         if not self.limited:
             self._since, self._before = now, succeeded
@@ -65,11 +65,11 @@ class RateEstimator:
             sent_at: when the attempt was sent.
         """
         if sent_at >= self._resumed:
-            let_through = succeeded - self._before
+            successes = succeeded - self._before
             if self._rate is not None:  # what went through is too low a guess, what was tried is too high
-                self._rate = max(1.0, (let_through / (now - self._since) + self._tried(now)) / 2)
-            elif let_through >= _FEW:  # perhaps at once, out of what the pause will make up for
-                self._rate = let_through / max(now - self._since, resumes_at - now)
+                self._rate = max(1.0, (successes / (now - self._since) + self._tried(now)) / 2)
+            elif successes >= _FEW:  # perhaps at once, out of what the pause will make up for
+                self._rate = successes / max(now - self._since, resumes_at - now)
             self._since, self._before = now, succeeded
         self.limited = True
         self._resumed = self.next_start = max(resumes_at, self._resumed)

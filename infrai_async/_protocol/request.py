@@ -62,7 +62,7 @@ class Request:
     target: str
     body: bytes | None = attrs.field(default=None, repr=False)
     idempotency_key: str | None = None
-    again: bool = attrs.field(default=False, eq=False)
+    is_retry: bool = attrs.field(default=False, eq=False)
     route: Route | None = attrs.field(default=None, eq=False, repr=False)
 
 
@@ -121,8 +121,8 @@ class _Targets(dict["Route", Callable[[Mapping[str, object]], "str | None"]]):
     """What makes the targets of each route, compiled when it is first asked for."""
 
     def __missing__(self, route: Route) -> Callable[[Mapping[str, object]], str | None]:
-        self[route] = made = _compile_target(route) if route.plain else _no_target
-        return made
+        self[route] = compiled = _compile_target(route) if route.plain else _no_target
+        return compiled
 
 
 target_of: Final = _Targets()

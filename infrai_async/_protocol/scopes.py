@@ -168,7 +168,7 @@ class Ordinals:
             self._next[call] = number + 1
             return number
 
-    def give_back(self, call: bytes, number: int) -> None:
+    def release(self, call: bytes, number: int) -> None:
         """Let the next equal call have this number."""
         with self._lock:
             heappush(self._free.setdefault(call, []), number)
@@ -192,12 +192,12 @@ class DerivedKey:
     _number: int
     _ordinals: Ordinals
 
-    async def follow(self, running: Coroutine[Any, Any, R]) -> R:
+    async def release_on_failure(self, running: Coroutine[Any, Any, R]) -> R:
         """Wait for the call, and give its number back unless it goes well."""
         try:
             return await running
         except BaseException:
-            self._ordinals.give_back(self._call, self._number)
+            self._ordinals.release(self._call, self._number)
             raise
 
 
@@ -226,7 +226,7 @@ class Scopes:
         for budget in self.budgets:
             budget._charge(cost, capability, vendor or _UNKNOWN)
 
-    def claim(self, capability: Capability[Any], arguments: Mapping[str, object]) -> DerivedKey | None:
+    def derive_key(self, capability: Capability[Any], arguments: Mapping[str, object]) -> DerivedKey | None:
         """Claim the idempotency key of a call, which has none if no operation surrounds it, or if it only reads.
 
         Raises:

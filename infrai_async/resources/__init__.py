@@ -1,1 +1,1 @@
-"""The capabilities as methods of the same name: a signature, a docstring, one line."""
+"""The API's capabilities as methods of the same name."""

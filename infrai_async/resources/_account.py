@@ -1,4 +1,4 @@
-"""``client.account``: the wallet and the first key (CONTRACT.md 2.5, D12, D15)."""
+"""``client.account``: the wallet, and activation of a trial account (contract 2.5, D12, D15)."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from infrai_async.models import Activation, Balance, TopupRecord
 
 
 class Account(Resource):
-    """The account behind the key."""
+    """The account that the API key belongs to (``client.account``)."""
 
     async def balance(self) -> Balance:
-        """Read what is left in the wallet (``account.balance``).
+        """Get the balance of the wallet (``account.balance``).
+
+        Returns:
+            The ``Balance``, with ``balance_usd`` as a ``Decimal``.
 
         Raises:
-            InfraiError: whatever the call may raise.
+            InfraiError: the call failed.
         """
         return await self._dispatcher.call(ACCOUNT_BALANCE, {})
 
@@ -33,18 +36,24 @@ class Account(Resource):
         return_url: str | None = None,
         idempotency_key: str | None = None,
     ) -> TopupRecord:
-        """Begin to put money into the wallet (``account.topup``, D12): it is paid at the answer's ``checkout_url``.
+        """Start a top-up of the wallet (``account.topup``, contract D12).
+
+        The wallet is credited once the amount has been paid at the ``checkout_url`` of the result.
 
         Args:
-            amount_usd: how much.
-            currency: of what.
-            payment_method: how it will be paid.
-            return_url: where the checkout page leads back to.
-            idempotency_key: the same key gives the same top-up back for 24 hours; a fresh one by default.
+            amount_usd: the amount to add, in USD.
+            currency: the currency of the payment.
+            payment_method: the payment method. The service offers its choices by default.
+            return_url: the address that the checkout page links back to. None by default.
+            idempotency_key: the key that makes repeating this call safe: within 24 hours the same key returns the same
+                top-up. A fresh key by default.
+
+        Returns:
+            The ``TopupRecord``, with its ``topup_id``, ``state`` and the ``checkout_url`` to pay at.
 
         Raises:
-            InvalidArgument: an argument is wrong; nothing was sent.
-            InfraiError: whatever else the call may raise.
+            InvalidArgument: an argument is wrong. Nothing was sent.
+            InfraiError: the call failed for another reason.
         """
         arguments: dict[str, object] = {
             "amount_usd": amount_usd,
@@ -62,21 +71,25 @@ class Account(Resource):
         write_credentials: bool = True,
         idempotency_key: str | None = None,
     ) -> Activation:
-        """Open a trial account without a key (``account.activate``, D15).
+        """Open a trial account without an API key (``account.activate``, contract D15).
 
-        Not every service still offers it: where it does not, sign in and set ``INFRAI_API_KEY`` instead.
+        The service may no longer offer this. In that case sign in and set ``INFRAI_API_KEY`` instead. After an
+        ambiguous failure the call is not retried (contract D19).
 
         Args:
-            region: where the account lives.
-            device_kind: what asks, for example ``"cli"``.
-            write_credentials: whether to write the key to ``~/.infrai/credentials``, readable by its owner alone; a
-                file that is there is kept beside it as ``credentials.previous``.
-            idempotency_key: a fresh one by default.
+            region: the region of the account. The service chooses by default.
+            device_kind: the kind of program that opens the account, for example ``"cli"``.
+            write_credentials: whether to write the key to ``~/.infrai/credentials``, readable by its owner only. An
+                existing file is kept as ``credentials.previous`` in the same directory.
+            idempotency_key: the idempotency key to send. A fresh key by default.
+
+        Returns:
+            The ``Activation``, with the ``account_id``, the ``primary_api_key`` and the ``trial_credit_usd``.
 
         Raises:
-            ConfigurationError: the credentials file cannot be written; nothing was sent.
-            NotFoundError: the service does not offer it.
-            InfraiError: whatever else the call may raise.
+            ConfigurationError: the credentials file cannot be written. Nothing was sent.
+            NotFoundError: the service no longer offers activation.
+            InfraiError: the call failed for another reason.
         """
         arguments: dict[str, object] = {"region": region, "device_kind": device_kind}
         if write_credentials:
@@ -85,10 +98,10 @@ class Account(Resource):
             activation = await self._dispatcher.call(ACCOUNT_ACTIVATE, arguments, idempotency_key)
         except APIError as error:
             if error.status in (404, 405, 410):
-                error.add_note("hint: this service opens no account by itself: sign in and set INFRAI_API_KEY")
+                error.add_note("hint: this service does not offer activation: sign in and set INFRAI_API_KEY")
             raise
         if write_credentials:
-            from anyio import to_thread  # here: the only use of it, and every client would pay for loading it
+            from anyio import to_thread  # imported here because no other call of the client needs it
 
             await to_thread.run_sync(_write, credentials_file(), activation.primary_api_key)
         return activation

@@ -1,4 +1,4 @@
-"""``client.cdn``: distributions and their caches (CONTRACT.md 2.3)."""
+"""``client.cdn``: distributions and their caches (contract 2.3)."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from infrai_async.models import Ack, CacheStats, Distribution, PurgeResult
 
 
 class Cdn(Resource):
-    """Content delivery."""
+    """Content delivery (``client.cdn``)."""
 
     @cached_property
     def distribution(self) -> Distributions:
-        """Distributions: an edge in front of an origin."""
+        """Distributions, each a caching edge in front of an origin server."""
         return Distributions(self._dispatcher)
 
     @cached_property
     def cache(self) -> Cache:
-        """What the edges hold."""
+        """The edge caches of the distributions."""
         return Cache(self._dispatcher)
 
 
 class Distributions(Resource):
-    """``client.cdn.distribution``."""
+    """Distributions (``client.cdn.distribution``)."""
 
     async def create(
         self,
@@ -50,36 +50,44 @@ class Distributions(Resource):
         vendor: str | None = None,
         idempotency_key: str | None = None,
     ) -> Distribution:
-        """Put an edge in front of an origin (``cdn.distribution.create``). It is billed.
+        """Create a distribution (``cdn.distribution.create``). This call is billed.
+
+        After an ambiguous failure the call is not retried, because the service does not deduplicate it (contract D19).
 
         Args:
             origin: the host or URL that the edge fetches from.
             domain: the public hostname that will point at the edge.
-            enabled: whether it serves.
-            cache_ttl_seconds: how long to keep what the origin says nothing about, in seconds or as a ``timedelta``.
+            enabled: whether the distribution serves requests.
+            cache_ttl_seconds: how long to cache responses that have no caching headers, in seconds or as a
+                ``timedelta``.
             allowed_methods: the HTTP methods that the edge forwards.
-            https_only: whether plain http is refused.
-            tags: labels to purge by.
-            vendor: pin one provider instead of automatic routing.
-            idempotency_key: a fresh one by default.
+            https_only: whether the edge refuses plain HTTP.
+            tags: labels that ``cdn.cache.purge`` can select by.
+            vendor: the provider to use. The service chooses by default.
+            idempotency_key: the idempotency key to send. A fresh key by default.
+
+        Returns:
+            The new ``Distribution``, with its ``distribution_id``, ``status``, ``edge_url`` and settings.
 
         Raises:
-            InvalidArgument: an argument is wrong; nothing was sent.
-            InfraiError: whatever else the call may raise. This write is sent again only when that is certain not to
-                create a second distribution (D19).
+            InvalidArgument: an argument is wrong. Nothing was sent.
+            InfraiError: the call failed for another reason.
         """
         arguments = _settings(origin, domain, enabled, cache_ttl_seconds, allowed_methods, https_only, tags, vendor)
         return await self._dispatcher.call(DISTRIBUTION_CREATE, arguments, idempotency_key)
 
     async def get(self, distribution_id: str) -> Distribution:
-        """Look a distribution up (``cdn.distribution.get``).
+        """Get a distribution (``cdn.distribution.get``).
 
         Args:
-            distribution_id: its id.
+            distribution_id: the distribution's id.
+
+        Returns:
+            The ``Distribution``, with its ``status``, ``edge_url`` and settings.
 
         Raises:
-            NotFoundError: there is none of that id.
-            InfraiError: whatever else the call may raise.
+            NotFoundError: no distribution has this id.
+            InfraiError: the call failed for another reason.
         """
         return await self._dispatcher.call(DISTRIBUTION_GET, {"distribution_id": distribution_id})
 
@@ -97,24 +105,30 @@ class Distributions(Resource):
         vendor: str | None = None,
         idempotency_key: str | None = None,
     ) -> Distribution:
-        """Change a distribution (``cdn.distribution.update``); what is not given stays as it is.
+        """Change a distribution (``cdn.distribution.update``). Settings that are not given stay as they are.
+
+        After an ambiguous failure the call is not retried, because the service does not deduplicate it (contract D19).
 
         Args:
-            distribution_id: its id.
+            distribution_id: the distribution's id.
             origin: the host or URL that the edge fetches from.
             domain: the public hostname that will point at the edge.
-            enabled: whether it serves.
-            cache_ttl_seconds: how long to keep what the origin says nothing about, in seconds or as a ``timedelta``.
+            enabled: whether the distribution serves requests.
+            cache_ttl_seconds: how long to cache responses that have no caching headers, in seconds or as a
+                ``timedelta``.
             allowed_methods: the HTTP methods that the edge forwards.
-            https_only: whether plain http is refused.
-            tags: labels to purge by.
-            vendor: pin one provider.
-            idempotency_key: a fresh one by default.
+            https_only: whether the edge refuses plain HTTP.
+            tags: labels that ``cdn.cache.purge`` can select by.
+            vendor: the provider to use.
+            idempotency_key: the idempotency key to send. A fresh key by default.
+
+        Returns:
+            The ``Distribution`` with its new settings.
 
         Raises:
-            InvalidArgument: an argument is wrong; nothing was sent.
-            NotFoundError: there is none of that id.
-            InfraiError: whatever else the call may raise.
+            InvalidArgument: an argument is wrong. Nothing was sent.
+            NotFoundError: no distribution has this id.
+            InfraiError: the call failed for another reason.
         """
         arguments = _settings(origin, domain, enabled, cache_ttl_seconds, allowed_methods, https_only, tags, vendor)
         arguments["distribution_id"] = distribution_id
@@ -123,13 +137,18 @@ class Distributions(Resource):
     async def delete(self, distribution_id: str, *, idempotency_key: str | None = None) -> Ack:
         """Delete a distribution (``cdn.distribution.delete``).
 
+        A 404 after an earlier attempt that may have succeeded counts as success (contract D17).
+
         Args:
-            distribution_id: its id.
-            idempotency_key: a fresh one by default.
+            distribution_id: the distribution's id.
+            idempotency_key: the idempotency key to send. A fresh key by default.
+
+        Returns:
+            An ``Ack``, truthy if the distribution was deleted.
 
         Raises:
-            NotFoundError: there is none of that id.
-            InfraiError: whatever else the call may raise.
+            NotFoundError: no distribution has this id.
+            InfraiError: the call failed for another reason.
         """
         return await self._dispatcher.call(DISTRIBUTION_DELETE, {"distribution_id": distribution_id}, idempotency_key)
 
@@ -144,13 +163,16 @@ class Distributions(Resource):
         """List distributions (``cdn.distribution.list``). Nothing is sent until the cursor is read.
 
         Args:
-            cursor: where to resume, from ``next_cursor`` of an earlier listing.
-            limit: items a page; the service's choice by default.
-            max_items: items in all.
-            prefetch: so many pages are fetched ahead while the one in hand is read; none by default.
+            cursor: where to resume: the ``next_cursor`` of an earlier listing. The first page by default.
+            limit: the maximum number of items per page. The service chooses by default.
+            max_items: the maximum number of items over all pages. No limit by default.
+            prefetch: the number of pages to fetch ahead of the one that is being read.
+
+        Returns:
+            A ``Cursor`` of ``Distribution`` models.
 
         Raises:
-            InvalidArgument: an argument is wrong.
+            InvalidArgument: an argument is wrong. Nothing was sent.
         """
         return self._dispatcher.cursor(
             DISTRIBUTION_LIST, {"limit": limit}, cursor=cursor, max_items=max_items, prefetch=prefetch
@@ -158,7 +180,7 @@ class Distributions(Resource):
 
 
 class Cache(Resource):
-    """``client.cdn.cache``."""
+    """The edge caches (``client.cdn.cache``)."""
 
     async def purge(
         self,
@@ -170,20 +192,25 @@ class Cache(Resource):
         vendor: str | None = None,
         idempotency_key: str | None = None,
     ) -> PurgeResult:
-        """Drop from the edges what a distribution has cached (``cdn.cache.purge``). It is billed.
+        """Purge cached responses of a distribution (``cdn.cache.purge``). This call is billed.
+
+        Without ``paths``, ``tags`` or ``purge_everything`` nothing is purged (contract D13).
 
         Args:
-            distribution_id: the distribution.
-            paths: URLs or path prefixes to drop.
-            tags: labels whose objects to drop.
-            purge_everything: whether to drop all of it. With no selector at all, nothing is dropped (D13).
-            vendor: pin one provider.
-            idempotency_key: a fresh one by default.
+            distribution_id: the distribution's id.
+            paths: the URLs or path prefixes to purge.
+            tags: the labels to purge.
+            purge_everything: whether to purge the whole cache of the distribution.
+            vendor: the provider to use.
+            idempotency_key: the key that makes repeating this call safe. A fresh key by default.
+
+        Returns:
+            A ``PurgeResult``, truthy if the service accepted the purge, with its ``purge_id``.
 
         Raises:
-            InvalidArgument: an argument is wrong; nothing was sent.
-            NotFoundError: there is no such distribution.
-            InfraiError: whatever else the call may raise.
+            InvalidArgument: an argument is wrong. Nothing was sent.
+            NotFoundError: the distribution does not exist.
+            InfraiError: the call failed for another reason.
         """
         arguments: dict[str, object] = {
             "distribution_id": distribution_id,
@@ -201,16 +228,19 @@ class Cache(Resource):
         from_: datetime | str | None = None,
         to: datetime | str | None = None,
     ) -> CacheStats:
-        """Read delivery figures (``cdn.cache.stats``).
+        """Get cache statistics (``cdn.cache.stats``).
 
         Args:
-            distribution_id: the distribution; all of them by default.
-            from_: the start of the range, an aware ``datetime`` or what the API takes.
-            to: its end.
+            distribution_id: the distribution's id. All distributions by default.
+            from_: the start of the time range, an aware ``datetime`` or a string that the API accepts.
+            to: the end of the time range, likewise.
+
+        Returns:
+            The ``CacheStats`` of the range: ``requests``, ``bytes_served``, ``hit_ratio``, ``hits`` and ``misses``.
 
         Raises:
             InvalidArgument: an argument is wrong, for example a time without a time zone.
-            InfraiError: whatever else the call may raise.
+            InfraiError: the call failed for another reason.
         """
         return await self._dispatcher.call(CACHE_STATS, {"distribution_id": distribution_id, "from_": from_, "to": to})
 

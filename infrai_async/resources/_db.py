@@ -1,4 +1,4 @@
-"""``client.db``: Postgres projects, branches and snapshots (CONTRACT.md 2.1)."""
+"""``client.db``: Postgres projects, branches and snapshots (contract 2.1)."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ B = TypeVar("B")
 
 
 class Db(Resource):
-    """Managed Postgres."""
+    """Managed Postgres (``client.db``)."""
 
     @cached_property
     def project(self) -> Projects:
-        """Projects: a database each."""
+        """Projects, each with a Postgres database of its own."""
         return Projects(self._dispatcher)
 
     @cached_property
     def branch(self) -> Branches:
-        """Branches: copies of a project to try things in."""
+        """Branches, isolated copies of a project's database."""
         return Branches(self._dispatcher)
 
     @cached_property
     def snapshot(self) -> Snapshots:
-        """Snapshots: a project frozen at one moment."""
+        """Snapshots, each a project's data at one moment."""
         return Snapshots(self._dispatcher)
 
     def inventory(
@@ -60,24 +60,29 @@ class Db(Resource):
         on_error: OnError[Project] = None,
         progress: Progress = False,
     ) -> Inventory:
-        """List every project with its branches and snapshots, many projects at a time, each as it completes.
+        """List every project with its branches and snapshots, many projects concurrently, each as it completes.
 
-        With a checkpoint it can be killed at any point, and goes on where it was when it is called again with the
-        same file: every project comes at least once. One counts as done when the next is asked for, or when
-        ``on_error`` has returned. Projects that are deleted meanwhile may be missing, and new ones may be there. The
-        file holds ids and cursors, and belongs to one inventory at a time; it is removed at the end.
+        With a checkpoint, an inventory that was killed at any point resumes when it is called again with the same
+        file: every project is returned at least once. A project counts as done when the next one is requested, or
+        when ``on_error`` has returned. Projects that are deleted or created during the inventory may or may not be
+        included. The file contains ids and cursors only. It must not be used by two inventories at the same time, and
+        is removed at the end.
 
         Args:
-            concurrency: how many projects are looked into at once, by two calls each.
-            checkpoint: the path of a file, made when there is none.
-            on_error: called with a project and the error that listing its branches or snapshots ended in, plain or
-                asynchronous, and the rest goes on. Without it the first error ends everything.
-            progress: ``True`` for a bar, or a function that is called with ``(done, total)`` projects; the total is
-                ``None`` until all are listed.
+            concurrency: the number of projects to inspect concurrently, with two calls each.
+            checkpoint: the path of the checkpoint file, which is created if it does not exist. None by default.
+            on_error: a function of a project and the exception raised while its branches or snapshots were listed,
+                plain or async. The inventory then continues with the other projects. Without it, the first exception
+                ends the inventory.
+            progress: ``True`` for a progress bar, or a function that is called with ``(done, total)`` projects;
+                ``total`` is ``None`` until all projects are listed.
+
+        Returns:
+            An iterator of ``ProjectInventory``, each with a ``project``, its ``branches`` and its ``snapshots``.
 
         Raises:
-            InvalidArgument: an argument is wrong.
-            ConfigurationError: while it is read: the file is no checkpoint, or cannot be read and written.
+            InvalidArgument: an argument is wrong. Nothing was sent.
+            ConfigurationError: while it is read: the file is not a checkpoint, or cannot be read or written.
         """
         return Inventory(
             lambda cursor: self.project.list(cursor=cursor),
@@ -89,7 +94,7 @@ class Db(Resource):
         )
 
     async def _look_into(self, project: Project) -> ProjectInventory | None:
-        """Return what a project has; ``None`` when it has been deleted meanwhile."""
+        """Return a project's branches and snapshots; ``None`` if the project has been deleted meanwhile."""
         try:
             branches, snapshots = await _both(
                 self.branch.list(project_id=project.id).collect(), self.snapshot.list(project_id=project.id).collect()
@@ -109,7 +114,7 @@ class Db(Resource):
 
 
 async def _both(one: Coroutine[Any, Any, A], other: Coroutine[Any, Any, B]) -> tuple[A, B]:
-    """Await two at once; the first error ends the other, and is raised as it is."""
+    """Await two coroutines concurrently; the first exception cancels the other and is raised unchanged."""
     tasks = asyncio.ensure_future(one), asyncio.ensure_future(other)
     try:
         return await asyncio.gather(*tasks)
@@ -120,7 +125,7 @@ async def _both(one: Coroutine[Any, Any, A], other: Coroutine[Any, Any, B]) -> t
 
 
 class Projects(Resource):
-    """``client.db.project``."""
+    """Postgres projects (``client.db.project``)."""
 
     async def create(
         self,
@@ -133,24 +138,25 @@ class Projects(Resource):
         postgres_version: str | None = None,
         idempotency_key: str | None = None,
     ) -> Project:
-        """Provision a Postgres project (``db.project.create``, CONTRACT.md 2.1). It is billed.
+        """Create a Postgres project (``db.project.create``). This call is billed.
 
         Args:
-            name: what to call it.
-            vendor: pin one provider; needed with ``mode="byok"``.
-            region: where to provision it.
-            plan: its size.
-            mode: on the gateway's account with the vendor, or on yours.
-            postgres_version: the major version, for example ``"17"``.
-            idempotency_key: the same key gives the same project back for 24 hours; a fresh one by default.
+            name: the project's name.
+            vendor: the provider to use; required with ``mode="byok"``. The service chooses by default.
+            region: the region to provision the project in. The service chooses by default.
+            plan: the size of the project. The service chooses by default.
+            mode: ``"managed"`` to use the service's own account with the vendor, ``"byok"`` to use yours.
+            postgres_version: the major version of Postgres, for example ``"17"``.
+            idempotency_key: the key that makes repeating this call safe: within 24 hours the same key returns the same
+                project. A fresh key by default.
 
         Returns:
-            The project with its connection URI.
+            The new ``Project``, with its ``id`` and ``connection_uri``.
 
         Raises:
-            InvalidArgument: an argument is wrong; nothing was sent.
+            InvalidArgument: an argument is wrong. Nothing was sent.
             InsufficientCreditError: the wallet is empty.
-            InfraiError: whatever else the call may raise.
+            InfraiError: the call failed for another reason.
         """
         arguments: dict[str, object] = {
             "name": name,
@@ -163,27 +169,35 @@ class Projects(Resource):
         return await self._dispatcher.call(PROJECT_CREATE, arguments, idempotency_key)
 
     async def get(self, id: str) -> Project:
-        """Look a project up (``db.project.get``).
+        """Get a project (``db.project.get``).
 
         Args:
             id: the project's id.
 
+        Returns:
+            The ``Project``, with its ``id``, ``name`` and ``connection_uri``.
+
         Raises:
-            NotFoundError: there is none of that id.
-            InfraiError: whatever else the call may raise.
+            NotFoundError: no project has this id.
+            InfraiError: the call failed for another reason.
         """
         return await self._dispatcher.call(PROJECT_GET, {"id": id})
 
     async def delete(self, id: str, *, idempotency_key: str | None = None) -> Ack:
-        """Delete a project with its branches and snapshots (``db.project.delete``). There is no way back.
+        """Delete a project with its branches and snapshots (``db.project.delete``). This cannot be undone.
+
+        A 404 after an earlier attempt that may have succeeded counts as success (contract D17).
 
         Args:
             id: the project's id.
-            idempotency_key: a fresh one by default.
+            idempotency_key: the key that makes repeating this call safe. A fresh key by default.
+
+        Returns:
+            An ``Ack``, truthy if the project was deleted.
 
         Raises:
-            NotFoundError: there is none of that id.
-            InfraiError: whatever else the call may raise.
+            NotFoundError: no project has this id.
+            InfraiError: the call failed for another reason.
         """
         return await self._dispatcher.call(PROJECT_DELETE, {"id": id}, idempotency_key)
 
@@ -198,13 +212,16 @@ class Projects(Resource):
         """List the account's projects (``db.project.list``). Nothing is sent until the cursor is read.
 
         Args:
-            cursor: where to resume, from ``next_cursor`` of an earlier listing.
-            limit: items a page; the service's choice by default.
-            max_items: items in all.
-            prefetch: so many pages are fetched ahead while the one in hand is read; none by default.
+            cursor: where to resume: the ``next_cursor`` of an earlier listing. The first page by default.
+            limit: the maximum number of items per page. The service chooses by default.
+            max_items: the maximum number of items over all pages. No limit by default.
+            prefetch: the number of pages to fetch ahead of the one that is being read.
+
+        Returns:
+            A ``Cursor`` of ``Project`` models.
 
         Raises:
-            InvalidArgument: an argument is wrong.
+            InvalidArgument: an argument is wrong. Nothing was sent.
         """
         return self._dispatcher.cursor(
             PROJECT_LIST, {"limit": limit}, cursor=cursor, max_items=max_items, prefetch=prefetch
@@ -212,7 +229,7 @@ class Projects(Resource):
 
 
 class Branches(Resource):
-    """``client.db.branch``."""
+    """Branches of projects (``client.db.branch``)."""
 
     async def create(
         self,
@@ -222,22 +239,23 @@ class Branches(Resource):
         from_branch: str | None = None,
         idempotency_key: str | None = None,
     ) -> Branch:
-        """Branch a project: a copy of its database, isolated from it (``db.branch.create``). It is billed.
+        """Create a branch, an isolated copy of a project's database (``db.branch.create``). This call is billed.
 
         Args:
-            project_id: the project.
-            branch_name: what to call the branch.
-            from_branch: the branch to copy; the project itself by default.
-            idempotency_key: the same key gives the same branch back for 24 hours; a fresh one by default.
+            project_id: the project's id.
+            branch_name: the new branch's name, unique within the project.
+            from_branch: the branch to copy. The project itself by default.
+            idempotency_key: the key that makes repeating this call safe: within 24 hours the same key returns the same
+                branch. A fresh key by default.
 
         Returns:
-            The branch with its connection URI.
+            The new ``Branch``, with its ``id`` and ``connection_uri``.
 
         Raises:
-            InvalidArgument: an argument is wrong; nothing was sent.
-            NotFoundError: there is no such project or branch.
-            ConflictError: the project has a branch of that name.
-            InfraiError: whatever else the call may raise.
+            InvalidArgument: an argument is wrong. Nothing was sent.
+            NotFoundError: the project or the branch to copy does not exist.
+            ConflictError: the project already has a branch of this name.
+            InfraiError: the call failed for another reason.
         """
         arguments: dict[str, object] = {
             "project_id": project_id,
@@ -247,27 +265,35 @@ class Branches(Resource):
         return await self._dispatcher.call(BRANCH_CREATE, arguments, idempotency_key)
 
     async def get(self, id: str) -> Branch:
-        """Look a branch up (``db.branch.get``).
+        """Get a branch (``db.branch.get``).
 
         Args:
             id: the branch's id.
 
+        Returns:
+            The ``Branch``, with its ``id``, ``branch_name``, ``project_id`` and ``connection_uri``.
+
         Raises:
-            NotFoundError: there is none of that id.
-            InfraiError: whatever else the call may raise.
+            NotFoundError: no branch has this id.
+            InfraiError: the call failed for another reason.
         """
         return await self._dispatcher.call(BRANCH_GET, {"id": id})
 
     async def delete(self, id: str, *, idempotency_key: str | None = None) -> Ack:
-        """Delete a branch (``db.branch.delete``).
+        """Delete a branch (``db.branch.delete``). This cannot be undone.
+
+        A 404 after an earlier attempt that may have succeeded counts as success (contract D17).
 
         Args:
             id: the branch's id.
-            idempotency_key: a fresh one by default.
+            idempotency_key: the key that makes repeating this call safe. A fresh key by default.
+
+        Returns:
+            An ``Ack``, truthy if the branch was deleted.
 
         Raises:
-            NotFoundError: there is none of that id.
-            InfraiError: whatever else the call may raise.
+            NotFoundError: no branch has this id.
+            InfraiError: the call failed for another reason.
         """
         return await self._dispatcher.call(BRANCH_DELETE, {"id": id}, idempotency_key)
 
@@ -283,64 +309,75 @@ class Branches(Resource):
         """List branches (``db.branch.list``). Nothing is sent until the cursor is read.
 
         Args:
-            project_id: only this project's; every project's by default.
-            cursor: where to resume, from ``next_cursor`` of an earlier listing.
-            limit: items a page; the service's choice by default.
-            max_items: items in all.
-            prefetch: so many pages are fetched ahead while the one in hand is read; none by default.
+            project_id: the project whose branches to list. All projects by default.
+            cursor: where to resume: the ``next_cursor`` of an earlier listing. The first page by default.
+            limit: the maximum number of items per page. The service chooses by default.
+            max_items: the maximum number of items over all pages. No limit by default.
+            prefetch: the number of pages to fetch ahead of the one that is being read.
+
+        Returns:
+            A ``Cursor`` of ``Branch`` models.
 
         Raises:
-            InvalidArgument: an argument is wrong.
+            InvalidArgument: an argument is wrong. Nothing was sent.
         """
         arguments: dict[str, object] = {"project_id": project_id, "limit": limit}
         return self._dispatcher.cursor(BRANCH_LIST, arguments, cursor=cursor, max_items=max_items, prefetch=prefetch)
 
 
 class Snapshots(Resource):
-    """``client.db.snapshot``."""
+    """Snapshots of projects (``client.db.snapshot``)."""
 
     async def create(
         self, *, project_id: str, label: str | None = None, idempotency_key: str | None = None
     ) -> Snapshot:
-        """Freeze a project as it is now (``db.snapshot.create``). It is billed.
+        """Take a snapshot of a project (``db.snapshot.create``). This call is billed.
 
         Args:
-            project_id: the project.
-            label: what to call the snapshot.
-            idempotency_key: the same key gives the same snapshot back for 24 hours; a fresh one by default.
+            project_id: the project's id.
+            label: a label for the snapshot. None by default.
+            idempotency_key: the key that makes repeating this call safe: within 24 hours the same key returns the same
+                snapshot. A fresh key by default.
+
+        Returns:
+            The ``Snapshot``, with its ``id``, ``project_id``, ``created_at`` and ``label``.
 
         Raises:
-            NotFoundError: there is no such project.
-            InfraiError: whatever else the call may raise.
+            NotFoundError: the project does not exist.
+            InfraiError: the call failed for another reason.
         """
         return await self._dispatcher.call(SNAPSHOT_CREATE, {"project_id": project_id, "label": label}, idempotency_key)
 
     async def get(self, id: str) -> Snapshot:
-        """Look a snapshot up (``db.snapshot.get``).
+        """Get a snapshot (``db.snapshot.get``).
 
         Args:
             id: the snapshot's id.
 
+        Returns:
+            The ``Snapshot``, with its ``id``, ``project_id``, ``created_at`` and ``label``.
+
         Raises:
-            NotFoundError: there is none of that id.
-            InfraiError: whatever else the call may raise.
+            NotFoundError: no snapshot has this id.
+            InfraiError: the call failed for another reason.
         """
         return await self._dispatcher.call(SNAPSHOT_GET, {"id": id})
 
     async def restore(self, id: str, *, new_name: str | None = None, idempotency_key: str | None = None) -> Project:
-        """Make a new project of a snapshot (``db.snapshot.restore``). It is billed.
+        """Restore a snapshot to a new project (``db.snapshot.restore``). This call is billed.
 
         Args:
             id: the snapshot's id.
-            new_name: what to call the project; the source's name with ``-restored`` by default.
-            idempotency_key: the same key gives the same project back for 24 hours; a fresh one by default.
+            new_name: the new project's name. The source's name with ``-restored`` appended by default.
+            idempotency_key: the key that makes repeating this call safe: within 24 hours the same key returns the same
+                project. A fresh key by default.
 
         Returns:
-            The new project; the documentation promises its id, name and connection URI.
+            The new ``Project``; only its ``id``, ``name`` and ``connection_uri`` are documented to be present.
 
         Raises:
-            NotFoundError: there is none of that id.
-            InfraiError: whatever else the call may raise.
+            NotFoundError: no snapshot has this id.
+            InfraiError: the call failed for another reason.
         """
         return await self._dispatcher.call(SNAPSHOT_RESTORE, {"id": id, "new_name": new_name}, idempotency_key)
 
@@ -356,14 +393,17 @@ class Snapshots(Resource):
         """List snapshots (``db.snapshot.list``). Nothing is sent until the cursor is read.
 
         Args:
-            project_id: only this project's; every project's by default.
-            cursor: where to resume, from ``next_cursor`` of an earlier listing.
-            limit: items a page; the service's choice by default.
-            max_items: items in all.
-            prefetch: so many pages are fetched ahead while the one in hand is read; none by default.
+            project_id: the project whose branches to list. All projects by default.
+            cursor: where to resume: the ``next_cursor`` of an earlier listing. The first page by default.
+            limit: the maximum number of items per page. The service chooses by default.
+            max_items: the maximum number of items over all pages. No limit by default.
+            prefetch: the number of pages to fetch ahead of the one that is being read.
+
+        Returns:
+            A ``Cursor`` of ``Snapshot`` models.
 
         Raises:
-            InvalidArgument: an argument is wrong.
+            InvalidArgument: an argument is wrong. Nothing was sent.
         """
         arguments: dict[str, object] = {"project_id": project_id, "limit": limit}
         return self._dispatcher.cursor(SNAPSHOT_LIST, arguments, cursor=cursor, max_items=max_items, prefetch=prefetch)

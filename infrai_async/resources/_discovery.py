@@ -1,4 +1,4 @@
-"""``client.discovery``: what the service offers, without a key (CONTRACT.md 1.11)."""
+"""``client.discovery``: the service's description of its own API; it needs no API key (contract 1.11)."""
 
 from __future__ import annotations
 
@@ -8,24 +8,30 @@ from infrai_async.models import CapabilityInfo, DiscoveryIndex
 
 
 class Discovery(Resource):
-    """The service's own list of its capabilities."""
+    """The service's own list of its capabilities (``client.discovery``)."""
 
     async def list(self) -> DiscoveryIndex:
-        """Fetch the index (``discovery.list``): one document, not a cursor.
+        """Get the index of all capabilities (``discovery.list``), which is one document and not a cursor.
+
+        Returns:
+            The ``DiscoveryIndex``, with its ``version`` and the service's ``capabilities``.
 
         Raises:
-            InfraiError: whatever the call may raise.
+            InfraiError: the call failed.
         """
         return await self._dispatcher.call(DISCOVERY_LIST, {})
 
     async def get(self, capability: str) -> CapabilityInfo:
-        """Describe one capability (``discovery.get``).
+        """Get the description of one capability (``discovery.get``).
 
         Args:
-            capability: its id, for example ``"db.project.create"``.
+            capability: the capability's id, for example ``"db.project.create"``.
+
+        Returns:
+            The ``CapabilityInfo``, with the ``method``, ``path``, ``billing`` and availability of the capability.
 
         Raises:
-            NotFoundError: there is none of that id.
-            InfraiError: whatever else the call may raise.
+            NotFoundError: no capability has this id.
+            InfraiError: the call failed for another reason.
         """
         return await self._dispatcher.call(DISCOVERY_GET, {"capability": capability})

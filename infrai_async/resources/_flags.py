@@ -1,4 +1,4 @@
-"""``client.flags``: definitions, evaluation and roll-outs (CONTRACT.md 2.4)."""
+"""``client.flags``: definitions, evaluation and rollouts of feature flags (contract 2.4)."""
 
 from __future__ import annotations
 
@@ -34,21 +34,24 @@ from infrai_async.models import (
 
 
 class Flags(Resource):
-    """Feature flags."""
+    """Feature flags (``client.flags``)."""
 
     async def is_enabled(
         self, key: str, *, user_id: str | None = None, context: Mapping[str, JSON] | None = None
     ) -> FlagState:
-        """Ask whether a flag is on (``flags.is_enabled``, D8); the answer is truthy as the flag is.
+        """Evaluate whether a flag is on (``flags.is_enabled``, contract D8).
 
         Args:
             key: the flag's key.
-            user_id: for whom.
-            context: what else rules may look at.
+            user_id: the id of the user to evaluate the flag for.
+            context: further attributes that the flag's rules can refer to.
+
+        Returns:
+            The ``FlagState``, truthy if the flag is on.
 
         Raises:
-            NotFoundError: there is no such flag.
-            InfraiError: whatever else the call may raise.
+            NotFoundError: the flag does not exist.
+            InfraiError: the call failed for another reason.
         """
         return await self._dispatcher.call(FLAG_IS_ENABLED, {"key": key, "user_id": user_id, "context": context})
 
@@ -60,19 +63,22 @@ class Flags(Resource):
         context: Mapping[str, JSON] | None = None,
         default: JSON | Unset = UNSET,
     ) -> FlagValue:
-        """Evaluate a flag (``flags.get_value``, D7, D10).
+        """Evaluate a flag (``flags.get_value``, contract D7, D10).
 
         Args:
             key: the flag's key.
-            user_id: for whom.
-            context: what else rules may look at.
-            default: what to answer when the flag cannot be evaluated: it is unknown, the service cannot be reached,
-                or it fails or pushes back to the end of the call's time. Then nothing is raised, and ``reason`` is
+            user_id: the id of the user to evaluate the flag for.
+            context: further attributes that the flag's rules can refer to.
+            default: the value to return if the flag is unknown, or if the service cannot be reached, fails, or
+                throttles the call until its time limit. Nothing is raised in these cases, and ``reason`` is
                 ``"default"``.
 
+        Returns:
+            The ``FlagValue``, with the ``value``, the ``reason`` for it and the ``variant``.
+
         Raises:
-            NotFoundError: there is no such flag, and no ``default``.
-            InfraiError: whatever else the call may raise.
+            NotFoundError: the flag does not exist, and no ``default`` is given.
+            InfraiError: the call failed for another reason.
         """
         arguments: dict[str, object] = {"key": key, "user_id": user_id, "context": context, "default": default}
         try:
@@ -83,29 +89,32 @@ class Flags(Resource):
             return FlagValue(key=key, value=default, default_value=default, reason="default")
 
     async def get_all(self, *, user_id: str | None = None, context: Mapping[str, JSON] | None = None) -> FlagValues:
-        """Evaluate every flag (``flags.get_all``, D9).
+        """Evaluate all flags (``flags.get_all``, contract D9).
 
         Args:
-            user_id: for whom.
-            context: what else rules may look at.
+            user_id: the id of the user to evaluate the flags for.
+            context: further attributes that the flags' rules can refer to.
 
         Returns:
-            A mapping of flag key to value.
+            The ``FlagValues``, a mapping of flag keys to values.
 
         Raises:
-            InfraiError: whatever the call may raise.
+            InfraiError: the call failed.
         """
         return await self._dispatcher.call(FLAG_GET_ALL, {"user_id": user_id, "context": context})
 
     async def get(self, key: str) -> Flag:
-        """Read a flag's definition (``flags.get``).
+        """Get the definition of a flag (``flags.get``).
 
         Args:
             key: the flag's key.
 
+        Returns:
+            The ``Flag``, with its ``type``, ``default_value``, ``rules``, ``rollout`` and ``version``.
+
         Raises:
-            NotFoundError: there is no such flag.
-            InfraiError: whatever else the call may raise.
+            NotFoundError: the flag does not exist.
+            InfraiError: the call failed for another reason.
         """
         return await self._dispatcher.call(FLAG_GET, {"key": key})
 
@@ -124,26 +133,30 @@ class Flags(Resource):
         version: int | None = None,
         idempotency_key: str | None = None,
     ) -> Flag:
-        """Create or change a flag (``flags.set``, D11).
+        """Create or change a flag (``flags.set``, contract D11).
+
+        After an ambiguous failure the call is not retried, because the service does not deduplicate it (contract D19).
 
         Args:
             key: the flag's key.
-            type: the type of its values.
-            default_value: its value where nothing else decides; ``None`` is JSON ``null``.
-            description: what it is for.
-            rules: whom to serve what; the first that holds wins.
-            rollout: for how many it is on.
-            tags: labels.
-            enabled: whether it is on at all.
-            archived: whether it is put away: its default to all who ask, and no longer listed.
-            version: the version that this change starts from; without it the last write wins.
-            idempotency_key: a fresh one by default.
+            type: the type of the flag's values.
+            default_value: the value if no rule and no rollout applies. ``None`` stands for JSON ``null``.
+            description: a description of the flag.
+            rules: the targeting rules. The first rule that matches decides.
+            rollout: the percentage rollout.
+            tags: labels of the flag.
+            enabled: whether the flag is switched on.
+            archived: whether the flag is archived: it then evaluates to its default value and is no longer listed.
+            version: the version that the change is based on. Without it, the last write wins.
+            idempotency_key: the idempotency key to send. A fresh key by default.
+
+        Returns:
+            The changed ``Flag``, with its new ``version``.
 
         Raises:
-            InvalidArgument: an argument is wrong; nothing was sent.
-            ConflictError: the flag has moved on from ``version``.
-            InfraiError: whatever else the call may raise. This write is sent again only when that is certain not to
-                be done twice (D19).
+            InvalidArgument: an argument is wrong. Nothing was sent.
+            ConflictError: ``version`` is not the flag's current version. Get the flag and repeat the change.
+            InfraiError: the call failed for another reason.
         """
         arguments: dict[str, object] = {
             "key": key,
@@ -160,18 +173,23 @@ class Flags(Resource):
         return await self._dispatcher.call(FLAG_SET, arguments, idempotency_key)
 
     async def toggle(self, key: str, *, enabled: bool, version: int, idempotency_key: str | None = None) -> Flag:
-        """Switch a flag on or off (``flags.toggle``, D5).
+        """Switch a flag on or off (``flags.toggle``, contract D5).
+
+        After an ambiguous failure the call is not retried, because the service does not deduplicate it (contract D19).
 
         Args:
             key: the flag's key.
-            enabled: on or off.
-            version: the version that this change starts from.
-            idempotency_key: a fresh one by default.
+            enabled: whether the flag is on.
+            version: the version that the change is based on.
+            idempotency_key: the idempotency key to send. A fresh key by default.
+
+        Returns:
+            The changed ``Flag``, with its new ``version``.
 
         Raises:
-            ConflictError: the flag has moved on from ``version``.
-            NotFoundError: there is no such flag.
-            InfraiError: whatever else the call may raise.
+            ConflictError: ``version`` is not the flag's current version. Get the flag and repeat the change.
+            NotFoundError: the flag does not exist.
+            InfraiError: the call failed for another reason.
         """
         arguments: dict[str, object] = {"key": key, "enabled": enabled, "version": version}
         return await self._dispatcher.call(FLAG_TOGGLE, arguments, idempotency_key)
@@ -187,23 +205,27 @@ class Flags(Resource):
         variants: Sequence[Variant | Mapping[str, JSON]] | None = None,
         idempotency_key: str | None = None,
     ) -> Flag:
-        """Roll a flag out to a share of its users (``flags.rollout``, D6).
+        """Roll a flag out to a percentage of its users (``flags.rollout``, contract D6).
+
+        After an ambiguous failure the call is not retried, because the service does not deduplicate it (contract D19).
 
         Args:
             key: the flag's key.
-            percentage: from 0 to 100.
-            salt: what the drawing depends on; keep it, and nobody who is in drops out when the share grows.
-            sticky_unit: whose id is drawn.
-            version: the version that this change starts from.
-            variants: the arms, with their weights.
-            idempotency_key: a fresh one by default.
+            percentage: the percentage of users, from 0 to 100.
+            salt: the seed of the assignment. Keep it when you raise the percentage, so that no user drops out.
+            sticky_unit: the kind of id by which users are assigned.
+            version: the version that the change is based on.
+            variants: the variants to serve, with their weights.
+            idempotency_key: the idempotency key to send. A fresh key by default.
+
+        Returns:
+            The changed ``Flag``, with its new ``version``.
 
         Raises:
-            InvalidArgument: an argument is wrong; nothing was sent.
-            ConflictError: the flag has moved on from ``version``.
-            NotFoundError: there is no such flag.
-            InfraiError: whatever else the call may raise. This write is sent again only when that is certain not to
-                be done twice (D19).
+            InvalidArgument: an argument is wrong. Nothing was sent.
+            ConflictError: ``version`` is not the flag's current version. Get the flag and repeat the change.
+            NotFoundError: the flag does not exist.
+            InfraiError: the call failed for another reason.
         """
         arguments: dict[str, object] = {
             "key": key,
@@ -216,15 +238,20 @@ class Flags(Resource):
         return await self._dispatcher.call(FLAG_ROLLOUT, arguments, idempotency_key)
 
     async def delete(self, key: str, *, idempotency_key: str | None = None) -> Ack:
-        """Delete a flag for good (``flags.delete``).
+        """Delete a flag (``flags.delete``). This cannot be undone.
+
+        A 404 after an earlier attempt that may have succeeded counts as success (contract D17).
 
         Args:
             key: the flag's key.
-            idempotency_key: a fresh one by default.
+            idempotency_key: the key that makes repeating this call safe. A fresh key by default.
+
+        Returns:
+            An ``Ack``, truthy if the flag was deleted.
 
         Raises:
-            NotFoundError: there is no such flag.
-            InfraiError: whatever else the call may raise.
+            NotFoundError: the flag does not exist.
+            InfraiError: the call failed for another reason.
         """
         return await self._dispatcher.call(FLAG_DELETE, {"key": key}, idempotency_key)
 
@@ -240,14 +267,17 @@ class Flags(Resource):
         """List flags (``flags.list``). Nothing is sent until the cursor is read.
 
         Args:
-            include_archived: whether archived ones come too.
-            cursor: where to resume, from ``next_cursor`` of an earlier listing.
-            limit: items a page; the service's choice by default.
-            max_items: items in all.
-            prefetch: so many pages are fetched ahead while the one in hand is read; none by default.
+            include_archived: whether to include archived flags.
+            cursor: where to resume: the ``next_cursor`` of an earlier listing. The first page by default.
+            limit: the maximum number of items per page. The service chooses by default.
+            max_items: the maximum number of items over all pages. No limit by default.
+            prefetch: the number of pages to fetch ahead of the one that is being read.
+
+        Returns:
+            A ``Cursor`` of ``Flag`` models.
 
         Raises:
-            InvalidArgument: an argument is wrong.
+            InvalidArgument: an argument is wrong. Nothing was sent.
         """
         arguments: dict[str, object] = {"include_archived": include_archived, "limit": limit}
         return self._dispatcher.cursor(FLAG_LIST, arguments, cursor=cursor, max_items=max_items, prefetch=prefetch)

@@ -1,4 +1,4 @@
-"""``client.storage``: buckets and presigned URLs (CONTRACT.md 2.2; two generations of routes, D2)."""
+"""``client.storage``: buckets and presigned URLs (contract 2.2; two generations of routes, D2)."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from infrai_async.models import Ack, Bucket, PresignedUrl
 
 
 class Storage(Resource):
-    """Object storage."""
+    """Object storage (``client.storage``)."""
 
     @cached_property
     def bucket(self) -> Buckets:
-        """Buckets."""
+        """Buckets, the containers of objects."""
         return Buckets(self._dispatcher)
 
     @cached_property
     def object(self) -> Objects:
-        """Objects, whose bytes travel over presigned URLs."""
+        """Objects, uploaded and downloaded through presigned URLs."""
         return Objects(self._dispatcher)
 
 
 class Buckets(Resource):
-    """``client.storage.bucket``."""
+    """Buckets (``client.storage.bucket``)."""
 
     async def create(
         self,
@@ -38,37 +38,44 @@ class Buckets(Resource):
         acl: Literal["private", "public"] | None = None,
         idempotency_key: str | None = None,
     ) -> Bucket:
-        """Create a bucket (``storage.bucket.create``, D20). It is billed.
+        """Create a bucket (``storage.bucket.create``, contract D20). This call is billed.
 
         Args:
-            bucket: its name.
-            vendor: pin one provider instead of automatic routing.
-            region: where to keep it.
-            acl: who may read it.
-            idempotency_key: the same key gives the same answer for 24 hours; a fresh one by default.
+            bucket: the bucket's name.
+            vendor: the provider to use. The service chooses by default.
+            region: the region to store the objects in. The service chooses by default.
+            acl: who may read the objects. The service chooses by default.
+            idempotency_key: the key that makes repeating this call safe: within 24 hours the same key returns the same
+                response. A fresh key by default.
+
+        Returns:
+            The ``Bucket``, with its name as ``bucket``, its ``vendor``, ``region`` and ``created_at``.
 
         Raises:
-            InvalidArgument: an argument is wrong; nothing was sent.
-            ConflictError: there is a bucket of that name (``STORAGE_BUCKET_EXISTS``).
-            InfraiError: whatever else the call may raise.
+            InvalidArgument: an argument is wrong. Nothing was sent.
+            ConflictError: a bucket of this name already exists (``STORAGE_BUCKET_EXISTS``).
+            InfraiError: the call failed for another reason.
         """
         arguments: dict[str, object] = {"bucket": bucket, "vendor": vendor, "region": region, "acl": acl}
         return await self._dispatcher.call(BUCKET_CREATE, arguments, idempotency_key)
 
     def list(self, *, max_items: int | None = None) -> Cursor[Bucket]:
-        """List the account's buckets (``storage.bucket.list``); the API gives them as one page.
+        """List the account's buckets (``storage.bucket.list``). The API returns them as a single page.
 
         Args:
-            max_items: items in all.
+            max_items: the maximum number of items over all pages. No limit by default.
+
+        Returns:
+            A ``Cursor`` of ``Bucket`` models.
 
         Raises:
-            InvalidArgument: ``max_items`` is negative or no whole number.
+            InvalidArgument: ``max_items`` is not a whole number, 0 or more.
         """
         return self._dispatcher.cursor(BUCKET_LIST, {}, max_items=max_items)
 
 
 class Objects(Resource):
-    """``client.storage.object``."""
+    """Objects (``client.storage.object``)."""
 
     async def presign(
         self,
@@ -82,28 +89,29 @@ class Objects(Resource):
         response_disposition: str | None = None,
         idempotency_key: str | None = None,
     ) -> PresignedUrl:
-        """Get a URL that takes or gives one object's bytes without the API key (``storage.object.presign``).
+        """Create a URL to upload or download one object without the API key (``storage.object.presign``).
 
-        ``content_type``, ``max_bytes`` and ``response_disposition`` belong to the running service's routes; where a
-        service still answers those of the older documentation, it does not know them and they are not sent (D2).
+        ``content_type``, ``max_bytes`` and ``response_disposition`` exist on the service's current routes only. They
+        are not sent to a service that answers on the older routes (contract D2).
 
         Args:
             bucket: the bucket's name.
-            key: the object's key; any text, slashes included.
-            method: what the URL is for.
-            expires_seconds: how long it works, in seconds or as a ``timedelta``; the service's choice by default.
-            content_type: the type that an upload must have.
-            max_bytes: the largest upload that the URL takes.
-            response_disposition: the ``Content-Disposition`` that a download answers with.
-            idempotency_key: a fresh one by default.
+            key: the object's key. It may contain any characters, including slashes.
+            method: ``"PUT"`` for an upload, ``"GET"`` for a download.
+            expires_seconds: how long the URL is valid, in seconds or as a ``timedelta``. The service chooses by
+                default.
+            content_type: the ``Content-Type`` that an upload must have.
+            max_bytes: the maximum size of an upload in bytes.
+            response_disposition: the ``Content-Disposition`` header of a download.
+            idempotency_key: the idempotency key to send. A fresh key by default.
 
         Returns:
-            The URL with its method, its expiry and the headers that must go along.
+            The ``PresignedUrl``, with its ``url``, ``method`` and ``expires_at``, and the ``headers`` to send along.
 
         Raises:
-            InvalidArgument: an argument is wrong; nothing was sent.
-            NotFoundError: there is no such bucket (``STORAGE_BUCKET_NOT_FOUND``).
-            InfraiError: whatever else the call may raise.
+            InvalidArgument: an argument is wrong. Nothing was sent.
+            NotFoundError: the bucket does not exist (``STORAGE_BUCKET_NOT_FOUND``).
+            InfraiError: the call failed for another reason.
         """
         arguments: dict[str, object] = {
             "bucket": bucket,
@@ -119,13 +127,18 @@ class Objects(Resource):
     async def delete(self, bucket: str, key: str, *, idempotency_key: str | None = None) -> Ack:
         """Delete an object (``storage.object.delete``).
 
+        A 404 after an earlier attempt that may have succeeded counts as success (contract D17).
+
         Args:
             bucket: the bucket's name.
             key: the object's key.
-            idempotency_key: a fresh one by default.
+            idempotency_key: the key that makes repeating this call safe. A fresh key by default.
+
+        Returns:
+            An ``Ack``, truthy if the object was deleted.
 
         Raises:
-            NotFoundError: there is no such bucket or object.
-            InfraiError: whatever else the call may raise.
+            NotFoundError: the bucket or the object does not exist.
+            InfraiError: the call failed for another reason.
         """
         return await self._dispatcher.call(OBJECT_DELETE, {"bucket": bucket, "key": key}, idempotency_key)

@@ -237,7 +237,7 @@ async def test_time_spent_waiting_for_a_place_counts() -> None:
         async with client_of(oracle, max_concurrency=1) as client:
             slow = asyncio.create_task(client.db.project.get("a"))
             await asyncio.sleep(0.05)
-            with pytest.raises(TimeoutError, match="waited for a place") as caught:
+            with pytest.raises(TimeoutError, match="waited for a slot") as caught:
                 await client.with_options(timeout=0.1).db.project.get("b")
             await slow
     assert caught.value.outcome == "not_sent"
