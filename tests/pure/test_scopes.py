@@ -318,7 +318,7 @@ def test_a_call_after_the_deadline_is_refused(client: Client) -> None:
     with client.deadline(10):
         scopes = client.around()
     scopes.check(scopes.until - 0.001)
-    with pytest.raises(TimeoutError, match="the time of the surrounding block is up"):
+    with pytest.raises(TimeoutError, match="the deadline of the enclosing block has passed"):
         scopes.check(scopes.until)
 
 
