@@ -1,4 +1,4 @@
-"""The one way in for a call: options of a view of the client, over the pool that all its views share."""
+"""The single entry point of every call: it joins the options of one client view to the pool that all views share."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ T = TypeVar("T", bound=Model)
 
 @attrs.frozen
 class Options:
-    """What one view of a client decides for its calls; ``timeout`` in seconds, infinite for no limit."""
+    """The settings of one client view; ``timeout`` is in seconds, and infinite for no limit."""
 
     timeout: float
     retry: RetryPolicy
@@ -35,7 +35,7 @@ class Options:
 
 
 class Dispatcher:
-    """Makes calls for the resources."""
+    """Makes the calls of the resources."""
 
     __slots__ = ("options", "pool")
 
@@ -51,33 +51,33 @@ class Dispatcher:
         *,
         paged: bool = False,
     ) -> Coroutine[Any, Any, T]:
-        """Call a capability that answers one model.
+        """Return the coroutine that calls a capability and gives its model.
 
-        A plain method, because each time a call waits one more coroutine would cost something.
+        It is a plain method because each further coroutine adds a frame to every suspension of the call.
         """
         pool, options = self.pool, self.options
-        begun = time.monotonic()
-        deadline = begun + options.timeout
+        started = time.monotonic()
+        deadline = started + options.timeout
         chosen = idempotency_key is not None
-        key, scopes, claim = idempotency_key, None, None
+        key, scopes, derived_key = idempotency_key, None, None
         if blocks.get() and (scopes := surrounding(pool)) is not None:
             deadline = min(deadline, scopes.until)
-            claim = None if chosen else scopes.claim(capability, arguments)
-        if claim is not None:
-            key = claim.key
+            derived_key = None if chosen else scopes.derive_key(capability, arguments)
+        if derived_key is not None:
+            key = derived_key.key
         elif chosen or capability.mutates:
             key = _key_for(capability, key)
-        call = Call(capability, arguments, _READERS[paged], options.retry, begun, deadline, key, chosen, scopes)
+        call = Call(capability, arguments, _READERS[paged], options.retry, started, deadline, key, chosen, scopes)
         if pool.listener is None:
             running = pool.run(call, options.headers)
         else:
-            reporter = pool.listener.follow(capability.id, current_operation(pool))
+            reporter = pool.listener.new_reporter(capability.id, current_operation(pool))
             running = reporter.watch(pool.run(call, options.headers, reporter))
-        return running if claim is None else claim.follow(running)
+        return running if derived_key is None else derived_key.release_on_failure(running)
 
     def page(self, capability: Capability[T], arguments: Mapping[str, object]) -> Coroutine[Any, Any, Page[T]]:
-        """Fetch one page of a listing."""
-        return self.call(capability, arguments, paged=True)  # type: ignore[return-value] # what it decodes
+        """Return the coroutine that fetches one page of a listing."""
+        return self.call(capability, arguments, paged=True)  # type: ignore[return-value] # the reader decides what is decoded
 
     def cursor(
         self,
@@ -88,24 +88,24 @@ class Dispatcher:
         max_items: int | None = None,
         prefetch: int = 0,
     ) -> Cursor[T]:
-        """Return a cursor over a listing; nothing is sent yet, but the arguments are checked."""
-        at_most = check_max_items(max_items)
-        ahead = check_count("prefetch", prefetch)
+        """Return a cursor over a listing: the arguments are checked now, and nothing is sent until it is read."""
+        item_limit = check_max_items(max_items)
+        pages_ahead = check_count("prefetch", prefetch)
         build(capability, capability.routes[0], {**arguments, "cursor": cursor})
         return Cursor(
             lambda position: self.page(capability, {**arguments, "cursor": position}),
             capability=capability.id,
             cursor=cursor,
-            max_items=at_most,
-            prefetch=ahead,
+            max_items=item_limit,
+            prefetch=pages_ahead,
         )
 
 
 class _Readers(dict[bool, "ResponseReader[Any]"]):
-    """What reads the answers of calls, by whether they are pages."""
+    """The response readers, by whether the response is a page."""
 
     def __missing__(self, paged: bool) -> ResponseReader[Any]:
-        from infrai_async._protocol.decode import PAGE, VALUE  # and cattrs, which building a client does not need
+        from infrai_async._protocol.decode import PAGE, VALUE  # imports cattrs, which creating a client does not need
 
         self.update({True: PAGE, False: VALUE})
         return self[paged]
@@ -115,11 +115,11 @@ _READERS: Final = _Readers()
 
 
 class Resource:
-    """A namespace of the client, which makes its calls through one core."""
+    """A namespace of the client; it makes its calls through a dispatcher."""
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
 
 
-def _key_for(capability: Capability[Any], given: str | None) -> str:
-    return os.urandom(16).hex() if given is None else check_key(capability, given)
+def _key_for(capability: Capability[Any], chosen: str | None) -> str:
+    return os.urandom(16).hex() if chosen is None else check_key(capability, chosen)

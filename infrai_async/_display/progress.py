@@ -38,7 +38,7 @@ def reporting(progress: Progress, what: str) -> Iterator[Report]:
     """
     given = check_progress(progress)
     if given is False:
-        yield _unseen
+        yield _ignore
     elif given is True:
         yield from _bar(what)
     else:
@@ -79,7 +79,7 @@ class ProgressReporter:
             self._context.__exit__(None, None, None)
 
 
-def _unseen(done: int, total: int | None) -> None:
+def _ignore(done: int, total: int | None) -> None:
     """Report to nobody."""
 
 
@@ -94,9 +94,9 @@ def _bar(what: str) -> Iterator[Report]:
 
         def report(done: int, total: int | None) -> None:
             if total != bar.total and not bar.disable:
-                begun = bar.start_t
+                started = bar.start_t
                 bar.reset(total)  # nothing else makes the notebook's bar as wide as one with a total
-                bar.start_t = begun
+                bar.start_t = started
             bar.update(done - bar.n)
 
         yield report

@@ -62,14 +62,14 @@ class Checkpoint:
         Raises:
             ConfigurationError: the file is not one of ours, or cannot be read or written.
         """
-        with self._lock, _telling(self._path):
+        with self._lock, _as_configuration_error(self._path):
             self._cursor, self._done = _read(self._path)
             self._write_anew()
         return self._cursor
 
     def begin(self, ids: Iterable[str], following: str | None) -> frozenset[str]:
         """Note a page, in order: what is on it, and the cursor of the next. Return what of it is still to do."""
-        with self._lock, _telling(self._path):
+        with self._lock, _as_configuration_error(self._path):
             there = frozenset(ids)
             to_do = there - self._done - self._page_of.keys()  # a listing that shifts may name one twice
             page = _Page(there, following, set(to_do))
@@ -80,7 +80,7 @@ class Checkpoint:
 
     def done(self, id: str) -> None:
         """Note that one is done."""
-        with self._lock, _telling(self._path):
+        with self._lock, _as_configuration_error(self._path):
             page = self._page_of.pop(id, None)
             if page is None:
                 return
@@ -119,7 +119,7 @@ class Checkpoint:
 
     def remove(self) -> None:
         """Remove the file: all is done."""
-        with self._lock, _telling(self._path):
+        with self._lock, _as_configuration_error(self._path):
             self._path.unlink(missing_ok=True)
             self._fresh.unlink(missing_ok=True)
 
@@ -165,7 +165,7 @@ def _read(path: Path) -> tuple[str | None, set[str]]:
 
 
 @contextlib.contextmanager
-def _telling(path: Path) -> Iterator[None]:
+def _as_configuration_error(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -180,12 +180,12 @@ class _Work(Generic[P, C]):
         self._enough = enough
         self._parents: deque[P] = deque()
         self._exhausted = False  # there are no more parents than those
-        self._aside: deque[tuple[P, _Batches[C]]] = deque()
+        self._suspended: deque[tuple[P, _Batches[C]]] = deque()
         self._ready: deque[tuple[P, _Batch[C]]] = deque()
         self._waiting = 0  # items that are ready
         self._counted = 0
         self._done = 0
-        self._told = 0  # of those that are done
+        self._reported = 0  # of those that are done
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lister: asyncio.Task[None] | None = None  # of parents
         self._workers: set[asyncio.Task[None]] = set()
@@ -202,7 +202,9 @@ class _Work(Generic[P, C]):
     @property
     def over(self) -> bool:
         """Whether nothing more comes."""
-        return self._stopped or (self._exhausted and not (self._workers or self._parents or self._aside or self._ready))
+        return self._stopped or (
+            self._exhausted and not (self._workers or self._parents or self._suspended or self._ready)
+        )
 
     # --- the reader's side ---
 
@@ -247,7 +249,7 @@ class _Work(Generic[P, C]):
     async def take(self) -> list[tuple[P, _Batch[C]]]:
         """Wait for pages, or for a parent to be done; return the pages that are ready, but no more than enough."""
         self._fill()
-        while not (self._ready or self._done > self._told or self._error is not None or self.over):
+        while not (self._ready or self._done > self._reported or self._error is not None or self.over):
             self._reading = asyncio.get_running_loop().create_future()
             try:
                 await self._reading
@@ -264,7 +266,7 @@ class _Work(Generic[P, C]):
             pages.append(self._ready.popleft())
             count += len(pages[-1][1])
         self._waiting -= count
-        self._told = self._done
+        self._reported = self._done
         self._fill()
         return pages
 
@@ -275,8 +277,8 @@ class _Work(Generic[P, C]):
             if running == [asyncio.current_task()]:
                 break
             await asyncio.wait(running)
-        aside = [batches for _, batches in self._aside]
-        self._aside.clear()
+        aside = [batches for _, batches in self._suspended]
+        self._suspended.clear()
         for batches in (*aside, self._source):
             if isinstance(batches, _Nested | _Single):
                 await batches.aclose()
@@ -317,7 +319,7 @@ class _Work(Generic[P, C]):
             return
         if self._lister is None and not self._exhausted and len(self._parents) < self._concurrency:
             self._lister = self._start(self._list_parents())
-        wanted = len(self._parents) + len(self._aside)
+        wanted = len(self._parents) + len(self._suspended)
         for _ in range(min(wanted, self._concurrency - len(self._workers))):
             self._workers.add(self._start(self._list_children()))
 
@@ -358,8 +360,8 @@ class _Work(Generic[P, C]):
 
     async def _list_children(self) -> None:
         while self._waiting < self._enough:
-            if self._aside:
-                parent, batches = self._aside.popleft()
+            if self._suspended:
+                parent, batches = self._suspended.popleft()
             elif self._parents:
                 parent, batches = self._parents.popleft(), None
                 self._fill()
@@ -371,9 +373,9 @@ class _Work(Generic[P, C]):
             except Exception as error:
                 if self._on_error is None:
                     raise
-                told = self._on_error(parent, error)
-                if inspect.isawaitable(told):
-                    await told
+                result = self._on_error(parent, error)
+                if inspect.isawaitable(result):
+                    await result
                 self._note_done()
 
     def _note_done(self) -> None:
@@ -390,7 +392,7 @@ class _Work(Generic[P, C]):
                 self._waiting += len(page)
                 self._wake()
             if self._waiting >= self._enough:
-                self._aside.append((parent, batches))
+                self._suspended.append((parent, batches))
                 return False
         return True
 

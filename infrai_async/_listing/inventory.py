@@ -35,13 +35,13 @@ class Inventory:
         on_error: OnError[Project],
         progress: Progress,
     ) -> None:
-        noted = None if checkpoint is None else Checkpoint(checkpoint)
-        self._checkpoint = noted
+        checkpoint_file = None if checkpoint is None else Checkpoint(checkpoint)
+        self._checkpoint = checkpoint_file
         self._entries = spread(
-            _projects(list_projects, noted),
-            lambda project: _entry(project, look_into, noted),
+            _projects(list_projects, checkpoint_file),
+            lambda project: _entry(project, look_into, checkpoint_file),
             concurrency,
-            _noting(on_error, noted) if noted is not None and callable(on_error) else on_error,
+            _recording(on_error, checkpoint_file) if checkpoint_file is not None and callable(on_error) else on_error,
             progress,
             what="db.inventory",
             enough=concurrency,  # an entry may be large
@@ -125,13 +125,13 @@ async def _entry(
         checkpoint.done(project.id)
 
 
-def _noting(on_error: Callable[[Project, Exception], object], checkpoint: Checkpoint) -> OnError[Project]:
+def _recording(on_error: Callable[[Project, Exception], object], checkpoint: Checkpoint) -> OnError[Project]:
     """Return ``on_error`` so that a project it was called for is done."""
 
-    async def told(project: Project, error: Exception) -> None:
-        answer = on_error(project, error)
-        if inspect.isawaitable(answer):
-            await answer
+    async def record_error(project: Project, error: Exception) -> None:
+        result = on_error(project, error)
+        if inspect.isawaitable(result):
+            await result
         checkpoint.done(project.id)
 
-    return told
+    return record_error

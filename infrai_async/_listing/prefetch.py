@@ -53,12 +53,12 @@ class Prefetcher(Generic[T]):
         except RuntimeError:  # the client is closed, and the facade takes the call's one step: its refusal
             return await self._fetch(cursor)
         if loop is not self._loop:
-            self._move(loop)
+            self._move_to(loop)
         tasks = self._tasks
         if not tasks:
-            self._begin(loop, _reach(self._fetch, cursor, left))
+            self._start(loop, _reach(self._fetch, cursor, left))
         while len(tasks) <= self._pages and not _ends(tasks[-1]):
-            self._begin(loop, _reach_next(self._fetch, tasks[-1]))
+            self._start(loop, _reach_next(self._fetch, tasks[-1]))
         try:
             page = (await tasks[0]).page
         except BaseException:
@@ -68,12 +68,12 @@ class Prefetcher(Generic[T]):
         tasks.popleft()
         return page
 
-    def _begin(self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Reached[T]]) -> None:
+    def _start(self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Reached[T]]) -> None:
         task = loop.create_task(work)
-        task.add_done_callback(_hear)
+        task.add_done_callback(_retrieve_exception)
         self._tasks.append(task)
 
-    def _move(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
         """Go on in another loop, with the pages that have come."""
         if self._loop is not None and self._finalizer is not None:
             self._finalizer.detach()
@@ -108,7 +108,7 @@ def _ends(task: asyncio.Task[Reached[T]]) -> bool:
     return task.done() and (not _succeeded(task) or task.result().is_last)
 
 
-def _hear(task: asyncio.Task[Any]) -> None:
+def _retrieve_exception(task: asyncio.Task[Any]) -> None:
     """Take note of an error, so that nobody complains when its page is never asked for."""
     if not task.cancelled():
         task.exception()

@@ -31,7 +31,7 @@ class Listener:
     _on_event: OnEvent
     _failed_at: set[type[Event]] = attrs.field(init=False, factory=set)
 
-    def tell(self, event: Event) -> None:
+    def emit(self, event: Event) -> None:
         """Hand over an event."""
         try:
             self._on_event(event)
@@ -41,7 +41,7 @@ class Listener:
                 self._failed_at.add(kind)
                 _log.exception("on_event failed at a %s; the next time goes unreported", kind.__name__)
 
-    def follow(self, capability: str, operation: str | None) -> Reporter:
+    def new_reporter(self, capability: str, operation: str | None) -> Reporter:
         """Return the reporter of a call that is about to be made."""
         return Reporter(self, capability, operation)
 
@@ -55,7 +55,7 @@ class Reporter:
     _operation: str | None
     _call: int = attrs.field(init=False, factory=_numbers.__next__)
     _attempt: int = attrs.field(init=False, default=0)
-    _begun: float | None = attrs.field(init=False, default=None)
+    _started_at: float | None = attrs.field(init=False, default=None)
     _cost: Decimal | None = attrs.field(init=False, default=None)
     _request_id: str | None = attrs.field(init=False, default=None)
 
@@ -69,45 +69,45 @@ class Reporter:
 
     def started(self) -> None:
         """Say that the call begins."""
-        self._begun = time.monotonic()
-        self._tell(CallStarted)
+        self._started_at = time.monotonic()
+        self._emit(CallStarted)
 
     def sent(self, method: str, origin: str, target: str, waited: float) -> None:
         """Say that the call is sent; ``target`` is the path with its query."""
         self._attempt += 1
-        self._tell(AttemptSent, method=method, origin=origin, path=target.partition("?")[0], waited=waited)
+        self._emit(AttemptSent, method=method, origin=origin, path=target.partition("?")[0], waited=waited)
 
-    def answered(self, said: Metadata) -> None:
+    def answered(self, metadata: Metadata) -> None:
         """Note what an answer says of the call."""
-        if said.cost_usd is not None:
-            self._cost = add_exactly(self._cost or Decimal(0), said.cost_usd)
-        self._request_id = said.request_id or self._request_id
+        if metadata.cost_usd is not None:
+            self._cost = add_exactly(self._cost or Decimal(0), metadata.cost_usd)
+        self._request_id = metadata.request_id or self._request_id
 
     def retrying(self, reason: str, seconds: float) -> None:
         """Say that the call pauses before it is sent again."""
-        self._tell(Retrying, reason=reason, seconds=seconds)
+        self._emit(Retrying, reason=reason, seconds=seconds)
 
     def throttled(self, seconds: float) -> None:
         """Say that the service asks the pool to wait."""
-        self._tell(Throttled, seconds=seconds)
+        self._emit(Throttled, seconds=seconds)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._begun is None:  # its arguments were wrong
+        if self._started_at is None:  # its arguments were wrong
             return
         ours = error if isinstance(error, InfraiError) else None
-        self._tell(
+        self._emit(
             CallFinished,
             error=ours,
             cancelled=error is not ours,
-            seconds=time.monotonic() - self._begun,
+            seconds=time.monotonic() - self._started_at,
             cost_usd=self._cost,
             request_id=self._request_id,
         )
 
-    def _tell(self, kind: Callable[..., Event], **details: object) -> None:
-        self._listener.tell(
+    def _emit(self, kind: Callable[..., Event], **details: object) -> None:
+        self._listener.emit(
             kind(
                 capability=self._capability,
                 operation=self._operation,

@@ -1,1 +1,1 @@
-"""One call without I/O: the request, the answer and what becomes of it."""
+"""The protocol of one call, without I/O: building the request, reading the response, deciding about retries."""

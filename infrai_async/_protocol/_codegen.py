@@ -1,36 +1,36 @@
-"""Functions that read the documents of one model, for each set of fields that they come with.
+"""Compiles functions that decode the documents of one model, one for each set of fields that occurs.
 
-A frozen class pays ``object.__setattr__`` for every field, and a loop over the fields looks everything up again for
-each document. So the steps are written out once, compiled, and fill a blank that then becomes the model: a third
-of the time. These functions know what is plainly right and leave all else to others. For snapshots that come with
-``id``, ``project_id``, ``created_at`` and a field that nobody knows, this is what runs::
+A frozen class calls ``object.__setattr__`` for every field, and a loop over the fields repeats every lookup for each
+document. The steps are therefore generated and compiled once. They fill a blank instance, whose class is then set to
+the model, in a third of the time. The functions accept only documents in the expected form and leave all others to the
+complete decoder. For snapshots with ``id``, ``project_id``, ``created_at`` and an unknown field, this is the code::
 
     def one(plain, metadata):
-        made = blank()
+        model = blank()
         try:
             if len(plain) != 4: raise Unlike
             value = plain[key_0]
             if value.__class__ is not str: raise Unlike
-            made.id = value
+            model.id = value
             value = plain[key_1]
             if value.__class__ is not str: raise Unlike
-            made.project_id = value
+            model.project_id = value
             value = plain[key_2]
             value = moment(value)
             if value.tzinfo is None: raise Unlike
-            made.created_at = value
-            made.label = None
-            made.extra = {key_3: plain[key_3]}
-            made.metadata = metadata
-            made.__class__ = cls
+            model.created_at = value
+            model.label = None
+            model.extra = {key_3: plain[key_3]}
+            model.metadata = metadata
+            model.__class__ = cls
         except Exception:
             return None
-        return made
+        return model
 
     def each(items, metadata, other):
         key_0, key_1, key_2, key_3 = items[0]
         found = list(starmap(blank, repeat((), len(items))))
-        for number, plain, made in zip(range(len(items)), items, found):
+        for number, plain, model in zip(range(len(items)), items, found):
             try:
                 (the same steps)
             except Exception:
@@ -64,28 +64,28 @@ _UNLIKE: Final[Mapping[Any, str]] = {
     float: "value.__class__ is not float and value.__class__ is not int",
     Decimal: "value.__class__ is not float and value.__class__ is not int",
 }
-"""When a value is not plainly of a type; a time shows that when it is made."""
+"""The conditions under which a value is not of a type; for times, the conversion itself raises."""
 _CONVERSIONS: Final[Mapping[Any, tuple[str, ...]]] = {
     Decimal: ("value = prices[value] if value.__class__ is float and value else exact(value)",),
     datetime: (
-        "value = moment(value)",  # of anything but a text, and of no time, it makes an exception
+        "value = moment(value)",  # raises for anything but a string that is a time
         "if value.tzinfo is None: raise Unlike",
     ),
 }
 _READ_INLINE: Final = frozenset({*_UNLIKE, *_CONVERSIONS, object})
 _BOTH: Final = """\
 def one(plain, metadata):
-    made = blank()
+    model = blank()
     try:
 {one}
     except Exception:
         return None
-    return made
+    return model
 
 def each(items, metadata, other):
     {keys} = items[0]
     found = list(starmap(blank, repeat((), len(items))))
-    for number, plain, made in zip(range(len(items)), items, found):
+    for number, plain, model in zip(range(len(items)), items, found):
         try:
 {each}
         except Exception:
@@ -95,13 +95,13 @@ def each(items, metadata, other):
 
 
 class Unlike(Exception):
-    """What was read is not plainly what the function is for."""
+    """The document is not of the form that the function was compiled for."""
 
 
 class _Prices(dict[float, Decimal]):
-    """Prices repeat, and this finds one in a third of the time that ``exact`` takes.
+    """A cache of prices, because they repeat and a lookup takes a third of the time of ``exact``.
 
-    Equal keys have to be written alike, so that it holds no integer, and neither 0.0 nor -0.0.
+    Equal keys must have the same decimal form, so the cache holds no integers, and neither 0.0 nor -0.0.
     """
 
     def __missing__(self, price: float) -> Decimal:
@@ -115,12 +115,12 @@ _PRICES: Final = _Prices()
 
 
 class Compiled(NamedTuple):
-    """What reads documents with a certain set of fields.
+    """The functions that decode documents with a certain set of fields.
 
     Attributes:
-        one: takes a document and the metadata of the answer; ``None`` where it is not plainly right.
-        each: takes a list, the first of which has these fields; of what is not plainly right it makes what its last
-            argument does, which also gets its place.
+        one: decodes a document, given the metadata of the response; returns ``None`` if the document does not fit.
+        each: decodes a list of documents, the first of which has these fields. Its last argument is called with the
+            index, the document and the metadata of every document that does not fit.
     """
 
     one: Callable[[Any, Any], Any]
@@ -128,21 +128,21 @@ class Compiled(NamedTuple):
 
 
 def fields_of(cls: type[Any]) -> list[Field]:
-    """Return the fields of a model that a document has."""
+    """Return the fields of a model that come from the document."""
     attrs.resolve_types(cls)
     return [field for field in attrs.fields(cls) if field.name not in ("extra", "metadata")]
 
 
 def compiled(cls: type[Any], names: tuple[str, ...], hook_of: Callable[[Any], Hook]) -> Compiled | None:
-    """Compile what reads documents with the fields ``names``, of which there must be one.
+    """Compile the functions that decode documents with the fields ``names``.
 
     Args:
         cls: the model.
-        names: as a document has them, in its order.
-        hook_of: gives what reads a type that is neither a plain value nor a time.
+        names: the names of the fields in the document's order, at least one.
+        hook_of: returns the converter for a type that is neither a plain value nor a time.
 
     Returns:
-        ``None`` where one is missing that must be there.
+        The functions; ``None`` if a required field is missing.
     """
     source = source_of(cls, names)
     if source is None:
@@ -155,15 +155,15 @@ def compiled(cls: type[Any], names: tuple[str, ...], hook_of: Callable[[Any], Ho
         base, _ = _split(field.type)
         if base not in _READ_INLINE:
             scope |= {f"hook_{field.name}": hook_of(base), f"type_{field.name}": base}
-    exec(source, scope)  # noqa: S102 - it holds the names of our own fields, and nothing of a document
+    exec(source, scope)  # noqa: S102 - the source contains names of model fields only, and nothing of a document
     return Compiled(scope["one"], scope["each"])
 
 
 def source_of(cls: type[Any], names: tuple[str, ...]) -> str | None:
-    """Return the source of ``one`` and ``each``, or ``None`` as ``compiled`` does."""
+    """Return the source of ``one`` and ``each``; ``None`` if a required field is missing."""
     keys = {name: f"key_{number}" for number, name in enumerate(names)}
     unknown = dict(keys)
-    lines = [f"if len(plain) != {len(names)}: raise Unlike"]  # all of them are read, so that there is nothing else
+    lines = [f"if len(plain) != {len(names)}: raise Unlike"]  # every name is read below, so no other field remains
     for field in fields_of(cls):
         known = [name for name in (field.name, field.metadata.get("read_from")) if name in keys]
         if known:
@@ -172,17 +172,17 @@ def source_of(cls: type[Any], names: tuple[str, ...]) -> str | None:
         elif field.default is attrs.NOTHING:
             return None
         else:
-            lines.append(f"made.{field.name} = None")
-    lines.append(f"made.extra = {{{', '.join(f'{key}: plain[{key}]' for key in unknown.values())}}}")
+            lines.append(f"model.{field.name} = None")
+    lines.append(f"model.extra = {{{', '.join(f'{key}: plain[{key}]' for key in unknown.values())}}}")
     if "metadata" in attrs.fields_dict(cls):
-        lines.append("made.metadata = metadata")
-    steps = "\n".join([*lines, "made.__class__ = cls"])
+        lines.append("model.metadata = metadata")
+    steps = "\n".join([*lines, "model.__class__ = cls"])
     one, each = (textwrap.indent(steps, " " * depth) for depth in (8, 12))
     return _BOTH.format(one=one, each=each, keys=", ".join(keys.values()) + "," * (len(keys) == 1))
 
 
 def _steps(field: Field, key: str, *, contested: bool) -> list[str]:
-    """Return the steps that read a field; where it came under two names, a null leaves it to the other one."""
+    """Return the steps that decode a field; if it came under both of its names, a null refers to the other one."""
     base, nullable = _split(field.type)
     may_be_null = (nullable or field.default is not attrs.NOTHING) and not contested and base is not object
     steps = []
@@ -193,11 +193,11 @@ def _steps(field: Field, key: str, *, contested: bool) -> list[str]:
         conversion = (f"value = hook_{field.name}(value, type_{field.name})",)
     if conversion and may_be_null:
         conversion = ("if value is not None:", *(f"    {step}" for step in conversion))
-    return [f"value = plain[{key}]", *steps, *conversion, f"made.{field.name} = value"]
+    return [f"value = plain[{key}]", *steps, *conversion, f"model.{field.name} = value"]
 
 
 def _split(annotation: Any) -> tuple[Any, bool]:
-    """Return the type inside ``X | None``, and whether there was one."""
+    """Return the type ``X`` of ``X | None``, and whether ``None`` is allowed."""
     if get_origin(annotation) in (Union, UnionType):
         (inner,) = (arg for arg in get_args(annotation) if arg is not NoneType)
         return inner, True
@@ -206,10 +206,10 @@ def _split(annotation: Any) -> tuple[Any, bool]:
 
 @functools.cache
 def _blank_class(cls: type[Any]) -> type[Any]:
-    """Return a class of the same layout, to be filled with plain stores before it becomes ``cls``.
+    """Return a class of the same layout, whose instances are filled by plain stores before they become ``cls``.
 
-    It must not inherit any of attrs' ``__init__``, ``__setattr__`` and ``__delattr__``: with a single one left every
-    store, or the making, goes through Python.
+    It must inherit none of attrs' ``__init__``, ``__setattr__`` and ``__delattr__``: with any of them, each store or
+    each instantiation would run Python code.
     """
     plainly = {name: getattr(object, name) for name in ("__init__", "__setattr__", "__delattr__")}
     return type(cls.__name__, (cls,), {"__slots__": (), **plainly})

@@ -1,4 +1,4 @@
-"""Where the settings of a client come from: its arguments, then the environment, then the credentials file."""
+"""The sources of a client's settings: its arguments, then the environment, then the credentials file."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from infrai_async.errors import ConfigurationError
 
 DEFAULT_BASE_URL: Final = "https://api.infrai.cc"
 _HOW_TO_GET_A_KEY: Final = (
-    "no API key: pass api_key=, set INFRAI_API_KEY, or put one into ~/.infrai/credentials "
+    "no API key found: pass api_key=, set INFRAI_API_KEY, or write the key to ~/.infrai/credentials "
     "(sign in at https://infrai.cc/login to get one; the local gateway prints its own)"
 )
 
 
 class Secret(str):
-    """A string whose repr shows nothing, so that no dump of a frame's variables does either."""
+    """A string whose repr hides its text, so that tracebacks with local variables do not show it."""
 
     __slots__ = ()
 
@@ -34,12 +34,13 @@ def base_url(given: str | None, environment: Mapping[str, str], *, allow_http: b
     """Return the base URL without ``/v1`` and without a trailing slash (D1).
 
     Args:
-        given: the client's argument; else ``INFRAI_BASE_URL``, else the service's own address.
+        given: the client's argument. If it is ``None``, ``INFRAI_BASE_URL`` is used, then the service's own address.
         environment: the environment variables.
-        allow_http: whether plain http may go to another machine.
+        allow_http: whether plain HTTP to another machine is allowed.
 
     Raises:
-        ConfigurationError: it is no http(s) URL, carries credentials, or would send the key over plain http.
+        ConfigurationError: the URL is not an http or https URL, contains credentials, or would send the API key over
+            plain HTTP.
     """
     name = "base_url" if given is not None else "INFRAI_BASE_URL"
     text = given if given is not None else environment.get("INFRAI_BASE_URL") or DEFAULT_BASE_URL
@@ -48,9 +49,9 @@ def base_url(given: str | None, environment: Mapping[str, str], *, allow_http: b
         parts = urlsplit(text)
         host, port = parts.hostname, parts.port
     except (ValueError, AttributeError):
-        raise ConfigurationError(f"{name} is not a URL") from None
+        raise ConfigurationError(f"{name} is not a URL: it must look like {DEFAULT_BASE_URL}") from None
     if not text.isascii() or not text.isprintable() or " " in text:
-        raise ConfigurationError(f"{name} has characters that no URL may have: percent-encode them")
+        raise ConfigurationError(f"{name} has characters that are not allowed in a URL: percent-encode them")
     if parts.scheme not in ("http", "https") or not host:
         shown = "" if "@" in text else f", not {text!r}"
         raise ConfigurationError(f"{name} must look like {DEFAULT_BASE_URL}{shown}")
@@ -59,7 +60,7 @@ def base_url(given: str | None, environment: Mapping[str, str], *, allow_http: b
     if parts.scheme == "http" and not allow_http and not is_loopback(host):
         raise ConfigurationError(
             f"{name} would send the API key over plain http to {host}: use https, or pass allow_http=True "
-            "where the network is yours"
+            "if you trust the network"
         )
     name_or_address = f"[{host}]" if ":" in host else host
     origin = f"{parts.scheme}://{name_or_address}" + (f":{port}" if port is not None else "")
@@ -67,7 +68,7 @@ def base_url(given: str | None, environment: Mapping[str, str], *, allow_http: b
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address is this machine's own."""
+    """Return whether a host name or address refers to this machine."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
@@ -77,10 +78,10 @@ def is_loopback(host: str) -> bool:
 
 
 def check_api_key(key: object, source: str) -> Secret:
-    """Return a key that a header can carry; the message never shows it.
+    """Return the API key after checking that it can be sent in a header; the error never shows the key.
 
     Raises:
-        ConfigurationError: it is empty, not a string, or has characters that no header may have.
+        ConfigurationError: the key is not a non-empty string of printable ASCII characters without spaces.
     """
     text = key.strip() if isinstance(key, str) else ""
     if not text or not text.isascii() or not text.isprintable() or " " in text:
@@ -91,10 +92,10 @@ def check_api_key(key: object, source: str) -> Secret:
 
 
 def find_api_key(environment: Mapping[str, str], credentials: Path) -> Secret:
-    """Return the key of ``INFRAI_API_KEY``, else of the credentials file.
+    """Return the API key from ``INFRAI_API_KEY`` or, if that is not set, from the credentials file.
 
     Raises:
-        ConfigurationError: there is none, or the file is unreadable; the message names every place to put one.
+        ConfigurationError: there is no key, or the file cannot be read. The message names every place for a key.
     """
     if environment.get("INFRAI_API_KEY"):
         return check_api_key(environment["INFRAI_API_KEY"], "INFRAI_API_KEY")
@@ -103,52 +104,52 @@ def find_api_key(environment: Mapping[str, str], credentials: Path) -> Secret:
     except (FileNotFoundError, NotADirectoryError):
         raise ConfigurationError(_HOW_TO_GET_A_KEY) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{credentials} cannot be read ({type(error).__name__})") from None
+        raise ConfigurationError(f"{credentials} cannot be read ({type(error).__name__}): pass api_key=") from None
     if text.startswith("INFRAI_API_KEY="):
-        raise ConfigurationError(f'{credentials} must hold {{"api_key": "..."}} or the bare key, no assignment')
+        raise ConfigurationError(f'{credentials} must contain {{"api_key": "..."}} or the bare key, not an assignment')
     if not text.startswith("{"):
         return check_api_key(text, str(credentials))
     try:
         return check_api_key(json.loads(text).get("api_key"), str(credentials))
     except json.JSONDecodeError:
-        raise ConfigurationError(f'{credentials} must hold {{"api_key": "..."}} or the bare key') from None
+        raise ConfigurationError(f'{credentials} must contain {{"api_key": "..."}} or the bare key') from None
 
 
 def credentials_file() -> Path:
-    """Return where the credentials file is; a path that cannot exist where there is no home directory."""
+    """Return the path of the credentials file; without a home directory, a relative path that does not exist."""
     return Path(os.path.expanduser("~/.infrai/credentials"))
 
 
 def prepare_credentials(path: Path) -> None:
-    """See to it that the credentials file can be written, before there is a key that could be lost.
+    """Check that the credentials file can be written, before a key is requested that could then be lost.
 
     Raises:
-        ConfigurationError: it cannot.
+        ConfigurationError: the file cannot be written.
     """
     try:
         if not path.is_absolute():
             raise PermissionError("there is no home directory")
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not os.access(path.parent, os.W_OK):
-            raise PermissionError("no right to write there")
+            raise PermissionError("its directory is not writable")
         if path.exists() and not (path.is_file() and os.access(path, os.R_OK)):
-            raise PermissionError("what is there is no file that can be read, and so kept")
+            raise PermissionError("the existing one is not a readable file, so it cannot be kept as a backup")
     except OSError as error:
         reason = error.strerror or str(error)
         raise ConfigurationError(
-            f"{path} cannot be written ({reason}): pass write_credentials=False and keep the key yourself"
+            f"{path} cannot be written ({reason}): pass write_credentials=False and store the key yourself"
         ) from None
 
 
 def write_credentials(path: Path, api_key: str) -> None:
-    """Write the credentials file, readable by its owner alone (D15); one that was there is kept as ``.previous``."""
+    """Write the credentials file, readable by its owner only (D15); keep an existing one as ``.previous``."""
     with contextlib.suppress(FileNotFoundError):
         _write_whole(path.with_name(f"{path.name}.previous"), path.read_bytes())
     _write_whole(path, json.dumps({"api_key": str(api_key)}).encode() + b"\n")
 
 
 def _write_whole(path: Path, content: bytes) -> None:
-    """Let a file have this content: at every moment, and whoever else writes it too, it is an old one or a new one."""
+    """Replace the content of a file atomically: readers and concurrent writers see either the old or the new file."""
     descriptor, fresh = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -1,8 +1,8 @@
-"""From plain JSON to models, strictly: nothing is quietly turned into another type.
+"""Strict decoding of JSON to models: no value is silently converted to another type.
 
-cattrs is the registry. What is plainly right is read by a function that was compiled for the model and the fields
-that came (``_protocol._codegen``). Whatever is not (a wrong type, a time without a zone) goes to ``_explain``, the
-reading in full, which either copes or says where the answer is wrong.
+cattrs is the registry of the converters. Documents in the expected form are read by functions compiled for the model
+and the set of fields (``_protocol._codegen``). All others (a wrong type, a time without a zone) go to ``_explain``,
+the complete decoder, which either reads them or raises an error that names the wrong place.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from infrai_async.models import (
     PurgeResult,
 )
 
-json.loads(b"null")  # loads the codec: whoever imports this ahead of a call wants that too
+json.loads(b"null")  # imports the codec now, because modules that import this one early want that too
 
 R = TypeVar("R")
 
-_MOST_SHAPES: Final = 64  # of one class, and
-_MOST_FIELDS: Final = 100  # of one document: who sends more is read in full
+_MOST_SHAPES: Final = 64  # sets of fields of one model that functions are compiled for
+_MOST_FIELDS: Final = 100  # fields of one document; with more, the complete decoder reads it
 _FLAG_ENTRY: Final = frozenset({"key", "value", "default_value", "enabled", "reason", "variant", "version"})
 
 
 class _Mismatch(Exception):
-    """A value of the wrong JSON type; the path to it grows while the exception rises."""
+    """A value has the wrong JSON type. The path to it is built while the exception propagates."""
 
     def __init__(self, wanted: str, value: object) -> None:
         super().__init__()
@@ -58,14 +58,14 @@ class _Mismatch(Exception):
 
 
 class _Missing(_Mismatch):
-    """A field that the documentation promises is not there."""
+    """A field that the API documents as always present is missing."""
 
 
 def decode(capability: Capability[R], envelope: Envelope) -> R:
-    """Return the model that the answer of ``capability`` is.
+    """Decode the response of ``capability`` to its model.
 
     Raises:
-        DecodeError: the answer is not what the contract promises; it names the place.
+        DecodeError: the response does not have the documented form; the message names the path of the fault.
     """
     try:
         return _value(capability, envelope.data, envelope.metadata, envelope.enveloped)
@@ -74,7 +74,7 @@ def decode(capability: Capability[R], envelope: Envelope) -> R:
 
 
 def decode_page(capability: Capability[R], envelope: Envelope) -> Page[R]:
-    """Return the page that the answer of a listing is.
+    """Decode the response of a listing to a page.
 
     Raises:
         DecodeError: as for ``decode``.
@@ -86,18 +86,18 @@ def decode_page(capability: Capability[R], envelope: Envelope) -> Page[R]:
 
 
 def quick(capability: Capability[R], body: bytes) -> R | None:
-    """Return what ``decode`` would of an answer of status 200; ``None`` for what is no plain envelope, or wrong."""
+    """Decode a body of status 200 as ``decode`` does; return ``None`` unless it is a valid envelope."""
     try:
         document: Any = json.loads(body)
         if document["ok"] is True:
             return _value(capability, document["data"], document.get("metadata"), True)
-    except Exception:  # noqa: BLE001 - whatever it is, the full way meets it again and words it
+    except Exception:  # noqa: BLE001 - the complete decoder meets any fault again and reports it
         return None
     return None
 
 
 def quick_page(capability: Capability[R], body: bytes) -> Page[R] | None:
-    """As ``quick``, for what ``decode_page`` returns."""
+    """Decode a page of status 200 as ``decode_page`` does; return ``None`` unless it is a valid envelope."""
     try:
         document: Any = json.loads(body)
         if document["ok"] is True:
@@ -115,13 +115,13 @@ def _value(capability: Capability[R], data: object, metadata: object, enveloped:
     reader = _READERS[capability.returns]
     if reader.form is not None:
         data = reader.form(data, enveloped)
-    said = _METADATA.last(metadata, None) or _metadata(metadata)
-    made = reader.last(data, said)  # mostly that is all
-    return reader.read(data, said) if made is None else made  # type: ignore[no-any-return]
+    parsed = _METADATA.last(metadata, None) or _metadata(metadata)
+    model = reader.last(data, parsed)  # nearly always succeeds
+    return reader.read(data, parsed) if model is None else model  # type: ignore[no-any-return]
 
 
 def _page(capability: Capability[R], data: object, metadata: object) -> Page[R]:
-    said = _metadata(metadata)
+    parsed = _metadata(metadata)
     if not isinstance(data, dict):
         raise _Mismatch("an object with items", data)
     items, next_cursor = data.get("items"), data.get("next_cursor")
@@ -130,14 +130,14 @@ def _page(capability: Capability[R], data: object, metadata: object) -> Page[R]:
     if not isinstance(next_cursor, str | None):
         raise _Mismatch("a string", next_cursor).under(".next_cursor")
     return Page(
-        items=_READERS[capability.returns].read_each(items, said), next_cursor=next_cursor or None, metadata=said
+        items=_READERS[capability.returns].read_each(items, parsed), next_cursor=next_cursor or None, metadata=parsed
     )
 
 
 def _decode_error(mismatch: _Mismatch, root: str) -> DecodeError:
     path = root + mismatch.path
     if isinstance(mismatch, _Missing):
-        return DecodeError(f"{path}: the answer lacks it ({mismatch.wanted})", path=path)
+        return DecodeError(f"{path}: missing in the response ({mismatch.wanted})", path=path)
     return DecodeError(f"{path}: expected {mismatch.wanted}, got {mismatch.found}", path=path)
 
 
@@ -179,7 +179,7 @@ _FORMS: Final[Mapping[type[Any], Callable[[object, bool], object]]] = {
     FlagValue: _bare_value,
     FlagValues: _values_by_key,
 }
-"""What brings the forms that data may take (D9, D10, D21), in an envelope or bare, into the one that is documented."""
+"""Converters of other accepted forms of data (D9, D10, D21), in an envelope or bare, to the documented form."""
 
 
 # --- strict primitives -------------------------------------------------------------------------------------------
@@ -304,11 +304,11 @@ _CONVERTER: Final = _registry()
 
 
 class _ModelReader:
-    """Reads the documents of one model: by the function for the fields that came last, by another's, or in full.
+    """Decodes the documents of one model, by a compiled function if possible, else completely.
 
     Attributes:
-        form: what brings other forms of data into the one that is documented, where there are any.
-        last: reads a document with the fields that came last; ``None`` where it is not plainly right.
+        form: converts other accepted forms of data to the documented form; ``None`` if there are none.
+        last: the compiled function that was used last; it returns ``None`` for a document that it does not fit.
     """
 
     def __init__(self, cls: type[Any]) -> None:
@@ -319,21 +319,21 @@ class _ModelReader:
         self._compiled: dict[tuple[str, ...], Compiled | None] = {}
 
     def read(self, plain: Any, metadata: Metadata | None) -> Any:
-        """Return the model that ``plain`` is.
+        """Decode one document.
 
         Raises:
-            _Mismatch: it is none.
+            _Mismatch: a value is missing or of the wrong type.
         """
-        made = self.last(plain, metadata)
-        if made is None:
+        model = self.last(plain, metadata)
+        if model is None:
             functions = self._for_fields_of(plain)
             if functions is not None and functions.one is not self.last:
                 self.last = functions.one
-                made = functions.one(plain, metadata)
-        return _explain(self._cls, self._fields, plain, metadata) if made is None else made
+                model = functions.one(plain, metadata)
+        return _explain(self._cls, self._fields, plain, metadata) if model is None else model
 
     def read_each(self, items: list[Any], metadata: Metadata) -> tuple[Any, ...]:
-        """Return the models of a page, which mostly come with the same fields."""
+        """Decode the documents of a page, which mostly have the same fields."""
         functions = self._for_fields_of(items[0]) if items else None
         if functions is not None:
             return functions.each(items, metadata, self._read_item)
@@ -354,15 +354,15 @@ class _ModelReader:
 
 
 def _not_yet(plain: Any, metadata: Metadata | None) -> None:
-    """Stand in for the function for the fields that came last, before any did."""
+    """Return ``None``: the initial value of ``last``, before any function is compiled."""
 
 
 class _Readers(dict[type[Any], _ModelReader]):
-    """The reader of each model, made when it is first asked for."""
+    """The readers by model, created on first use."""
 
     def __missing__(self, cls: type[Any]) -> _ModelReader:
-        self[cls] = made = _ModelReader(cls)
-        return made
+        self[cls] = reader = _ModelReader(cls)
+        return reader
 
 
 _READERS: Final = _Readers()
@@ -370,7 +370,7 @@ _METADATA: Final = _READERS[Metadata]
 
 
 def _explain(cls: type[Any], fields: list[Field], plain: Any, metadata: Metadata | None) -> Any:
-    """Read ``plain`` in full: the definition of what the compiled functions do quickly."""
+    """Decode ``plain`` completely. This is the reference for the compiled functions, which only do it faster."""
     if plain.__class__ is not dict:
         raise _Mismatch("an object", plain)
     values: dict[str, Any] = {}
@@ -378,8 +378,8 @@ def _explain(cls: type[Any], fields: list[Field], plain: Any, metadata: Metadata
     for field in fields:
         name = field.name
         other = field.metadata.get("read_from", name)
-        nothing = name not in plain or (plain[name] is None and field.type is not object)
-        source = other if nothing and other in plain else name
+        absent = name not in plain or (plain[name] is None and field.type is not object)
+        source = other if absent and other in plain else name
         if source in plain:
             values[name] = _at(f".{source}", _CONVERTER.get_structure_hook(field.type), plain[source], field.type)
             rest.pop(source, None)
@@ -393,4 +393,4 @@ def _explain(cls: type[Any], fields: list[Field], plain: Any, metadata: Metadata
 
 def _wanted(field: Field) -> str:
     other = field.metadata.get("read_from")
-    return f"{field.name} or {other}" if other else "a field that every documented answer has"
+    return f"{field.name} or {other}" if other else "every documented response has this field"

@@ -1,22 +1,22 @@
-"""What follows from the attempts of a call, as a generator without I/O.
+"""The retry logic of a call, as a generator without I/O.
 
-The pool makes the first attempt, and makes a flow only where that did not plainly succeed. The flow is then sent what
-came of each attempt, and yields what is to be done next; so every rule here is tested by sending answers, without a
-loop or a socket, by a clock of the test's own.
+The pool makes the first attempt itself, and starts a flow only if that attempt did not plainly succeed. The flow is
+sent the result of each attempt and yields the next step. Tests can therefore drive every rule by sending responses,
+without an event loop or a socket, and with a clock of their own.
 
-What ends a call from outside depends on what the call is doing:
+Which exception ends an interrupted call depends on its state:
 
-=======================  ==================  ==================  ==========================================
-the call                 its time runs out   the client closes   the service's pause is to outlast its time
-=======================  ==================  ==================  ==========================================
-waits, never sent        TimeoutError        ClientClosedError   RateLimitError
-pauses before a retry    what failed before  what failed before  what failed before
-waits to be sent again   TimeoutError        what failed before  what was answered before, or RateLimitError
-is under way             TimeoutError        TransportError      it goes on
-=======================  ==================  ==================  ==========================================
+=========================  ==================  ==================  =====================================
+the call                   time limit reached  client closed       throttled beyond its time limit
+=========================  ==================  ==================  =====================================
+waits, not yet sent        TimeoutError        ClientClosedError   RateLimitError
+pauses before a retry      previous error      previous error      previous error
+waits to be sent again     TimeoutError        previous error      previous APIError, or RateLimitError
+is in flight               TimeoutError        TransportError      continues
+=========================  ==================  ==================  =====================================
 
-Under way, its outcome is ``maybe_applied`` once bytes may have left; it is not sent again. Cancelled by anybody else, a
-call raises ``CancelledError``.
+The outcome of a call in flight is ``maybe_applied`` once bytes may have been sent, and the call is not retried. A call
+that is cancelled by other code raises ``CancelledError``.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ E = TypeVar("E", bound=InfraiError)
 
 @attrs.frozen
 class Pause:
-    """Wait before the next attempt; the pool answers false when its retry quota is used up, or the client closed."""
+    """Sleep before the next attempt. The pool sends back false if its retry quota is spent or the client is closed."""
 
     seconds: float
     capability: str
@@ -74,43 +74,43 @@ class Pause:
 
 @attrs.frozen
 class Throttle:
-    """Let nobody in the pool send for so long; nothing to wait for now."""
+    """Pause the whole pool for this many seconds; the flow does not wait for the end of the pause here."""
 
     seconds: float
 
 
 @attrs.frozen
 class RefreshKey:
-    """Ask for the API key again; the pool answers whether there is another one."""
+    """Get the API key again. The pool sends back whether it differs from the refused one."""
 
 
 @attrs.frozen
 class ThrottledPastDeadline:
-    """The gate opens only after the call's time is up; nothing was sent."""
+    """The request was not sent, because the service's pause ends, in ``seconds``, after the call's deadline."""
 
     seconds: float
 
 
 @attrs.frozen
 class Expired:
-    """The call's time ran out before it was sent: while it waited for a place, for the gate or between attempts."""
+    """The request was not sent, because the call's deadline passed while it waited; ``waited`` says for what."""
 
     waited: str
 
 
 @attrs.frozen
 class Closed:
-    """The client was closed before the call was sent."""
+    """The request was not sent, because the client was closed."""
 
 
 @attrs.define
 class RouteMemory:
-    """Which generation of routes the service was found to know, for the client's lifetime (D2)."""
+    """The generation of routes that the service has responded on, for the lifetime of the client (D2)."""
 
     generation: int = 0
 
     def remember(self, generation: int) -> None:
-        """Note which generation of routes answered."""
+        """Record the generation of routes that the service responds on."""
         self.generation = generation
 
 
@@ -122,37 +122,37 @@ NoteResponse: TypeAlias = Callable[[Metadata], None]
 
 @attrs.frozen
 class Failure:
-    """An attempt that did not succeed; ``unrouted`` says that the service does not know the route itself (D2)."""
+    """A failed attempt; ``unrouted`` is true if the service does not know the route at all (D2)."""
 
     error: InfraiError
     decision: RetryDecision
     unrouted: bool = False
 
 
-@attrs.define(eq=False)  # never changed once made; frozen, it would take four times as long to make
+@attrs.define(eq=False)  # immutable by convention; ``frozen`` would make its creation four times slower
 class Call(Generic[T]):
-    """What is asked: a capability with its arguments, and what surrounds the caller.
+    """A call of a capability: its arguments, options and enclosing blocks.
 
     Attributes:
-        reader: makes of an answer what the call returns.
-        begun: when it was asked for, by ``time.monotonic``.
-        deadline: when its time is up, by the same clock.
-        key_in_body: whether the caller chose the idempotency key (D4).
-        scopes: the blocks that it is made in.
+        reader: turns a response into the call's result.
+        started: when the call was made, by ``time.monotonic``.
+        deadline: when its time limit is reached, by the same clock.
+        key_in_body: whether the caller chose the idempotency key, which then goes into the body too (D4).
+        scopes: the budgets, deadlines and operations that enclose the call; ``None`` if there are none.
     """
 
     capability: Capability[Any]
     arguments: Mapping[str, object]
     reader: ResponseReader[T]
     policy: RetryPolicy
-    begun: float
+    started: float
     deadline: float
     idempotency_key: str | None = None
     key_in_body: bool = False
     scopes: Scopes | None = None
 
     def request(self, generation: int) -> Request:
-        """Build the request for a generation of routes.
+        """Build the request for one generation of routes.
 
         Raises:
             InvalidArgument: an argument is missing or wrong.
@@ -163,8 +163,8 @@ class Call(Generic[T]):
             return Request(capability.method, target, None, None, False, route)
         return build(capability, route, arguments, self.idempotency_key, key_in_body=self.key_in_body)
 
-    def failed(self, error: E, outcome: Outcome, attempts: tuple[Attempt, ...]) -> E:
-        """Complete an error with what is known of the call."""
+    def with_context(self, error: E, outcome: Outcome, attempts: tuple[Attempt, ...]) -> E:
+        """Set the context of the call on an error, and return the error."""
         error.capability = self.capability.id
         error.idempotency_key = self.idempotency_key if self.capability.mutates else None
         error.outcome = outcome
@@ -173,18 +173,18 @@ class Call(Generic[T]):
 
 
 class _FlowState(Generic[T]):
-    """What a flow knows of its call: which request is to be sent, and what came of those that were."""
+    """The state of a flow: the request to send next, and the results of the previous attempts."""
 
     __slots__ = (
         "_chance",
         "_clock",
         "_failures",
-        "_moved",
+        "_route_switched",
         "_routes",
         "ambiguous",
         "attempts",
         "call",
-        "renewed",
+        "key_refreshed",
         "request",
     )
 
@@ -199,48 +199,51 @@ class _FlowState(Generic[T]):
         self.call = call
         self.request = request
         self.ambiguous = False
-        self.renewed = False
+        self.key_refreshed = False
         self.attempts: tuple[Attempt, ...] = ()
         self._routes = routes
         self._clock = clock
         self._chance = chance
         self._failures = 0
-        self._moved = False
+        self._route_switched = False
 
     @property
     def reason(self) -> str:
-        """Why the last attempt failed, in a few words."""
+        """The short reason for which the last attempt failed."""
         return self.attempts[-1].error or ""
 
-    def send_again(self, *, counts: bool) -> None:
-        """Have the same request sent again; it ``counts`` as a retry unless only the API key was out of date."""
-        self.request = attrs.evolve(self.request, again=counts)
+    def resend(self, *, is_retry: bool) -> None:
+        """Prepare to send the same request again; it is no retry if only the API key was out of date."""
+        self.request = attrs.evolve(self.request, is_retry=is_retry)
 
-    def note_renewal(self) -> None:
-        """Note that the API key was asked for again, which happens once."""
-        self.renewed = True
+    def note_key_refresh(self) -> None:
+        """Record that the API key was refreshed, which happens at most once per call."""
+        self.key_refreshed = True
 
-    def left(self) -> float:
-        """Return the seconds that the call's time has left."""
+    def remaining(self) -> float:
+        """Return the seconds until the call's deadline."""
         return self.call.deadline - self._clock()
 
-    def move(self, failure: Failure) -> bool:
-        """Go over to the other generation's route, once, when the service does not know this one (D2)."""
-        if not failure.unrouted or self._moved or len(self.call.capability.routes) == 1:
+    def switch_route(self, failure: Failure) -> bool:
+        """Move to the other generation's route if the service does not know this one; return whether it did (D2).
+
+        A call moves at most once.
+        """
+        if not failure.unrouted or self._route_switched or len(self.call.capability.routes) == 1:
             return False
-        self.request, self._moved = self.call.request(1 - self._generation()), True
+        self.request, self._route_switched = self.call.request(1 - self._generation()), True
         return True
 
     def note_route(self, *, unrouted: bool) -> None:
-        """Remember for the client's lifetime which generation of routes answered."""
-        if self._moved and not unrouted:
+        """Remember, for the lifetime of the client, the generation of routes that works."""
+        if self._route_switched and not unrouted:
             self._routes.remember(self._generation())
 
     def _generation(self) -> int:
         return self.call.capability.routes.index(self.request.route)
 
     def note_attempt(self, result: Response | NoResponse, error: str, request_id: str | None = None) -> None:
-        """Keep what came of an attempt that failed, for the error's ``attempts``."""
+        """Record a failed attempt, for the error's ``attempts``."""
         attempt = Attempt(
             started_at=datetime.fromtimestamp(result.started_at, UTC),
             seconds=result.seconds,
@@ -251,33 +254,33 @@ class _FlowState(Generic[T]):
         )
         self.attempts = (*self.attempts, attempt)
 
-    def failed(self, error: E, outcome: Outcome) -> E:
-        """Complete an error with what is known of the call and its attempts."""
+    def with_context(self, error: E, outcome: Outcome) -> E:
+        """Set the context of the call and its attempts on an error, and return the error."""
         unclear = self.ambiguous and self.call.capability.mutates
-        return self.call.failed(error, "maybe_applied" if unclear else outcome, self.attempts)
+        return self.call.with_context(error, "maybe_applied" if unclear else outcome, self.attempts)
 
-    def settle(self, failure: Failure) -> bool:
-        """Take note of a failure; true when it is the success of an earlier attempt (D17)."""
+    def record_failure(self, failure: Failure) -> bool:
+        """Record a failure; return whether it proves that an earlier attempt to delete has succeeded (D17)."""
         method = self.call.capability.method
-        gone = method == "DELETE" and getattr(failure.error, "status", None) == 404 and self.ambiguous
+        deleted = method == "DELETE" and getattr(failure.error, "status", None) == 404 and self.ambiguous
         self.ambiguous = self.ambiguous or failure.decision.ambiguous
         not_sent = isinstance(failure.error, TransportError)
         clear: Outcome = "not_sent" if not_sent else "rejected"
-        self.failed(failure.error, "maybe_applied" if failure.decision.ambiguous else clear)
-        return gone
+        self.with_context(failure.error, "maybe_applied" if failure.decision.ambiguous else clear)
+        return deleted
 
     def pause(self, failure: Failure) -> float | None:
-        """Return how long to pause before the next attempt, ``None`` when there is to be none."""
+        """Return the pause before the next attempt, in seconds; ``None`` if there must be no further attempt."""
         decision, policy = failure.decision, self.call.policy
-        if not decision.again or policy.max_attempts == 1:
+        if not decision.retry or policy.max_attempts == 1:
             return None
-        if decision.hold is not None:  # the gate makes it wait; such an answer uses up no attempt
-            return 0.0 if decision.hold <= self.left() else None
+        if decision.throttle is not None:  # the pool's gate makes the call wait, and the attempt is not counted
+            return 0.0 if decision.throttle <= self.remaining() else None
         self._failures += 1
         if self._failures >= policy.max_attempts:
             return None
         pause = max(decision.after, policy.pause(self._failures, self._chance()))
-        return pause if pause <= self.left() else None
+        return pause if pause <= self.remaining() else None
 
 
 def run(
@@ -289,15 +292,21 @@ def run(
     clock: Callable[[], float] = time.monotonic,
     chance: Callable[[], float] = random.random,
 ) -> Flow[T]:
-    """Send until there is an answer to give back, or a reason to stop.
+    """Yield requests and other steps until the call has a result or must fail.
 
     Args:
-        call: what is asked.
-        request: its first request, which whoever drives the flow may have sent already.
-        note_response: told what each answer that could be read says of the call.
-        routes: what the client has found out about the service's routes.
-        clock: tells the time that the call's deadline is a point of.
-        chance: gives numbers from 0 up to 1.
+        call: the call.
+        request: its first request. The driver of the flow may have sent it already.
+        note_response: called with the metadata of each response that could be read.
+        routes: the generation of routes that the client has found to work.
+        clock: the clock that the call's deadline refers to.
+        chance: a source of random numbers, from 0 up to but excluding 1.
+
+    Returns:
+        The result of the call.
+
+    Raises:
+        InfraiError: the call failed.
     """
     state = _FlowState(call, request, routes, clock, chance)
     error: InfraiError | None = None
@@ -305,56 +314,60 @@ def run(
         try:
             result = yield state.request
         except ConfigurationError as unusable:
-            raise state.failed(unusable, "not_sent") from unusable.__cause__
+            raise state.with_context(unusable, "not_sent") from unusable.__cause__
         except (BudgetExceeded, TimeoutError) as forbidden:
             if error is not None:
-                # What failed before; that it is not tried again stands in its context.
-                raise state.failed(error, error.outcome)  # noqa: B904
-            state.failed(forbidden, "not_sent")
+                # Raise the previous error; its context says why it was not retried.
+                raise state.with_context(error, error.outcome)  # noqa: B904
+            state.with_context(forbidden, "not_sent")
             raise
         outcome = _outcome(state, result, error, note_response)
         if not isinstance(outcome, Failure):
             return outcome
-        if state.move(outcome):
+        if state.switch_route(outcome):
             continue
         error = outcome.error
-        if state.settle(outcome):
-            return Ack(ok=True)  # type: ignore[return-value] # what a DELETE answers
-        hold = outcome.decision.hold
-        if hold is not None:
-            yield Throttle(hold)
-        if (yield from _renewed(state, error)):
-            state.send_again(counts=False)
+        if state.record_failure(outcome):
+            return Ack(ok=True)  # type: ignore[return-value] # every DELETE returns an Ack
+        throttle = outcome.decision.throttle
+        if throttle is not None:
+            yield Throttle(throttle)
+        if (yield from _refresh_key(state, error)):
+            state.resend(is_retry=False)
             continue
         pause = state.pause(outcome)
         if pause is None:
             raise error
-        if isinstance(error, RateLimitError) and hold is None:
-            yield Throttle(pause)  # it did not say for how long: nobody had better ask again before this call does
-        # Where the gate makes it wait, it draws on no quota.
-        if hold is None and (yield Pause(pause, call.capability.id, state.reason)) is not True:
+        if isinstance(error, RateLimitError) and throttle is None:
+            # A 429 without Retry-After: other calls would be throttled too, so they wait until this one is retried.
+            yield Throttle(pause)
+        # A call that waits at the pool's gate does not use up retry quota.
+        if throttle is None and (yield Pause(pause, call.capability.id, state.reason)) is not True:
             raise error
-        state.send_again(counts=True)
+        state.resend(is_retry=True)
 
 
 def _outcome(
     state: _FlowState[T], result: Result, before: InfraiError | None, note_response: NoteResponse
 ) -> T | Failure:
-    """Return what the call returns, or the failure that an attempt was; raise where nothing was sent."""
+    """Return the result of the call, or the failure of the attempt; raise if the request was not sent."""
     if isinstance(result, Response):
         return _read(state, result, note_response)
     if isinstance(result, NoResponse):
         state.note_attempt(result, str(result.error))
         return Failure(result.error, decide_without_response(state.call.capability, result.error, sent=result.sent))
-    assert isinstance(result, ThrottledPastDeadline | Expired | Closed)  # noqa: S101 - nothing else answers a request
-    raise _unsent(state, result, before)
+    assert isinstance(result, ThrottledPastDeadline | Expired | Closed)  # noqa: S101 - no other result follows a request
+    raise _unsent_error(state, result, before)
 
 
-def _renewed(state: _FlowState[Any], error: InfraiError) -> Generator[Step, Result, bool]:
-    """After a 401 ask once for another key, which also serves the calls to come; send again where that is allowed."""
-    if not isinstance(error, AuthenticationError) or state.renewed or state.call.capability.public:
+def _refresh_key(state: _FlowState[Any], error: InfraiError) -> Generator[Step, Result, bool]:
+    """After a 401 refresh the API key, at most once per call; return whether to resend the request.
+
+    The key is refreshed even if the policy allows no further attempt, because later calls need it too.
+    """
+    if not isinstance(error, AuthenticationError) or state.key_refreshed or state.call.capability.public:
         return False
-    state.note_renewal()
+    state.note_key_refresh()
     try:
         another = yield RefreshKey()
     except ConfigurationError as failed:
@@ -364,19 +377,19 @@ def _renewed(state: _FlowState[Any], error: InfraiError) -> Generator[Step, Resu
 
 
 def _read(state: _FlowState[T], response: Response, note_response: NoteResponse) -> T | Failure:
-    said, capability = NO_METADATA, state.call.capability
+    metadata, capability = NO_METADATA, state.call.capability
     try:
         envelope = open_envelope(response)
-        said = metadata_of(envelope)
-        note_response(said)
+        metadata = metadata_of(envelope)
+        note_response(metadata)
         if envelope.error is None:
             value = state.call.reader.full(capability, envelope)
             state.note_route(unrouted=False)
             return value
     except DecodeError as error:
         error.status = response.status
-        state.note_attempt(response, str(error), said.request_id)
-        return Failure(error, RetryDecision(ambiguous=True, again=False))
+        state.note_attempt(response, str(error), metadata.request_id)
+        return Failure(error, RetryDecision(ambiguous=True, retry=False))
     after = retry_after_seconds(response.headers, datetime.now(UTC))
     refused = api_error_of(response, envelope, after)
     state.note_attempt(response, refused.code or f"HTTP {response.status}", refused.request_id)
@@ -385,20 +398,20 @@ def _read(state: _FlowState[T], response: Response, note_response: NoteResponse)
     return Failure(refused, decide_on_error(capability, refused, after), unrouted)
 
 
-def _unsent(
+def _unsent_error(
     state: _FlowState[Any], result: ThrottledPastDeadline | Expired | Closed, error: InfraiError | None
 ) -> InfraiError:
     if error is not None and (
         isinstance(result, Closed) or (isinstance(result, ThrottledPastDeadline) and isinstance(error, APIError))
     ):
-        return state.failed(error, error.outcome)
+        return state.with_context(error, error.outcome)
     failed: InfraiError
     if isinstance(result, Expired):
-        failed = TimeoutError(f"the call's time ran out while it waited {result.waited}")
+        failed = TimeoutError(f"the call's time limit was reached while it waited {result.waited}")
     elif isinstance(result, Closed):
         failed = ClientClosedError("the client was closed before the call was sent")
     else:
-        message = f"the service asked for a pause that ends in {result.seconds:.3g} s, after this call's time is up"
+        message = f"the service asked for a pause that ends in {result.seconds:.3g} s, after this call's deadline"
         failed = RateLimitError(message, status=429, code="RATE_LIMITED", retryable=True, retry_after=result.seconds)
     failed.__cause__ = error
-    return state.failed(failed, error.outcome if error else "not_sent")
+    return state.with_context(failed, error.outcome if error else "not_sent")

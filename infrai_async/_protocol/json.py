@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from typing import NoReturn
 
-_LONGEST = 20  # characters: of an integer of 64 bits
+_LONGEST = 20  # the most characters of a 64-bit integer
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -22,7 +22,7 @@ def _finite(text: str) -> float:
 
 
 def _integer(text: str) -> int | float:
-    """Read what more than 64 bits hold as a float, as most readers of JSON do."""
+    """Parse an integer; one that does not fit into 64 bits becomes a float, as in most JSON parsers."""
     if len(text) > _LONGEST:
         return _finite(text)
     number = int(text)
@@ -36,13 +36,13 @@ def loads_by_standard_library(body: bytes) -> object:
     """Parse a JSON document.
 
     Raises:
-        ValueError: it is none, or not UTF-8, or nested beyond reason.
+        ValueError: ``body`` is not JSON, is not UTF-8, or is nested too deeply.
     """
     text = body.decode()
     try:
         document: object = _decode(text)
-        if "\\" in text and "\\u" in text:  # the first is quick, and nearly always enough
-            json.dumps(document, ensure_ascii=False).encode()  # refuses half of a surrogate pair, as orjson does
+        if "\\" in text and "\\u" in text:  # the first check is fast and nearly always decides
+            json.dumps(document, ensure_ascii=False).encode()  # raises on half of a surrogate pair, as orjson does
     except RecursionError:
         raise ValueError("nested too deeply") from None
     return document
@@ -57,4 +57,4 @@ def _loads_at_first(body: bytes) -> object:
     return loads(body)
 
 
-loads: Callable[[bytes], object] = _loads_at_first  # who only builds a client need not load orjson
+loads: Callable[[bytes], object] = _loads_at_first  # creating a client must not import orjson yet

@@ -1,4 +1,4 @@
-"""How an answer becomes what the call returns: in full whatever it is, and quickly where nothing is amiss."""
+"""The interface of response readers, which turn a response into the result of its call."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ T_co = TypeVar("T_co", covariant=True)
 
 @attrs.frozen
 class ResponseReader(Generic[T_co]):
-    """The two ways to read one kind of answer, which come to the same.
+    """The two ways to read one kind of response; they give equal results.
 
     Attributes:
-        full: takes any success apart, or says where it is wrong.
-        quick: takes the body of an answer of status 200; ``None``, without a reason, for whatever is not plainly
-            right. What it returns may be false, as an empty page is.
+        full: reads any success, or raises an error that says where it is wrong.
+        quick: reads the body of a response of status 200; returns ``None`` if the body is not in the expected form.
+            Its result may be falsy, as an empty page is.
     """
 
     full: Callable[[Capability[Any], Envelope], T_co]

@@ -1,7 +1,7 @@
-"""From a row of the table and the caller's arguments to the request, without any I/O.
+"""Building the request of a call from its capability and arguments, without I/O.
 
-Everything about an argument is checked here, before anything is sent; the messages name the argument as the caller
-spelled it (CONTRACT.md D22 says how far the checks go: the rest is the service's to decide).
+All checks of arguments happen here, before anything is sent. Error messages name the argument as the caller spelled
+it. Contract D22 says what is checked; the service decides about everything else.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
 
 class Unset(Enum):
-    """The type of ``UNSET``: not given, where ``None`` is a value of its own (JSON ``null``, or no time limit)."""
+    """The type of ``UNSET``: it marks an argument that is not given where ``None`` is a valid value.
+
+    For such arguments ``None`` means JSON ``null``, or no time limit.
+    """
 
     UNSET = "UNSET"
 
@@ -39,30 +42,30 @@ class Unset(Enum):
 
 UNSET: Final = Unset.UNSET
 
-_unreserved: Final = re.compile(r"[A-Za-z0-9_.~-]+").fullmatch  # what percent-encoding leaves as it is
-_segment: Final = re.compile(r"(?!\.)[A-Za-z0-9_.~-]+").fullmatch  # and resolving a path does too
+_unreserved: Final = re.compile(r"[A-Za-z0-9_.~-]+").fullmatch  # text that percent-encoding does not change
+_segment: Final = re.compile(r"(?!\.)[A-Za-z0-9_.~-]+").fullmatch  # and that path resolution does not change either
 
 _canonical: Final = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"), check_circular=False
 ).encode
 
 _WORD: Final = 64  # bits
-_LARGEST_INTEGER: Final = 14_000  # bits: Python refuses to write one of more than 4300 digits
+_LARGEST_INTEGER: Final = 14_000  # bits; Python refuses to convert integers of more than 4300 digits to text
 
 
 @attrs.define
 class Request:
-    """What goes out, but for the client's own part (origin, credentials, its headers).
+    """A request, without the parts that the client adds: origin, credentials and headers.
 
-    ``target`` is the encoded path with its query, and arrives byte for byte. ``again`` says that it repeats one that
-    failed, ``route`` which of the capability's routes it takes.
+    ``target`` is the encoded path with its query, and is sent byte for byte. ``is_retry`` is true if the request
+    repeats one that failed. ``route`` is the capability's route that it takes.
     """
 
     method: str
     target: str
     body: bytes | None = attrs.field(default=None, repr=False)
     idempotency_key: str | None = None
-    again: bool = attrs.field(default=False, eq=False)
+    is_retry: bool = attrs.field(default=False, eq=False)
     route: Route | None = attrs.field(default=None, eq=False, repr=False)
 
 
@@ -77,11 +80,14 @@ def build(
     """Build the request of one call.
 
     Args:
-        capability: what is called.
-        route: which of the capability's routes to take.
-        arguments: the caller's, by public name; ``None`` and ``UNSET`` mean not given.
-        idempotency_key: sent as a header with every call that changes something.
+        capability: the capability to call.
+        route: the route of the capability to take.
+        arguments: the arguments by public name; ``None`` and ``UNSET`` mean not given.
+        idempotency_key: the key, sent as a header with every call that changes something.
         key_in_body: whether the caller chose the key, which then goes into the body too (D4).
+
+    Returns:
+        The request.
 
     Raises:
         InvalidArgument: an argument is missing or wrong.
@@ -107,7 +113,7 @@ def build(
         for name in param.also:
             body[name] = plain
     if len(capability.routes) > 1:
-        _check_others(capability, route, arguments)
+        _check_other_routes(capability, route, arguments)
     if key_in_body and capability.deduplicates:
         body["idempotency_key"] = idempotency_key
     target = route.path.format_map(path)
@@ -118,30 +124,32 @@ def build(
 
 
 class _Targets(dict["Route", Callable[[Mapping[str, object]], "str | None"]]):
-    """What makes the targets of each route, compiled when it is first asked for."""
+    """The functions that build the targets of each route, compiled on first use."""
 
     def __missing__(self, route: Route) -> Callable[[Mapping[str, object]], str | None]:
-        self[route] = made = _compile_target(route) if route.plain else _no_target
-        return made
+        self[route] = compiled = _compile_target(route) if route.plain else _no_target
+        return compiled
 
 
 target_of: Final = _Targets()
-"""``target_of[route](arguments)``: the target of a request that only reads, if its arguments stand in it as they are;
-else ``None``, and ``build`` finds out what it is, or what is wrong."""
+"""``target_of[route](arguments)`` is the target of a request that only reads, if no argument needs encoding.
+
+Otherwise it is ``None``, and ``build`` must be used: it encodes the arguments, or raises if one is wrong.
+"""
 
 
 def _no_target(_: Mapping[str, object]) -> None:
-    """Stand in for what makes the targets of a route that is not plain."""
+    """Return ``None``: the targets of a route that is not plain always need ``build``."""
 
 
 def _compile_target(route: Route) -> Callable[[Mapping[str, object]], str | None]:
     scope: dict[str, Any] = {"unreserved": _unreserved, "segment": _segment}
-    exec(_source_of_target(route), scope)  # noqa: S102 - nothing of a row gets into it but by ``repr``
+    exec(_source_of_target(route), scope)  # noqa: S102 - values of the capability table enter it by ``repr`` only
     return scope["target"]  # type: ignore[no-any-return]
 
 
 def _source_of_target(route: Route) -> str:
-    """Return the source of ``target(arguments)``; tests/protocol/test_request.py shows what it looks like."""
+    """Return the source of the function ``target(arguments)``; tests/protocol/test_request.py shows an example."""
     lines = []
     variables: dict[str | None, str] = {}
     for number, param in enumerate(route.params):
@@ -160,30 +168,30 @@ def _source_of_target(route: Route) -> str:
 
 
 def _misfits(param: Param, value: str) -> str:
-    """Return the source of the question whether a value has to go the long way."""
+    """Return the source of a condition that is true if a value must be encoded or checked by ``build``."""
     if param.free:
         as_it_is = "segment" if param.where == "path" else "unreserved"
-        # Most are identifiers, which is told in a third of the time.
+        # Most values are identifiers, and this check takes a third of the time of the regular expression.
         fits = f"{value}.__class__ is str and ({value}.isascii() and {value}.isidentifier() or {as_it_is}({value}))"
     else:
         fits = f"{value}.__class__ is int and {value}.bit_length() <= {_WORD}"
     return f"not ({value} is None or {fits})" if param.may_lack else f"not ({fits})"
 
 
-def _check_others(capability: Capability[Any], route: Route, arguments: Mapping[str, object]) -> None:
-    """Check what only another generation's route carries: not sent here, but no less wrong."""
+def _check_other_routes(capability: Capability[Any], route: Route, arguments: Mapping[str, object]) -> None:
+    """Check the arguments that only the other generation's route sends: they may still be wrong."""
     for param in capability.params.values():
         if param not in route.params and (value := _given(param, arguments)) is not UNSET:
             _checked(capability, param, value)
 
 
 def canonical_body(body: Mapping[str, JSON]) -> bytes:
-    """Encode a body canonically: sorted keys, no spaces, one trailing newline, UTF-8 (CONTRACT.md 1.1)."""
+    """Encode a body canonically: sorted keys, no spaces, one trailing newline, UTF-8 (contract 1.1)."""
     return (_canonical(body) + "\n").encode()
 
 
 def canonical_call(name: str, capability: Capability[Any], arguments: Mapping[str, object]) -> bytes:
-    """Encode what is asked for, under a name, whichever generation of routes carries it (D2).
+    """Encode a call under an operation's name, independently of the generation of routes (D2).
 
     Raises:
         InvalidArgument: an argument is wrong.
@@ -197,10 +205,10 @@ def canonical_call(name: str, capability: Capability[Any], arguments: Mapping[st
 
 
 def check_names(capability: Capability[Any], arguments: Mapping[str, object]) -> dict[str, object]:
-    """Return ``arguments`` by their public names; the wire's spelling (``from``) is taken too.
+    """Return ``arguments`` by their public names; the API's own spelling (``from``) is accepted too.
 
     Raises:
-        InvalidArgument: a name is none of the capability's.
+        InvalidArgument: the capability has no argument of this name.
     """
     by_wire = {param.wire: name for name, param in capability.params.items()}
     public: dict[str, object] = {}
@@ -209,16 +217,16 @@ def check_names(capability: Capability[Any], arguments: Mapping[str, object]) ->
         if known is None:
             close = difflib.get_close_matches(str(name), capability.params, n=1)
             advice = f"did you mean {close[0]}?" if close else "it takes " + (", ".join(capability.params) or "none")
-            raise InvalidArgument(f"{name} is no argument of it: {advice}", capability=capability.id)
+            raise InvalidArgument(f"{name} is not an argument of this capability: {advice}", capability=capability.id)
         public[known] = value
     return public
 
 
 def check_key(capability: Capability[Any], key: object) -> str:
-    """Return an idempotency key that a header can carry.
+    """Return ``key`` after checking that it can be sent in a header.
 
     Raises:
-        InvalidArgument: it is empty, not a string, or has characters that no header may have.
+        InvalidArgument: ``key`` is not a non-empty string of printable ASCII characters.
     """
     if isinstance(key, str) and key and key.isascii() and key.isprintable():
         return key
@@ -228,10 +236,10 @@ def check_key(capability: Capability[Any], key: object) -> str:
 
 
 def seconds(name: str, value: float | timedelta) -> float:
-    """Return a length of time in seconds.
+    """Return a duration in seconds.
 
     Raises:
-        InvalidArgument: it is not a positive, finite length.
+        InvalidArgument: the duration is not positive and finite.
     """
     amount = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 < amount < math.inf:
@@ -248,7 +256,7 @@ def _given(param: Param, arguments: Mapping[str, object]) -> object:
 
 def _checked(capability: Capability[Any], param: Param, value: object) -> JSON:
     if type(value) is str and param.free and value.isascii():
-        return value  # by far the most common argument
+        return value  # the most common case by far
     try:
         plain = _plain(value)
     except (_NotPlain, RecursionError) as error:
@@ -267,7 +275,7 @@ def _check_needs(capability: Capability[Any], param: Param, value: object, argum
 
 
 class _NotPlain(Exception):
-    """An argument has no JSON form; the message goes on from its name."""
+    """An argument has no JSON form; the message continues the argument's name."""
 
 
 def _plain(value: object) -> JSON:
@@ -280,9 +288,9 @@ def _plain(value: object) -> JSON:
             return int(value)
         case str():
             if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
-                raise _NotPlain("holds half of a surrogate pair, which UTF-8 cannot carry")
+                raise _NotPlain("holds half of a surrogate pair, which UTF-8 cannot encode")
             return str.__str__(value)
-        case Decimal() if value.is_snan():  # which nothing else here may touch
+        case Decimal() if value.is_snan():  # a signalling NaN raises in any comparison
             raise _NotPlain("must be finite")
         case float() | Decimal():
             if not math.isfinite(value):
@@ -296,7 +304,7 @@ def _plain(value: object) -> JSON:
                 raise _NotPlain("has no time zone: pass an aware datetime, such as datetime.now(timezone.utc)")
             return to_plain(value)
         case Model():
-            raise _NotPlain(f"is a {type(value).__name__}: pass the field that is meant, such as its id")
+            raise _NotPlain(f"is a {type(value).__name__}: pass one of its fields, such as its id")
         case FlagRule() | RolloutConfig() | Variant():
             return _plain(value.to_dict())
         case Mapping():
@@ -317,7 +325,7 @@ def _describe(param: Param, value: object) -> str:
 
 
 def _encoded_segment(capability: Capability[Any], param: Param, text: str) -> str:
-    """One path segment, whatever is in it: a lone dot would be resolved away on its way (D3)."""
+    """Encode any text as one path segment; a segment of only dots would be resolved away in transit (D3)."""
     if not text:
         raise InvalidArgument(f"{param.name} must not be empty", capability=capability.id)
     encoded = quote(text, safe="")

@@ -1,4 +1,4 @@
-"""From the answer's bytes to data and metadata, or to what was refused, without any I/O."""
+"""Reading a response: from its bytes to data and metadata, or to an error, without I/O."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from infrai_async.errors import (
 )
 from infrai_async.models import Metadata
 
-LARGEST_RESPONSE: Final = 64 * 2**20  # bytes; a page is some kB, so more is a fault or an attack
+LARGEST_RESPONSE: Final = 64 * 2**20  # bytes; a page has a few kB, so a larger response is a fault or an attack
 _ENVELOPE: Final = frozenset({"data", "error", "metadata"})
 
 
 @attrs.define
 class Response:
-    """A complete answer, or one that is ``oversized``: too large to be what was asked for, and not read to its end.
+    """A complete HTTP response; or an ``oversized`` one, which was not read to its end.
 
-    ``started_at`` is in seconds since the epoch; ``seconds`` and ``waited`` are lengths.
+    ``started_at`` is in seconds since the epoch; ``seconds`` and ``waited`` are durations in seconds.
     """
 
     status: int
@@ -42,7 +42,7 @@ class Response:
 
 @attrs.frozen
 class NoResponse:
-    """An attempt without a complete answer; ``sent`` says whether anything of it may have left the machine."""
+    """An attempt without a complete response; ``sent`` is true if any of its bytes may have been sent."""
 
     error: TransportError
     sent: bool
@@ -53,7 +53,7 @@ class NoResponse:
 
 @attrs.define
 class Envelope:
-    """An answer taken apart: ``root`` is where ``data`` stood in it; ``error`` is ``None`` on success."""
+    """The parts of a response: ``root`` is the JSON path of ``data``; ``error`` is ``None`` on success."""
 
     data: object = None
     metadata: object = None
@@ -63,10 +63,10 @@ class Envelope:
 
 
 def open_envelope(response: Response) -> Envelope:
-    """Take an answer apart: an envelope, a bare document, or a refusal in any form (D14, D16).
+    """Split a response into its parts, be it an envelope, a bare document or an error in any form (D14, D16).
 
     Raises:
-        DecodeError: a success that cannot be read. A refusal never is one: it keeps its status at the least.
+        DecodeError: a success cannot be read. An error response always gives an envelope: its status says enough.
     """
     success = 200 <= response.status < 300
     try:
@@ -110,49 +110,52 @@ def _bare_error(document: dict[str, object]) -> dict[str, object]:
 def _unreadable(response: Response) -> str:
     kind = response.headers.get("Content-Type", "no content type").partition(";")[0].lower()
     if response.oversized:
-        return f"the answer is larger than {LARGEST_RESPONSE} bytes"
+        return f"the response is larger than {LARGEST_RESPONSE} bytes: check that base_url leads to the API"
     if not response.body:
-        return "the answer is empty"
+        return "the response is empty: it may have been cut off"
     if "html" in kind:
-        return f"the answer is a web page ({kind}), not JSON: a proxy or a sign-in page may stand in between"
-    return f"the answer is not valid JSON ({kind}, {len(response.body)} bytes): it may have been cut off"
+        return f"the response is a web page ({kind}), not JSON: check base_url, or look for a proxy or sign-in page"
+    return f"the response is not valid JSON ({kind}, {len(response.body)} bytes): it may have been cut off"
 
 
 @functools.lru_cache(maxsize=1024, typed=True)
 def exact(number: float) -> Decimal:
-    """Return money as the decimal that was written: the number's shortest form. Prices repeat, hence the cache."""
+    """Return an amount of money as the decimal that was sent, the shortest form of ``number``.
+
+    Prices repeat, so they are cached.
+    """
     return Decimal(repr(number))
 
 
 def metadata_of(envelope: Envelope) -> Metadata:
-    """Return what an answer of any kind says of its call, as far as it can be read: cost, vendor and request id."""
+    """Return the metadata that can be read from any response, errors included: cost, vendor and request id."""
     return Metadata(request_id=request_id(envelope), cost_usd=cost_of(envelope), vendor=vendor_of(envelope))
 
 
 def cost_of(envelope: Envelope) -> Decimal | None:
-    """Return what the call cost in USD, where the envelope says so."""
+    """Return the cost of the call in USD; ``None`` if the envelope does not say."""
     metadata = envelope.metadata
     cost = metadata.get("cost_usd") if isinstance(metadata, dict) else None
     return exact(cost) if cost.__class__ is float or cost.__class__ is int else None
 
 
 def request_id(envelope: Envelope) -> str | None:
-    """Return the service's id of the call, where the envelope has one."""
-    return _noted(envelope, "request_id")
+    """Return the service's id of the call; ``None`` if the envelope has none."""
+    return _metadata_text(envelope, "request_id")
 
 
 def vendor_of(envelope: Envelope) -> str | None:
-    """Return who carried the call out, where the envelope says so."""
-    return _noted(envelope, "vendor")
+    """Return the vendor that carried out the call; ``None`` if the envelope does not say."""
+    return _metadata_text(envelope, "vendor")
 
 
-def _noted(envelope: Envelope, name: str) -> str | None:
+def _metadata_text(envelope: Envelope, name: str) -> str | None:
     metadata = envelope.metadata
     return _text(metadata.get(name)) if isinstance(metadata, dict) else None
 
 
 def api_error_of(response: Response, envelope: Envelope, retry_after: float | None) -> APIError:
-    """Return the error that a refusal is, without the call's own context."""
+    """Return the exception for an error response, without the context of the call."""
     fields = envelope.error or {}
     code, retryable = _text(fields.get("code")), fields.get("retryable")
     cls = api_error_class(response.status, code)
@@ -162,7 +165,7 @@ def api_error_of(response: Response, envelope: Envelope, retry_after: float | No
     if cls is RateLimitError:
         details["retry_after"] = retry_after
     return cls(
-        _text(fields.get("message")) or _text(fields.get("hint")) or _wordless(response),
+        _text(fields.get("message")) or _text(fields.get("hint")) or _default_message(response),
         status=response.status,
         code=code,
         hint=_text(fields.get("hint")),
@@ -172,9 +175,9 @@ def api_error_of(response: Response, envelope: Envelope, retry_after: float | No
     )
 
 
-def _wordless(response: Response) -> str:
+def _default_message(response: Response) -> str:
     if 300 <= response.status < 400:
-        return "the service redirects, which this client does not follow: check base_url"
+        return "the service sent a redirect, which this client does not follow: check base_url"
     return "the service gave no reason"
 
 
@@ -189,7 +192,7 @@ def _text(value: object) -> str | None:
 
 
 def kind_of(value: object) -> str:
-    """Name the JSON type of ``value``, for messages that must not show the value itself."""
+    """Return the name of the JSON type of ``value``, for messages that must not show the value itself."""
     match value:
         case None:
             return "null"

@@ -1,8 +1,8 @@
-"""Whether to send again, and when: decisions without I/O; time and chance are arguments.
+"""Whether and when to retry: decisions without I/O, with time and randomness as arguments.
 
-The rules are CONTRACT.md 1.5 and D19: a failure is *ambiguous* when the request may have been carried out all the
-same (it was sent and no complete answer came, or a 5xx that says nothing of trying again). After such a one only
-what is safe to repeat goes out again; after a clear refusal that invites it, anything.
+The rules are those of contract 1.5 and D19. A failure is *ambiguous* if the request may have been carried out all the
+same: it was sent and no complete response arrived, or the response was a 5xx without ``retryable``. After an ambiguous
+failure only an idempotent call is retried. After a clear refusal that allows a retry, every call is.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from infrai_async.errors import APIError, InvalidArgument, TransportError
 if TYPE_CHECKING:
     from infrai_async.capabilities import Capability
 
-_SOONEST: Final = 0.001  # a Retry-After below a millisecond would be a busy loop: it counts as absent
+_SHORTEST: Final = 0.001  # seconds; a shorter Retry-After would cause a busy loop, so it counts as absent
 
 
 def _positive(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise InvalidArgument(f"{attribute.name} must be a finite number of seconds, not negative")
+        raise InvalidArgument(f"{attribute.name} must be a finite number of seconds, 0 or more")
 
 
 def _at_least_one(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -35,18 +35,27 @@ def _at_least_one(instance: object, attribute: attrs.Attribute[Any], value: obje
 
 @attrs.frozen(kw_only=True)
 class RetryPolicy:
-    """How often a call is sent, and how long it pauses in between.
+    """How many attempts a call gets, and how long it pauses between them.
 
-    The n-th pause is drawn evenly between zero and ``min(maximum, initial * 2**(n-1))`` ("full jitter"), and is never
-    shorter than a ``Retry-After`` says. A pause that does not fit in the call's ``timeout`` raises the error in hand.
+    The pauses grow exponentially with full jitter: the n-th pause is drawn uniformly from zero to
+    ``min(maximum, initial * 2**(n-1))`` seconds. If the response is neither 429 nor 503 and has a longer
+    ``Retry-After``, the pause lasts that long instead, even beyond ``maximum``. The call raises the error of its last
+    attempt at once if the pause does not fit into the rest of its ``timeout``, or if the pool's retry quota is spent.
+
+    Three kinds of resends do not count towards ``max_attempts``:
+
+    * after a 429 or 503 with ``Retry-After``: the whole pool pauses, and only the call's ``timeout`` sets a limit;
+    * after a 404 or 405 that shows that the service has only the other generation of a route (contract D2): the
+      request moves to that route, once per call, even with ``RetryPolicy.none()``;
+    * after a 401, if ``api_key`` is a function that returns another key: once per call.
 
     Args:
-        max_attempts: how often a call is sent in all; a 429 with ``Retry-After`` does not count.
-        initial: the first pause's upper bound in seconds.
-        maximum: every pause's upper bound in seconds.
+        max_attempts: the maximum number of attempts, including the first. With 1, no failure is retried.
+        initial: the upper bound of the first pause, in seconds.
+        maximum: the upper bound of every pause that the policy chooses itself, in seconds.
 
     Raises:
-        InvalidArgument: ``max_attempts`` below one, or a length of time that is negative or not finite.
+        InvalidArgument: ``max_attempts`` is less than 1, or a length of time is negative or not finite.
     """
 
     max_attempts: int = attrs.field(default=4, validator=_at_least_one)
@@ -55,50 +64,69 @@ class RetryPolicy:
 
     @classmethod
     def none(cls) -> Self:
-        """Return the policy that never sends a call twice."""
+        """Return a policy without retries.
+
+        Neither throttling nor a refused API key leads to another attempt. A request that meets an unknown route still
+        moves to the other generation's route (contract D2), because the service has done nothing by then.
+
+        Returns:
+            A policy with ``max_attempts=1``.
+        """
         return cls(max_attempts=1)
 
     def pause(self, failures: int, chance: float) -> float:
-        """Return the pause after that many failures, in seconds; ``chance`` lies between 0 and 1."""
+        """Return the pause after a failed attempt.
+
+        Args:
+            failures: the number of failed attempts so far, 1 or more.
+            chance: a random number from 0 to 1.
+
+        Returns:
+            The pause in seconds.
+        """
         return chance * min(self.maximum, self.initial * 2.0 ** min(failures - 1, 64))
 
 
 @attrs.frozen
 class RetryDecision:
-    """What follows from one failed attempt.
+    """The consequence of one failed attempt.
 
     Attributes:
         ambiguous: whether the request may have been carried out.
-        again: whether it may be sent again.
-        hold: seconds for which the service asks everyone to wait; the whole pool does, and the attempt is not counted.
-        after: the least pause before sending again that the answer asks for, in seconds.
+        retry: whether the request may be retried.
+        throttle: the seconds for which the service asks all callers to wait. The whole pool pauses, and the attempt
+            is not counted. ``None`` if the service does not ask for that.
+        after: the minimum pause before a retry that the response asks for, in seconds.
     """
 
     ambiguous: bool
-    again: bool
-    hold: float | None = None
+    retry: bool
+    throttle: float | None = None
     after: float = 0.0
 
 
 def decide_without_response(capability: Capability[Any], error: TransportError, *, sent: bool) -> RetryDecision:
-    """Judge an attempt that got no complete answer; one whose time ran out has none left for another."""
-    again = (not sent or capability.resendable) and not isinstance(error, TimeoutError)
-    return RetryDecision(ambiguous=sent, again=again)
+    """Decide after an attempt without a complete response. After a timeout no time is left for a retry."""
+    retry = (not sent or capability.resendable) and not isinstance(error, TimeoutError)
+    return RetryDecision(ambiguous=sent, retry=retry)
 
 
 def decide_on_error(capability: Capability[Any], error: APIError, retry_after: float | None) -> RetryDecision:
-    """Judge an answer that refused."""
+    """Decide after a response that is an error."""
     status, retryable = error.status, error.retryable
     ambiguous = status >= 500 and retryable is None
     if status == 402:
-        return RetryDecision(ambiguous=False, again=False)  # paying is the caller's to do (CONTRACT.md 1.4)
-    again = (status == 429 or (ambiguous and capability.resendable)) if retryable is None else retryable
-    hold = retry_after if status in (429, 503) else None
-    return RetryDecision(ambiguous, again, hold, after=retry_after or 0.0)
+        return RetryDecision(ambiguous=False, retry=False)  # only the caller can pay (contract 1.4)
+    retry = (status == 429 or (ambiguous and capability.resendable)) if retryable is None else retryable
+    throttle = retry_after if status in (429, 503) else None
+    return RetryDecision(ambiguous, retry, throttle, after=retry_after or 0.0)
 
 
 def retry_after_seconds(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Read ``Retry-After``: whole or fractional seconds, or an HTTP date; ``None`` when absent, past or unreadable."""
+    """Return the ``Retry-After`` of a response in seconds; ``None`` if it is absent, in the past or malformed.
+
+    The header holds whole or fractional seconds, or an HTTP date.
+    """
     text = headers.get("Retry-After")
     if text is None:
         return None
@@ -106,7 +134,7 @@ def retry_after_seconds(headers: Mapping[str, str], now: datetime) -> float | No
         seconds = float(text)
     except ValueError:
         seconds = _until(text, now)
-    return seconds if _SOONEST <= seconds < math.inf else None
+    return seconds if _SHORTEST <= seconds < math.inf else None
 
 
 def _until(text: str, now: datetime) -> float:

@@ -1,7 +1,8 @@
-"""What surrounds a call: the budgets, deadlines and operations in whose ``with`` blocks it is made.
+"""The scopes of a call: the ``with`` blocks of budgets, deadlines and operations in which it is made.
 
-Blocks live in the context (``contextvars``): a task carries on those that it was started in, and no other task sees
-them. A call finds its own by the pool of its client, so that they hold for every view of it and for no other client.
+The active blocks are kept in a context variable: a task inherits the blocks in which it was started, and other tasks
+do not see them. A call finds its own blocks by the pool of its client, so they apply to all views of that client and
+to no other client.
 """
 
 from __future__ import annotations
@@ -31,24 +32,24 @@ _NEVER: Final = float("inf")
 _UNKNOWN: Final = "unknown"
 _ZERO: Final = Decimal(0)
 
-# The caller's own context may round to few digits.
+# A context of our own, because the caller's decimal context may round to a few digits.
 _exactly: Final = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])
 add_exactly: Final = _exactly.add
 multiply_exactly: Final = _exactly.multiply
 
 blocks: Final[ContextVar[tuple[ActiveScope, ...]]] = ContextVar("infrai_async_scopes", default=())
-"""The blocks around the code that runs, outermost first."""
+"""The active blocks of the running code, outermost first."""
 
 
 class Block:
-    """A ``with`` block that holds for one client's calls: those made inside it, and in tasks that are started inside.
+    """A ``with`` block that applies to one client's calls: those made inside it, and in tasks started inside it.
 
-    In a coroutine it is a plain ``with``, too. A thread that is started inside does not carry it on by itself:
-    ``asyncio.to_thread`` does, or ``contextvars.copy_context().run``.
+    It is a plain ``with`` in coroutines, too. A thread that is started inside the block does not inherit it, unless it
+    is started by ``asyncio.to_thread`` or runs ``contextvars.copy_context().run``.
     """
 
     def __init__(self, pool: object) -> None:
-        self._pool = weakref.ref(pool)  # a context may outlive the client, and would keep it
+        self._pool = weakref.ref(pool)  # a context may outlive the client, and must not keep it alive
 
     def __enter__(self) -> Self:
         blocks.set((*blocks.get(), self._enter()))
@@ -57,7 +58,7 @@ class Block:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Not by a token: in a generator the block may end in another context, or before one that it encloses.
+        # Not by the variable's token: in a generator, a block may exit in another context, or before an inner block.
         entered = blocks.get()
         for index in reversed(range(len(entered))):
             if entered[index].block is self:
@@ -72,7 +73,10 @@ class Block:
 
 
 class Budget(Block):
-    """What the calls of a block may cost, and what they did cost (``client.budget``); usable from any thread."""
+    """A limit on the cost of a block's calls, and what they have cost so far (``client.budget``).
+
+    It can be read from any thread.
+    """
 
     def __init__(self, pool: object, limit: Decimal) -> None:
         super().__init__(pool)
@@ -87,29 +91,29 @@ class Budget(Block):
 
     @property
     def limit(self) -> Decimal:
-        """What may be spent, in USD."""
+        """The maximum to spend, in USD."""
         return self._limit
 
     @property
     def usd(self) -> Decimal:
-        """What was spent so far, in USD: the exact sum of what the answers said they cost."""
+        """The amount spent so far, in USD: the exact sum of the costs that the responses reported."""
         return self._usd
 
     @property
     def by_capability(self) -> Mapping[str, Decimal]:
-        """What was spent so far, in USD, by the id of the capability; it does not change later."""
-        # Without the lock: a signal's handler may ask in the middle of a charge, and would wait for it for ever.
+        """A snapshot of the amounts spent so far, in USD, by capability id."""
+        # Without the lock: a signal handler may run in the middle of a charge, in the thread that holds the lock.
         return MappingProxyType(self._by_capability.copy())
 
     @property
     def by_vendor(self) -> Mapping[str, Decimal]:
-        """What was spent so far, in USD, by vendor (``"unknown"`` where the answer names none); as above."""
+        """A snapshot of the amounts spent so far, in USD, by vendor; ``"unknown"`` if a response names none."""
         return MappingProxyType(self._by_vendor.copy())
 
     def _check(self) -> None:
         spent = self._usd
         if spent >= self._limit:
-            raise BudgetExceeded(f"the budget of the surrounding block is spent: {spent:f} of {self._limit:f} USD")
+            raise BudgetExceeded(f"the budget of the enclosing block is spent: {spent:f} of {self._limit:f} USD")
 
     def _charge(self, cost: Decimal, capability: str, vendor: str) -> None:
         with self._lock:
@@ -119,7 +123,7 @@ class Budget(Block):
 
 
 class Deadline(Block):
-    """How long the calls of a block may take together (``client.deadline``), from entering it."""
+    """A limit on the total time of a block's calls, counted from entering the block (``client.deadline``)."""
 
     def __init__(self, pool: object, length: float) -> None:
         super().__init__(pool)
@@ -133,7 +137,7 @@ class Deadline(Block):
 
 
 class Operation(Block):
-    """A name from which the calls of a block get their idempotency keys (``client.operation``)."""
+    """A name from which the idempotency keys of a block's calls are derived (``client.operation``)."""
 
     def __init__(self, pool: object, name: str) -> None:
         super().__init__(pool)
@@ -144,7 +148,7 @@ class Operation(Block):
 
     @property
     def name(self) -> str:
-        """The name that was given, without those of the operations around it."""
+        """The name of this operation, without the names of the operations that enclose it."""
         return self._name
 
     def _enter(self) -> ActiveScope:
@@ -152,7 +156,7 @@ class Operation(Block):
 
 
 class Ordinals:
-    """Numbers calls that are equal; one that fails gives its number back, so that who repeats it repeats its key."""
+    """Numbers equal calls. A call that fails releases its number, so that repeating it repeats its idempotency key."""
 
     def __init__(self) -> None:
         self._next: dict[bytes, int] = {}
@@ -160,7 +164,7 @@ class Ordinals:
         self._lock = threading.Lock()
 
     def take(self, call: bytes) -> int:
-        """Return the lowest number that no equal call has."""
+        """Return the lowest number that no equal call holds."""
         with self._lock:
             if free := self._free.get(call):
                 return heappop(free)
@@ -168,15 +172,15 @@ class Ordinals:
             self._next[call] = number + 1
             return number
 
-    def give_back(self, call: bytes, number: int) -> None:
-        """Let the next equal call have this number."""
+    def release(self, call: bytes, number: int) -> None:
+        """Make the number available to the next equal call."""
         with self._lock:
             heappush(self._free.setdefault(call, []), number)
 
 
 @attrs.frozen(eq=False)
 class ActiveScope:
-    """One time that a block was entered; ``until`` by ``time.monotonic``."""
+    """A block that has been entered; ``until`` is its deadline, by ``time.monotonic``."""
 
     block: Block
     until: float = _NEVER
@@ -185,55 +189,59 @@ class ActiveScope:
 
 @attrs.frozen(eq=False)
 class DerivedKey:
-    """The idempotency key that an operation gives to one call."""
+    """The idempotency key that an operation derives for one call."""
 
     key: str
     _call: bytes
     _number: int
     _ordinals: Ordinals
 
-    async def follow(self, running: Coroutine[Any, Any, R]) -> R:
-        """Wait for the call, and give its number back unless it goes well."""
+    async def release_on_failure(self, running: Coroutine[Any, Any, R]) -> R:
+        """Await the call; if it fails or is cancelled, release its number, so that a repetition gets the same key."""
         try:
             return await running
         except BaseException:
-            self._ordinals.give_back(self._call, self._number)
+            self._ordinals.release(self._call, self._number)
             raise
 
 
 @attrs.frozen(eq=False)
 class Scopes:
-    """All that surrounds one call, outermost first; ``until`` is the earliest deadline, by ``time.monotonic``."""
+    """The blocks that enclose one call, outermost first; ``until`` is the earliest deadline, by ``time.monotonic``."""
 
     entered: tuple[ActiveScope, ...]
     until: float
     budgets: tuple[Budget, ...]
 
     def check(self, now: float) -> None:
-        """Make sure that the call may be sent now.
+        """Raise if an enclosing block forbids sending the call now.
 
         Raises:
-            TimeoutError: the time of a surrounding block is up.
-            BudgetExceeded: a surrounding budget is spent.
+            TimeoutError: the deadline of an enclosing block has passed.
+            BudgetExceeded: the budget of an enclosing block is spent.
         """
         if now >= self.until:
-            raise TimeoutError("the time of the surrounding block is up")
+            raise TimeoutError("the deadline of the enclosing block has passed")
         for budget in self.budgets:
             budget._check()
 
     def charge(self, cost: Decimal, capability: str, vendor: str | None) -> None:
-        """Charge every surrounding budget with what an answer said it cost."""
+        """Charge the reported cost of a response to every enclosing budget."""
         for budget in self.budgets:
             budget._charge(cost, capability, vendor or _UNKNOWN)
 
-    def claim(self, capability: Capability[Any], arguments: Mapping[str, object]) -> DerivedKey | None:
-        """Claim the idempotency key of a call, which has none if no operation surrounds it, or if it only reads.
+    def derive_key(self, capability: Capability[Any], arguments: Mapping[str, object]) -> DerivedKey | None:
+        """Derive the idempotency key of a call from the innermost operation and those around it.
+
+        Returns:
+            The key, which the call must release if it fails. ``None`` if no operation encloses the call, if the call
+            only reads, or if it is sent without an API key.
 
         Raises:
             InvalidArgument: an argument is wrong.
         """
         ordinals = next((each.ordinals for each in reversed(self.entered) if each.ordinals is not None), None)
-        # Without the API key the service cannot tell callers apart: equal names would get each other's answers.
+        # Without an API key the service cannot tell accounts apart: equal operation names would share responses.
         if ordinals is None or not capability.mutates or capability.public:
             return None
         digest = sha256(canonical_call(_name(self.entered) or "", capability, arguments))
@@ -244,22 +252,24 @@ class Scopes:
 
 
 def surrounding(pool: object) -> Scopes | None:
-    """Return what surrounds a call of the client with this pool, made here and now."""
+    """Return the blocks that enclose a call made now by the client with this pool; ``None`` if there are none."""
     entered = blocks.get()
     if not entered:
         return None
     own = tuple(each for each in entered if each.block._serves(pool))
     if not own:
         return None
-    budgets = dict.fromkeys(each.block for each in own if isinstance(each.block, Budget))  # once, if entered twice
+    budgets = dict.fromkeys(
+        each.block for each in own if isinstance(each.block, Budget)
+    )  # unique, even if entered twice
     return Scopes(own, min(each.until for each in own), tuple(budgets))
 
 
 def current_operation(pool: object = None) -> str | None:
-    """Return the name of the operation in force here, with those around it: ``"outer/inner"``.
+    """Return the full name of the current operation, for example ``"outer/inner"``; ``None`` outside of any.
 
     Args:
-        pool: whose operation; ``None``: that of the client whose operation was entered last.
+        pool: the pool of the client. ``None`` stands for the client whose operation was entered last.
     """
     entered = blocks.get()
     if not entered:
@@ -275,64 +285,77 @@ def _name(entered: tuple[ActiveScope, ...]) -> str | None:
 
 
 class Scoped:
-    """The ``with`` blocks that both clients offer."""
+    """The methods of both clients that create ``with`` blocks."""
 
     def _scope(self) -> object:
-        """Return what the blocks are kept by: the pool that all views share."""
+        """Return the object that identifies the client: the pool that all its views share."""
         raise NotImplementedError
 
     def budget(self, usd: Decimal | float | str) -> Budget:
-        """Return a block whose calls are refused once they have cost so much.
+        """Return a ``with`` block that refuses calls once the calls inside it have cost a given amount.
 
-        ``with client.budget(usd=0.50) as spent:`` holds for this client's calls, reads included, through any view of
-        it, in the block and in tasks started inside. A call is refused with ``BudgetExceeded``, unsent, once
-        ``spent.usd`` has reached ``usd``; this is looked at in the moment before each attempt, so calls that wait for
-        a place are refused too, and only what is in flight then may still add its cost. A call whose earlier attempt
-        failed raises that attempt's error instead. Budgets nest: a call counts for, and must fit, every one around it.
-        Entered again, it goes on counting. A thread started inside is not inside (see ``Budget``).
+        ``with client.budget(usd=0.50) as spent:`` applies to all calls of this client and its views, reads included,
+        that are made in the block or in tasks started inside it. Once ``spent.usd`` has reached ``usd``, a call raises
+        ``BudgetExceeded`` and is not sent. The budget is checked right before each attempt, so calls that wait for a
+        slot are refused too, and only calls that are in flight by then can still add to the cost. A call whose
+        previous attempt failed raises the error of that attempt instead.
+
+        Budgets nest: a call counts towards every enclosing budget and is refused by each. A budget that is entered
+        again continues counting. A thread that is started inside the block does not inherit it (see ``Budget``).
 
         Args:
-            usd: the limit in USD; a float is read as it is written (``0.1`` is a tenth).
+            usd: the limit in USD. A float is taken as it is written: ``0.1`` is exactly one tenth.
+
+        Returns:
+            The budget, whose ``usd``, ``by_capability`` and ``by_vendor`` report the cost so far.
 
         Raises:
-            InvalidArgument: ``usd`` is no finite amount of money, or negative.
+            InvalidArgument: ``usd`` is negative, or not a finite amount of money.
         """
         return Budget(self._scope(), _money("usd", usd))
 
     def deadline(self, seconds: float | timedelta) -> Deadline:
-        """Return a block that bounds the time of all its calls together: their waiting, attempts, pauses and pages.
+        """Return a ``with`` block that limits the total time of the calls inside it.
 
-        ``with client.deadline(30):`` holds for this client's calls, through any view of it, in the block and in tasks
-        started inside. Each call ends by its own ``timeout`` or by the deadline, whichever comes first, with
-        ``TimeoutError``; one begun later is not sent at all. Your own code is not interrupted. Deadlines nest: the
-        earliest counts. The time runs from entering the block.
+        ``with client.deadline(30):`` applies to all calls of this client and its views that are made in the block or
+        in tasks started inside it. The time starts when the block is entered. It includes waiting, attempts, pauses
+        and pages. A call raises ``TimeoutError`` at its own ``timeout`` or at the deadline, whichever is earlier; a
+        call made after the deadline is not sent. Code other than the client's calls is not interrupted. Deadlines
+        nest: the earliest one applies.
 
         Args:
-            seconds: the length of time, positive.
+            seconds: the time limit, a positive number of seconds or a ``timedelta``.
+
+        Returns:
+            The deadline, to enter by ``with``.
 
         Raises:
-            InvalidArgument: ``seconds`` is no positive, finite length of time.
+            InvalidArgument: ``seconds`` is not a positive, finite length of time.
         """
         return Deadline(self._scope(), _seconds(seconds))
 
     def operation(self, name: str) -> Operation:
-        """Return a block whose calls can be made again, by a restarted job or a re-run cell, with the same results.
+        """Return a ``with`` block that makes its calls idempotent across runs, for example of a restarted job.
 
-        In ``with client.operation("deploy-42"):`` every call of this client that changes something, through any view
-        of it and in tasks started inside too, carries an idempotency key derived from the name, the capability, its
-        arguments, and how many equal calls came before it in the block. So whoever runs the block again, as long as
-        the service remembers its keys (24 hours by default), gets the same project back, and not a second paid one.
+        In ``with client.operation("deploy-42"):`` every call of this client or its views that changes something
+        carries an idempotency key derived from the operation's name, the capability, the arguments, and the number of
+        equal calls before it in the block. Calls in tasks started inside the block are included. Running the block
+        again therefore returns the same project rather than creating, and paying for, a second one, as long as the
+        service remembers the keys (24 hours by default).
 
-        The count begins afresh each time the block is entered. A call that failed does not count: made again in the
-        block, it carries the same key. An ``idempotency_key`` of your own wins, and does not count either. Operations
-        nest: the name is then ``"outer/inner"``. ``account.activate``, which goes out without an API key, gets a
-        fresh key as ever.
+        The count restarts each time the block is entered. A failed call is not counted: repeating it in the block
+        uses the same key. A call with an ``idempotency_key`` of its own uses that key and is not counted either.
+        Operations nest: the name is then ``"outer/inner"``. ``account.activate``, which is sent without an API key,
+        always gets a fresh key.
 
         Args:
-            name: what is being done; the same for each run of the same job, another for another job.
+            name: the name of the operation: the same for every run of a job, and different for different jobs.
+
+        Returns:
+            The operation, to enter by ``with``.
 
         Raises:
-            InvalidArgument: ``name`` is no text, empty, or has characters that cannot be printed.
+            InvalidArgument: ``name`` is not a non-empty string of printable characters.
         """
         if not isinstance(name, str) or not name or not name.isprintable():
             raise InvalidArgument("name must be a non-empty string of printable characters")
@@ -344,7 +367,7 @@ def _seconds(value: float | timedelta) -> float:
 
 
 def _money(name: str, value: object) -> Decimal:
-    wrong = InvalidArgument(f"{name} must be a finite amount of money, 0 or more")
+    wrong = InvalidArgument(f"{name} must be a finite amount of money in USD, 0 or more")
     if isinstance(value, bool) or not isinstance(value, Decimal | float | int | str):
         raise wrong
     try:

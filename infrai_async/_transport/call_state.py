@@ -81,7 +81,7 @@ class CallState:
         self.reporter = reporter
         self.sending = False
         self.key: Secret | None = None
-        self.sent_at = self._idle_since = call.begun
+        self.sent_at = self._idle_since = call.started
         self.trace = _NO_TRACE
         self._waiting = _FIRST
         self._task = task
@@ -91,14 +91,14 @@ class CallState:
 
     # --- attempts ---
 
-    def begin_attempt(self, key: Secret | None, trace: ConnectionTrace, again: bool) -> None:
+    def begin_attempt(self, key: Secret | None, trace: ConnectionTrace, is_retry: bool) -> None:
         """Note that an attempt is sent."""
         self.sent_at = time.monotonic()
         self.key = key
         self.trace = trace
         self.sending = True
         self.counters.attempts += 1
-        if again:
+        if is_retry:
             self.counters.retries += 1
 
     @property
@@ -130,17 +130,17 @@ class CallState:
         seconds, waited, self._idle_since = now - self.sent_at, self.waited, now
         return time.time() - seconds, seconds, waited
 
-    def note_response(self, said: Metadata) -> None:
+    def note_response(self, metadata: Metadata) -> None:
         """Take note of what an answer says of the call: it is counted, charged and reported."""
-        cost = said.cost_usd
+        cost = metadata.cost_usd
         if cost is not None:
             self.counters.spend(cost)
             if self.call.scopes is not None:
-                self.call.scopes.charge(cost, self.call.capability.id, said.vendor)
+                self.call.scopes.charge(cost, self.call.capability.id, metadata.vendor)
         if self.reporter is not None:
-            self.reporter.answered(said)
+            self.reporter.answered(metadata)
 
-    def waits(self, what: Waiting) -> None:
+    def note_wait(self, what: Waiting) -> None:
         """Note what the call waits for."""
         self._waiting = what
 

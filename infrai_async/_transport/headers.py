@@ -72,23 +72,23 @@ def _with_key(headers: CIMultiDict[str], idempotency_key: str) -> CIMultiDict[st
 class HeaderSet:
     """The headers of one view of a client."""
 
-    __slots__ = ("_given", "_last", "_made")
+    __slots__ = ("_given", "_last", "_pairs")
 
     def __init__(self, given: Mapping[str, str]) -> None:
         self._given = given
-        self._made: dict[Secret | None, _Pair] = {}
+        self._pairs: dict[Secret | None, _Pair] = {}
         self._last = self._pair(None)  # one attribute, because several threads may use it
 
     def template(self, key: Secret | None, with_body: bool) -> HeaderTemplate:
         """Return what requests with this key, or without one, have in common."""
         last = self._last
         if last[0] is not key:
-            last = self._last = self._made.get(key) or self._pair(key)
+            last = self._last = self._pairs.get(key) or self._pair(key)
         return last[2] if with_body else last[1]
 
     def _pair(self, key: Secret | None) -> _Pair:
-        if len(self._made) > 1:  # that of a key which is out of use
-            self._made = {}
+        if len(self._pairs) > 1:  # that of a key which is out of use
+            self._pairs = {}
         bare, with_body = (HeaderTemplate(self._given, key, with_body) for with_body in (False, True))
-        self._made[key] = made = (key, bare, with_body)
-        return made
+        self._pairs[key] = pair = (key, bare, with_body)
+        return pair

@@ -25,7 +25,7 @@ class CapacityLimiter:
     after joining the queue, and who gives back looks at the queue after filling the list.
     """
 
-    __slots__ = ("_closed", "_free", "_lock", "_needed", "_queue", "limit", "waiting")
+    __slots__ = ("_allocated", "_closed", "_free", "_lock", "_queue", "limit", "waiting")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -36,14 +36,14 @@ class CapacityLimiter:
         """Have every place free and nobody waiting, as in a forked child."""
         self.waiting = 0
         self._free: list[None] = []
-        self._needed = 0  # places that were ever taken at once; the list holds those of them that are free
+        self._allocated = 0  # places that were ever taken at once; the list holds those of them that are free
         self._queue: deque[_Waiter] = deque()
         self._lock = threading.Lock()
 
     @property
     def taken(self) -> int:
         """How many are taken now."""
-        return self._needed - len(self._free)
+        return self._allocated - len(self._free)
 
     def acquire_nowait(self) -> int:
         """Take a place if one is free and nobody waits; return how many are taken then, 0 without one."""
@@ -52,19 +52,19 @@ class CapacityLimiter:
         try:
             self._free.pop()
         except IndexError:
-            if not self._need_another():
+            if not self._allocate():
                 return 0
         free = len(self._free)  # read first: what another thread does meanwhile can only make the count too high
-        return self._needed - free
+        return self._allocated - free
 
-    def _need_another(self) -> bool:
+    def _allocate(self) -> bool:
         with self._lock:
-            if self._needed == self.limit:
+            if self._allocated == self.limit:
                 return False
-            self._needed += 1
+            self._allocated += 1
             return True
 
-    async def take(self) -> bool:
+    async def acquire(self) -> bool:
         """Wait for a place; false when the pool closes first."""
         if self.acquire_nowait():
             return True
@@ -75,7 +75,7 @@ class CapacityLimiter:
                 return False
             self._queue.append(waiter)
             self.waiting += 1
-        self._hand_over()
+        self._grant_free()
         try:
             return await waiter.future
         except asyncio.CancelledError:
@@ -94,15 +94,15 @@ class CapacityLimiter:
         """Give a place back: to the one who has waited longest, if any."""
         self._free.append(None)
         if self._queue:
-            self._hand_over()
+            self._grant_free()
 
-    def _hand_over(self) -> None:
+    def _grant_free(self) -> None:
         """Give what is free to those who wait, in their order."""
-        while (waiter := self._next()) is not None:
-            if not _tell(waiter, granted=True):
+        while (waiter := self._next_waiter()) is not None:
+            if not _notify(waiter, granted=True):
                 self._free.append(None)
 
-    def _next(self) -> _Waiter | None:
+    def _next_waiter(self) -> _Waiter | None:
         """Return who is to have a place that is free, which is taken by that; ``None`` without either."""
         with self._lock:
             while self._queue:
@@ -123,16 +123,16 @@ class CapacityLimiter:
         """Send everybody away who waits or comes later."""
         with self._lock:
             self._closed = True
-            sent_away = [waiter for waiter in self._queue if waiter.queued]
+            refused = [waiter for waiter in self._queue if waiter.queued]
             self._queue.clear()
             self.waiting = 0
-            for waiter in sent_away:
+            for waiter in refused:
                 waiter.queued = False
-        for waiter in sent_away:
-            _tell(waiter, granted=False)
+        for waiter in refused:
+            _notify(waiter, granted=False)
 
 
-def _tell(waiter: _Waiter, *, granted: bool) -> bool:
+def _notify(waiter: _Waiter, *, granted: bool) -> bool:
     """Wake a waiter in its own loop; false when that loop is gone."""
     try:
         here = asyncio.get_running_loop() is waiter.loop

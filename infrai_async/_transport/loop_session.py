@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from infrai_async._observability.reporter import Reporter
     from infrai_async._protocol.flow import Call
 
-_LAST_WORDS: Final = 1.0  # seconds for cancelled calls to end
+_CANCEL_SECONDS: Final = 1.0  # seconds for cancelled calls to end
 _MOMENT: Final = 0.05  # seconds
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)  # the call's own timer does the rest
 _NEVER: Final = float("inf")
@@ -53,13 +53,13 @@ class LoopSession:
         self._close_by = _NEVER
         self._changed: asyncio.Future[None] | None = None
         self.over = False  # its own session is closed
-        self._keeper = None if self.borrowed else _keep(self.http, weakref.ref(self))
-        if self._keeper is not None:
+        self._guard = None if self.borrowed else _close_with_loop(self.http, weakref.ref(self))
+        if self._guard is not None:
             # Its first step makes the loop know it, so that ``shutdown_asyncgens`` (``asyncio.run`` calls it) closes
             # the session of a client that nobody closed. A client that is dropped while its loop runs is closed by
             # the finalizer, which also keeps the session from being collected together with it, and complaining.
-            step(self._keeper.__anext__())
-            weakref.finalize(self, _let_go, loop, self.http, self._keeper).atexit = False
+            run_one_step(self._guard.__anext__())
+            weakref.finalize(self, _close_dropped, loop, self.http, self._guard).atexit = False
 
     # --- deadlines: one timer serves all calls ---
 
@@ -124,14 +124,14 @@ class LoopSession:
             for state in tuple(self.calls):
                 state.end(Reason.CLOSED)
             if self.calls:
-                await self._wait(_LAST_WORDS)
+                await self._wait(_CANCEL_SECONDS)
         finally:
             if self._timer is not None:
                 self._timer.cancel()
-            if self._keeper is not None:
+            if self._guard is not None:
                 await self.http.close()
                 with contextlib.suppress(RuntimeError):  # the loop itself may be ending it at this moment
-                    await self._keeper.aclose()
+                    await self._guard.aclose()
 
     async def _wait(self, seconds: float) -> None:
         self._changed = self.loop.create_future()
@@ -148,22 +148,24 @@ class LoopSession:
     def abandon(self) -> None:
         """Forget the session of a loop that was closed without ending its asynchronous generators."""
         if not self.borrowed:
-            step(self.http.close())
+            run_one_step(self.http.close())
 
 
-def _let_go(loop: asyncio.AbstractEventLoop, session: aiohttp.ClientSession, keeper: AsyncGenerator[None]) -> None:
+def _close_dropped(
+    loop: asyncio.AbstractEventLoop, session: aiohttp.ClientSession, guard: AsyncGenerator[None]
+) -> None:
     """Close the session of a dropped client a moment later: a loop that ends until then does so itself, and waits."""
     if session.closed:
         return
     with contextlib.suppress(RuntimeError):  # the loop is closed
-        loop.call_soon_threadsafe(loop.call_later, _MOMENT, _finish, session, keeper)
+        loop.call_soon_threadsafe(loop.call_later, _MOMENT, _close_now, session, guard)
 
 
-def _finish(session: aiohttp.ClientSession, keeper: AsyncGenerator[None]) -> None:
+def _close_now(session: aiohttp.ClientSession, guard: AsyncGenerator[None]) -> None:
     # Not by a task: when the loop is about to end, nobody would wait for it.
-    step(session.close())
+    run_one_step(session.close())
     with contextlib.suppress(RuntimeError):  # the loop itself may be ending it at this moment
-        step(keeper.aclose())
+        run_one_step(guard.aclose())
 
 
 def call_later(loop: asyncio.AbstractEventLoop, delay: float, act: Callable[[], None]) -> asyncio.TimerHandle:
@@ -209,16 +211,16 @@ def sender_of(session: aiohttp.ClientSession, *, borrowed: bool) -> Callable[...
     return getattr(session, "_request", session.request)
 
 
-def step(awaitable: Awaitable[object]) -> None:
+def run_one_step(awaitable: Awaitable[object]) -> None:
     """Take the one step of an awaitable that does not suspend."""
     with contextlib.suppress(StopIteration):
         awaitable.__await__().__next__()
 
 
-async def _keep(session: aiohttp.ClientSession, weakly: weakref.ref[LoopSession]) -> AsyncGenerator[None]:
+async def _close_with_loop(session: aiohttp.ClientSession, owner_ref: weakref.ref[LoopSession]) -> AsyncGenerator[None]:
     try:
         yield
     finally:
-        if (home := weakly()) is not None:
-            home.end()
+        if (owner := owner_ref()) is not None:
+            owner.end()
         await session.close()

@@ -95,8 +95,8 @@ class Pool:
         self.listener = settings.listener
         self._key = ApiKey(settings.api_key)
         self._sessions = LoopSessions(settings.session, functools.partial(_proxy, settings), settings.ssl)
-        self._places = CapacityLimiter(settings.max_concurrency)
-        self._admission = AdmissionControl(self._places, self._sessions)
+        self._limiter = CapacityLimiter(settings.max_concurrency)
+        self._admission = AdmissionControl(self._limiter, self._sessions)
         self._quota = RetryQuota()
         self._routes = RouteMemory()
         self._origin = URL(settings.origin, encoded=True)
@@ -118,11 +118,11 @@ class Pool:
         succeeded = False
         try:
             while True:
-                placed = call.scopes is None and self._key.current is not None and self._admission.admit_at_once()
+                admitted = call.scopes is None and self._key.current is not None and self._admission.admit_at_once()
                 try:
-                    result: Result | InfraiError = None if placed else await self._admit(session, state)
+                    result: Result | InfraiError = None if admitted else await self._admit(session, state)
                     if result is None:
-                        placed = True
+                        admitted = True
                         response = await self._send(session, state, request, headers)
                         data = response.content
                         body = state.trace.headers.redact(data.read_nowait() if data.is_eof() else await _read(data))
@@ -134,12 +134,12 @@ class Pool:
                     if (result := _as_result(session, state, error)) is None:
                         raise
                 finally:
-                    if placed:
+                    if admitted:
                         state.end_attempt(response, body)
-                        self._places.release()
+                        self._limiter.release()
                     response = body = None  # an error's traceback has this frame
                 flow = flow or self._begin_flow(call, request, state.note_response)
-                step = await self._follow(flow, session, state, result)
+                step = await self._advance(flow, session, state, result)
                 if isinstance(step, _Done):
                     succeeded = True
                     return step.value
@@ -152,10 +152,10 @@ class Pool:
         try:
             session = self._sessions.open()
         except ConfigurationError as error:
-            self._begin_flow(call, request, _nobody).throw(error)
+            self._begin_flow(call, request, _ignore).throw(error)
             raise
         if session is None:
-            self._begin_flow(call, request, _nobody).send(Closed())
+            self._begin_flow(call, request, _ignore).send(Closed())
             raise AssertionError("a flow ends when the client is closed")
         return session
 
@@ -169,12 +169,12 @@ class Pool:
             return refused
         try:
             if self._key.current is None and not call.capability.public:
-                state.waits(Waiting.KEY)
+                state.note_wait(Waiting.KEY)
                 await self._key.find(session.key_lock, refused=None)
             if call.scopes is not None:
                 call.scopes.check(time.monotonic())
         except BaseException:
-            self._places.release()
+            self._limiter.release()
             raise
         return None
 
@@ -186,7 +186,7 @@ class Pool:
         template = headers.template(key, request.body is not None)
         trace = ConnectionTrace(state.counters, template, request.idempotency_key, session.borrowed)
         trace_of_attempt.set(trace)
-        state.begin_attempt(key, trace, request.again)
+        state.begin_attempt(key, trace, request.is_retry)
         if state.reporter is not None:
             state.reporter.sent(request.method, self.settings.origin, request.target, state.waited)
         return session.request(
@@ -218,7 +218,7 @@ class Pool:
         next(flow)
         return flow
 
-    async def _follow(
+    async def _advance(
         self, flow: Flow[T], session: LoopSession, state: CallState, result: Result | InfraiError
     ) -> Request | _Done[T]:
         """Tell the flow what came of an attempt, do what it wants done, and return what is to be sent next."""
@@ -228,23 +228,25 @@ class Pool:
                 if isinstance(step, Request):
                     return step
                 try:
-                    result = await self._do(session, state, step)
+                    result = await self._perform(session, state, step)
                 except BaseException as error:
                     if (result := _as_result(session, state, error)) is None:
                         raise
         except StopIteration as stop:
             return _Done(stop.value)
 
-    async def _do(self, session: LoopSession, state: CallState, step: Pause | Throttle | RefreshKey) -> bool | None:
+    async def _perform(
+        self, session: LoopSession, state: CallState, step: Pause | Throttle | RefreshKey
+    ) -> bool | None:
         reporter = state.reporter
         match step:
             case Throttle(seconds):
-                self._admission.hold(state, seconds)
+                self._admission.throttle(state, seconds)
                 if reporter is not None:
                     reporter.throttled(seconds)
                 return None
             case RefreshKey():
-                state.waits(Waiting.OTHER_KEY)
+                state.note_wait(Waiting.OTHER_KEY)
                 refused = state.key
                 return self._key.renewable and await self._key.find(session.key_lock, refused) != refused
             case Pause(seconds, capability, reason):
@@ -254,7 +256,7 @@ class Pool:
                 _log.info("%s: sending again in %.3f s after %s", capability, seconds, reason)
                 if reporter is not None:
                     reporter.retrying(reason, seconds)
-                state.waits(Waiting.PAUSE)
+                state.note_wait(Waiting.PAUSE)
                 await asyncio.sleep(seconds)
                 return True
 
@@ -263,15 +265,15 @@ class Pool:
     def stats(self) -> Stats:
         """Return the figures as they are now."""
         # Without a lock: a signal's handler may make a call in the middle of this, which would wait for it for ever.
-        places, throttled = self._places, self._admission.held_seconds
+        limiter, throttled = self._limiter, self._admission.held_seconds
         return self._sessions.counters().stats(
-            in_flight=places.taken, waiting=places.waiting, throttled_seconds=throttled
+            in_flight=limiter.taken, waiting=limiter.waiting, throttled_seconds=throttled
         )
 
     def refuse(self) -> None:
         """Refuse every call from now on, also those that wait for a place; callable from any thread."""
         self._sessions.refuse()
-        self._places.close()
+        self._limiter.close()
 
     async def close(self, grace: float) -> None:
         """Refuse new calls, give running ones ``grace`` seconds, and leave nothing behind in any loop."""
@@ -281,12 +283,12 @@ class Pool:
     def after_fork(self) -> None:
         """Begin afresh in a forked child: what the parent has stays the parent's."""
         self._sessions.after_fork()
-        self._places.reset()
+        self._limiter.reset()
         self._admission.after_fork()
         self._lock = threading.Lock()
 
 
-def _nobody(*_: object) -> None:
+def _ignore(*_: object) -> None:
     """Take note of nothing."""
 
 

@@ -42,8 +42,8 @@ class LoopSessions:
         self._proxy = proxy
         self._context = context
         self._by_loop: dict[asyncio.AbstractEventLoop, LoopSession] = {}
-        self._lender: asyncio.AbstractEventLoop | None = None
-        self._figures = Counters()  # of loops that are gone
+        self._borrowed_loop: asyncio.AbstractEventLoop | None = None
+        self._past_counters = Counters()  # of loops that are gone
         self._lock = threading.Lock()
 
     def here(self) -> LoopSession | None:
@@ -72,7 +72,7 @@ class LoopSessions:
                 self._check_borrowed(loop, self._borrowed)
             for known in [known for known in self._by_loop if known is loop or known.is_closed()]:
                 over = self._by_loop.pop(known)
-                self._figures.add(over.counters)
+                self._past_counters.add(over.counters)
                 over.abandon()
             session = self._by_loop[loop] = LoopSession(loop, self._borrowed, self._proxy(), self._context)
         return session
@@ -84,27 +84,27 @@ class LoopSessions:
     def counters(self) -> Counters:
         """Return the sum of what all loops have counted."""
         total = Counters()
-        for part in (self._figures, *(session.counters for session in self.all())):
+        for part in (self._past_counters, *(session.counters for session in self.all())):
             total.add(part)
         return total
 
     def succeeded(self) -> int:
         """Return how many calls went well so far."""
-        count = self._figures.succeeded
+        count = self._past_counters.succeeded
         for session in self.all():
             count += session.counters.succeeded
         return count
 
     def _check_borrowed(self, loop: asyncio.AbstractEventLoop, session: aiohttp.ClientSession) -> None:
         # aiohttp has no public way left to ask a session for its loop; without the attribute the first user's counts.
-        owner = self._lender or getattr(session, "_loop", loop)
+        owner = self._borrowed_loop or getattr(session, "_loop", loop)
         if owner is not loop:
             raise ConfigurationError("session belongs to another event loop: lend one of this loop, or pass none")
         if session.closed:
             raise ConfigurationError("session is closed")
         if session.auth is not None:
             raise ConfigurationError("session has credentials of its own (auth=), which exclude the API key's header")
-        self._lender = loop
+        self._borrowed_loop = loop
 
     def refuse(self) -> None:
         """Make no more sessions, and give none to calls that begin; callable from any thread."""
@@ -131,8 +131,8 @@ class LoopSessions:
         """Begin afresh in a forked child: what the parent has stays the parent's."""
         _left_behind.append(self._by_loop)  # kept alive: collecting them would close or warn
         for session in self._by_loop.values():
-            self._figures.add(session.counters)
-        self._by_loop, self._lock, self._lender = {}, threading.Lock(), None
+            self._past_counters.add(session.counters)
+        self._by_loop, self._lock, self._borrowed_loop = {}, threading.Lock(), None
 
 
 def _close_elsewhere(session: LoopSession, grace: float) -> concurrent.futures.Future[None] | None:

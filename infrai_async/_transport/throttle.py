@@ -28,8 +28,8 @@ class AdmissionControl:
     they came, by one timer.
     """
 
-    def __init__(self, places: CapacityLimiter, sessions: LoopSessions) -> None:
-        self._places = places
+    def __init__(self, limiter: CapacityLimiter, sessions: LoopSessions) -> None:
+        self._limiter = limiter
         self._sessions = sessions
         self._gate = Gate()
         self._estimator = RateEstimator()
@@ -45,30 +45,30 @@ class AdmissionControl:
         """Take a place if there is nothing to wait for."""
         if self._estimator.limited:
             return False
-        taken = self._places.acquire_nowait()
+        taken = self._limiter.acquire_nowait()
         if taken == 1:
-            self._begin()
+            self._note_first_start()
         return taken > 0
 
     async def admit(self, state: CallState) -> ThrottledPastDeadline | Closed | None:
         """Wait for a place and for one's turn; ``None`` with the place taken, else why there is none."""
         if (refused := self._refused(state)) is not None:
             return refused
-        state.waits(Waiting.PLACE)
-        if not await self._places.take():
+        state.note_wait(Waiting.PLACE)
+        if not await self._limiter.acquire():
             return Closed()
         try:
-            refused = await self._turn(state) if self._estimator.limited else None
+            refused = await self._wait_for_turn(state) if self._estimator.limited else None
         except BaseException:
-            self._places.release()
+            self._limiter.release()
             raise
         if refused is not None:
-            self._places.release()
-        elif self._places.taken == 1:
-            self._begin()
+            self._limiter.release()
+        elif self._limiter.taken == 1:
+            self._note_first_start()
         return refused
 
-    def hold(self, throttled: CallState, seconds: float) -> None:
+    def throttle(self, throttled: CallState, seconds: float) -> None:
         """Let no call start for so long, and end those that wait if their time is up before.
 
         Args:
@@ -82,14 +82,14 @@ class AdmissionControl:
         here = asyncio.get_running_loop()
         for session in self._sessions.all():
             if session.loop is here:
-                self._refuse_late(session, throttled)
+                self._refuse_late_calls(session, throttled)
             else:
                 with contextlib.suppress(RuntimeError):  # that loop is closed
-                    session.loop.call_soon_threadsafe(self._refuse_late, session, throttled)
+                    session.loop.call_soon_threadsafe(self._refuse_late_calls, session, throttled)
 
-    def _begin(self) -> None:
+    def _note_first_start(self) -> None:
         """Note that a call starts while no other is under way."""
-        self._estimator.begin(time.monotonic(), self._sessions.succeeded())
+        self._estimator.start_counting(time.monotonic(), self._sessions.succeeded())
 
     # --- whose deadline comes first ---
 
@@ -97,7 +97,7 @@ class AdmissionControl:
         now, opens_at = time.monotonic(), self._gate.opens_at
         return ThrottledPastDeadline(opens_at - now) if opens_at > now and opens_at > state.call.deadline else None
 
-    def _refuse_late(self, session: LoopSession, throttled: CallState) -> None:
+    def _refuse_late_calls(self, session: LoopSession, throttled: CallState) -> None:
         opens_at = self._gate.opens_at
         for state in session.calls:
             if not state.sending and state.call.deadline < opens_at and state is not throttled:
@@ -105,17 +105,17 @@ class AdmissionControl:
 
     # --- whose turn it is ---
 
-    async def _turn(self, state: CallState) -> ThrottledPastDeadline | None:
-        state.waits(Waiting.GATE)
-        again = False
-        while not again or self._gate.opens_at > time.monotonic():  # it may be closed anew just then
+    async def _wait_for_turn(self, state: CallState) -> ThrottledPastDeadline | None:
+        state.note_wait(Waiting.GATE)
+        requeued = False
+        while not requeued or self._gate.opens_at > time.monotonic():  # it may be closed anew just then
             if (refused := self._refused(state)) is not None:
                 return refused
-            await self._in_line(again=again)
-            again = True
+            await self._wait_in_queue(requeued=requeued)
+            requeued = True
         return None
 
-    async def _in_line(self, *, again: bool) -> None:
+    async def _wait_in_queue(self, *, requeued: bool) -> None:
         """Wait in the loop's queue; ``again`` takes whose turn the gate has cut off to the front."""
         loop = asyncio.get_running_loop()
         waiter = loop.create_future()
@@ -124,22 +124,22 @@ class AdmissionControl:
             for gone in [known for known in tuple(self._queues) if known.is_closed()]:
                 self._queues.pop(gone, None)
             queue = self._queues[loop] = deque()
-        if again:
+        if requeued:
             queue.appendleft(waiter)
         else:
             queue.append(waiter)
         if len(queue) == 1:
-            self._let_start()
+            self._start_queued()
         await waiter
 
-    def _let_start(self) -> None:
+    def _start_queued(self) -> None:
         loop = asyncio.get_running_loop()
         queue = self._queues[loop]
         while queue:
             now = time.monotonic()
             delay = max(self._gate.opens_at, self._estimator.next_start) - now
             if delay > 0:
-                call_later(loop, delay, self._let_start)
+                call_later(loop, delay, self._start_queued)
                 return
             waiter = queue.popleft()
             if not waiter.done():

@@ -104,6 +104,6 @@ def describe(error: BaseException) -> str:
 
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    told = isinstance(error, InfraiError | UsageError) and str(error)
-    text = told or f"{type(error).__name__}: {error}"
+    message = isinstance(error, InfraiError | UsageError) and str(error)
+    text = message or f"{type(error).__name__}: {error}"
     return mask_uri(" ".join("; ".join([text, *getattr(error, "__notes__", ())]).split()))

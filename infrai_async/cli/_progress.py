@@ -26,11 +26,11 @@ def progress(title: str, total: int) -> AbstractContextManager[Advance]:
 
 @contextmanager
 def _line(title: str, total: int) -> Iterator[Advance]:
-    begun, done = time.monotonic(), list[None]()
+    started, done = time.monotonic(), list[None]()
     try:
         yield lambda: done.append(None)
     finally:
-        note(f"{title}: {len(done)} of {total} in {time.monotonic() - begun:.1f} s")
+        note(f"{title}: {len(done)} of {total} in {time.monotonic() - started:.1f} s")
 
 
 @contextmanager
@@ -54,11 +54,11 @@ def _tqdm_bar(title: str, total: int) -> Iterator[Advance]:
 
 @contextmanager
 def _plain_bar(title: str, total: int) -> Iterator[Advance]:
-    begun, done = time.monotonic(), 0
+    started, done = time.monotonic(), 0
 
     def draw() -> None:
         full = _WIDTH * done // total
-        seconds = time.monotonic() - begun
+        seconds = time.monotonic() - started
         line = f"\r{title} [{'#' * full:<{_WIDTH}}] {done}/{total} {seconds:.1f} s"
         print(line, end="", file=sys.stderr, flush=True)
 

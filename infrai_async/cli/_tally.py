@@ -23,7 +23,7 @@ class Tally:
         interrupted: whether a signal ended it.
     """
 
-    begun: float = attrs.field(factory=time.monotonic)
+    started: float = attrs.field(factory=time.monotonic)
     projects: list[Project] = attrs.field(factory=list)
     branches: list[Branch] = attrs.field(factory=list)
     listed_projects: list[Project] = attrs.field(factory=list)
@@ -40,7 +40,7 @@ class Tally:
 
     def seconds(self) -> float:
         """Return how long the work has taken, so far or in the end."""
-        return round((self.ended or time.monotonic()) - self.begun, 2)
+        return round((self.ended or time.monotonic()) - self.started, 2)
 
     def cleanup_seconds(self) -> float:
         """Return how long clearing up has taken so far."""

@@ -28,7 +28,7 @@ import anyio._backends._asyncio
 from anyio.from_thread import BlockingPortal
 
 import infrai_async._protocol.decode  # noqa: F401 - as anyio above
-from infrai_async._transport.loop_session import step
+from infrai_async._transport.loop_session import run_one_step
 from infrai_async.errors import ClientClosedError, ConfigurationError, InfraiError, TransportError
 
 R = TypeVar("R")
@@ -36,7 +36,7 @@ Opened: TypeAlias = "Future[tuple[Loop, BlockingPortal]]"
 
 _POLL: Final = 0.1 if sys.platform == "win32" else -1.0  # seconds; on Windows only a wait that ends sees Ctrl-C
 _LONGEST: Final = 0.1 if sys.platform == "win32" else threading.TIMEOUT_MAX
-_LAST_WORDS: Final = 2.0  # seconds for a loop to end, beyond the grace that its calls were given
+_SHUTDOWN_SECONDS: Final = 2.0  # seconds for a loop to end, beyond the grace that its calls were given
 _OWN_LOOP: Final = (
     "a blocking client cannot wait in its own event loop, as in a function that it calls there (api_key): "
     "use AsyncInfrai in it, or another client"
@@ -49,7 +49,7 @@ _exiting: Final = threading.Event()
 class ThreadCall(Generic[R]):
     """One call on its way through the loop, while a thread waits for what becomes of it."""
 
-    __slots__ = ("_done", "_start", "_task", "error", "over", "unheard", "value")
+    __slots__ = ("_done", "_start", "_task", "abandoned", "error", "over", "value")
 
     def __init__(self, start: Callable[[], Coroutine[Any, Any, R]]) -> None:
         self._start = start
@@ -59,7 +59,7 @@ class ThreadCall(Generic[R]):
         self.value: R
         self.error: BaseException | None = None
         self.over = False  # there is a value, or an error
-        self.unheard = False  # nobody waits any longer
+        self.abandoned = False  # nobody waits any longer
 
     # --- in the thread that waits ---
 
@@ -69,13 +69,13 @@ class ThreadCall(Generic[R]):
         It is not over afterwards where the loop had no time left for it.
         """
         __tracebackhide__ = True
-        self.unheard = False
+        self.abandoned = False
         try:
             loop.call_soon_threadsafe(self._begin, loop)
             self._wait(seconds)
         except BaseException as error:  # Ctrl-C, or what else a signal's handler raises
             if not isinstance(error, RuntimeError) or not loop.is_closed():
-                self._recall(loop)
+                self._cancel_from_thread(loop)
                 raise
 
     def _wait(self, seconds: float | None) -> None:
@@ -88,12 +88,12 @@ class ThreadCall(Generic[R]):
         while (left := until - time.monotonic()) > 0 and not self._done.acquire(True, min(left, _LONGEST)):
             pass
 
-    def _recall(self, loop: Loop) -> None:
-        self.unheard = True
+    def _cancel_from_thread(self, loop: Loop) -> None:
+        self.abandoned = True
         with contextlib.suppress(RuntimeError):  # the loop has ended
             loop.call_soon_threadsafe(self._cancel)
 
-    def be_refused(self) -> None:
+    def run_refusal(self) -> None:
         """Take the one step that a call of a closed client has: it ends in its refusal, and needs no loop for it."""
         self.over = True
         coroutine = self._start()
@@ -123,27 +123,27 @@ class ThreadCall(Generic[R]):
             self._release()
 
     def _release(self) -> None:
-        self.unheard = True
+        self.abandoned = True
         with contextlib.suppress(RuntimeError):  # the answer comes at the same moment
             self._done.release()
 
     # --- in the loop ---
 
     def _begin(self, loop: Loop) -> None:
-        if self.unheard:
+        if self.abandoned:
             return
         if loop.ending:
             self._release()
         else:
-            self._task = loop.create_task(self._carry())
+            self._task = loop.create_task(self._complete())
 
-    async def _carry(self) -> None:
+    async def _complete(self) -> None:
         try:
             self.value = await self._start()
         except BaseException as error:  # noqa: BLE001 - all of them are the waiting thread's
             self.error = error
         self.over = True
-        if not self.unheard:
+        if not self.abandoned:
             self._done.release()
 
     def _cancel(self) -> None:
@@ -249,7 +249,7 @@ def _stop(opened: Opened) -> None:
     if opened.exception() is None:  # else it never ran
         loop, portal = opened.result()
         with contextlib.suppress(RuntimeError):  # it has ended
-            loop.call_soon_threadsafe(lambda: step(portal.stop()))
+            loop.call_soon_threadsafe(lambda: run_one_step(portal.stop()))
 
 
 class Runner:
@@ -260,10 +260,10 @@ class Runner:
 
     def __init__(self) -> None:
         self._closed = False
-        self._begin_afresh()
+        self._reset()
         _runners.add(self)
 
-    def _begin_afresh(self) -> None:
+    def _reset(self) -> None:
         self._lock = threading.Lock()
         self._thread: LoopThread | None = None
         self._loop: Loop | None = None
@@ -287,7 +287,7 @@ class Runner:
                 if loop is None or _thread.get_ident() == self._ident:
                     loop = self._open()
                 if loop is None:
-                    thread_call.be_refused()
+                    thread_call.run_refusal()
                 else:
                     thread_call.cross(loop)
                     if not thread_call.over and self._loop is loop:
@@ -344,11 +344,11 @@ class Runner:
         finally:
             started.release()
 
-    def close(self, farewell: Callable[[float], Coroutine[Any, Any, None]], grace: float) -> None:
-        """Refuse what comes, run ``farewell`` in the loop, and end the loop; calling it again does nothing more.
+    def close(self, shut_down: Callable[[float], Coroutine[Any, Any, None]], grace: float) -> None:
+        """Refuse what comes, run ``shut_down`` in the loop, and end the loop; calling it again does nothing more.
 
         Args:
-            farewell: closes what lives in the loop, within so many seconds; called again with zero on Ctrl-C.
+            shut_down: closes what lives in the loop, within so many seconds; called again with zero on Ctrl-C.
             grace: seconds that it takes at most; a loop that is stuck longer is left alone.
         """
         with self._lock:
@@ -356,21 +356,23 @@ class Runner:
         if thread is None or thread.ended:
             return
         try:
-            self._bid(thread, farewell, grace)
+            self._run_shutdown(thread, shut_down, grace)
         except BaseException:
-            self._bid(thread, farewell, 0.0)
+            self._run_shutdown(thread, shut_down, 0.0)
             raise
         finally:
             thread.stop()
-            thread.join(_LAST_WORDS)
+            thread.join(_SHUTDOWN_SECONDS)
             for other in tuple(self._thread_calls):
                 other.give_up()
 
-    def _bid(self, thread: LoopThread, farewell: Callable[[float], Coroutine[Any, Any, None]], grace: float) -> None:
-        thread_call = ThreadCall(partial(farewell, grace))
+    def _run_shutdown(
+        self, thread: LoopThread, shut_down: Callable[[float], Coroutine[Any, Any, None]], grace: float
+    ) -> None:
+        thread_call = ThreadCall(partial(shut_down, grace))
         try:
             self._thread_calls.add(thread_call)
-            thread_call.cross(thread.loop(), grace + _LAST_WORDS)
+            thread_call.cross(thread.loop(), grace + _SHUTDOWN_SECONDS)
         finally:
             self._thread_calls.discard(thread_call)
 
@@ -379,7 +381,7 @@ class Runner:
         with self._lock:
             thread, self._thread, self._loop = self._thread, None, None
         for thread_call in tuple(self._thread_calls):
-            thread_call.unheard = True  # of daemon threads, which had better not wake to say so
+            thread_call.abandoned = True  # of daemon threads, which had better not wake to say so
         if thread is not None:
             thread.stop()
         return thread
@@ -393,7 +395,7 @@ class Runner:
             thread_call.end("the process was forked during this call, which goes on in the parent")
         if self._finalizer is not None:
             self._finalizer.detach()
-        self._begin_afresh()
+        self._reset()
 
 
 def _as_raised(error: BaseException) -> BaseException:
@@ -418,7 +420,7 @@ def _all_runners() -> list[Runner]:
 
 def _at_exit() -> None:
     _exiting.set()
-    until = time.monotonic() + _LAST_WORDS
+    until = time.monotonic() + _SHUTDOWN_SECONDS
     for thread in [runner.end() for runner in _all_runners()]:
         if thread is not None:
             thread.join(until - time.monotonic())

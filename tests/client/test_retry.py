@@ -238,7 +238,7 @@ async def test_time_spent_waiting_for_a_place_counts() -> None:
         async with client_of(oracle, max_concurrency=1) as client:
             slow = asyncio.create_task(client.db.project.get("a"))
             await eventually(lambda: oracle.seen)
-            with pytest.raises(TimeoutError, match="waited for a place") as caught:
+            with pytest.raises(TimeoutError, match="waited for a slot") as caught:
                 await client.with_options(timeout=0.1).db.project.get("b")
             await slow
     assert caught.value.outcome == "not_sent"

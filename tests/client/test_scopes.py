@@ -76,7 +76,7 @@ async def test_a_call_is_refused_once_the_budget_is_spent(oracle: Oracle, client
     assert spent.by_capability == {"db.project.get": Decimal("0.003")}
     assert spent.by_vendor == {"unknown": Decimal("0.003")}
     error = caught.value
-    assert str(error) == "db.project.create: the budget of the surrounding block is spent: 0.003 of 0.003 USD"
+    assert str(error) == "db.project.create: the budget of the enclosing block is spent: 0.003 of 0.003 USD"
     assert (error.outcome, error.attempts, error.capability) == ("not_sent", (), "db.project.create")
     assert error.idempotency_key
     assert await client.db.project.get("p")  # the block is over
@@ -242,7 +242,7 @@ async def test_a_call_in_flight_ends_with_the_deadline() -> None:
                 with pytest.raises(TimeoutError) as caught:
                     await client.db.project.create(name="shop")
                 assert (caught.value.outcome, len(caught.value.attempts)) == ("maybe_applied", 1)
-                with pytest.raises(TimeoutError, match="the time of the surrounding block is up") as caught:
+                with pytest.raises(TimeoutError, match="the deadline of the enclosing block has passed") as caught:
                     await client.db.project.create(name="shop")
             assert time.monotonic() - begun < SOON
     error = caught.value

@@ -246,7 +246,7 @@ def test_loops_in_threads_never_hold_more_places_than_there_are(limit: int) -> N
     async def work(seed: int) -> None:
         chance = random.Random(seed)
         for _ in range(40):
-            if not (places.acquire_nowait() or await places.take()):
+            if not (places.acquire_nowait() or await places.acquire()):
                 return
             holding.append(None)
             most.append(len(holding))
@@ -258,7 +258,7 @@ def test_loops_in_threads_never_hold_more_places_than_there_are(limit: int) -> N
 
     async def many(thread: int) -> None:
         workers = [asyncio.create_task(work(100 * thread + number)) for number in range(8)]
-        quitters = [asyncio.create_task(places.take()) for _ in range(4)]
+        quitters = [asyncio.create_task(places.acquire()) for _ in range(4)]
         await asyncio.sleep(0)
         for quitter in quitters:
             quitter.cancel()
@@ -301,7 +301,7 @@ def test_a_place_that_was_taken_is_told_whatever_another_thread_does_meanwhile()
 async def test_who_comes_later_does_not_overtake_who_waits() -> None:
     places = CapacityLimiter(1)
     assert places.acquire_nowait() == 1
-    first = asyncio.create_task(places.take())
+    first = asyncio.create_task(places.acquire())
     await asyncio.sleep(0)
     places.release()
     assert places.acquire_nowait() == 0
@@ -313,7 +313,7 @@ async def test_who_comes_later_does_not_overtake_who_waits() -> None:
 async def test_who_gives_up_just_as_the_place_comes_hands_it_on() -> None:
     places = CapacityLimiter(1)
     places.acquire_nowait()
-    first, second = asyncio.create_task(places.take()), asyncio.create_task(places.take())
+    first, second = asyncio.create_task(places.acquire()), asyncio.create_task(places.acquire())
     await asyncio.sleep(0)
     places.release()
     first.cancel()
@@ -324,11 +324,11 @@ async def test_who_gives_up_just_as_the_place_comes_hands_it_on() -> None:
 async def test_a_closed_pool_sends_everybody_away() -> None:
     places = CapacityLimiter(1)
     places.acquire_nowait()
-    waiting = asyncio.create_task(places.take())
+    waiting = asyncio.create_task(places.acquire())
     await asyncio.sleep(0)
     places.close()
     assert not await waiting
-    assert not await places.take()
+    assert not await places.acquire()
     places.release()
     assert places.acquire_nowait() == 0
 

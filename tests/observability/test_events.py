@@ -99,7 +99,7 @@ def test_what_a_listener_raises_is_logged_once_for_each_kind_of_event(caplog: py
 
     listener = Listener(faulty)
     for event in EVENTS * 3:
-        listener.tell(event)
+        listener.emit(event)
     assert seen == EVENTS * 3
     assert len(caplog.records) == len(EVENTS)
     assert {record.name for record in caplog.records} == {"infrai_async"}
@@ -112,7 +112,7 @@ def test_what_ends_a_program_passes_through(kind: type[BaseException]) -> None:
         raise kind
 
     with pytest.raises(kind):
-        Listener(ending).tell(EVENTS[0])
+        Listener(ending).emit(EVENTS[0])
 
 
 async def asynchronous(event: Event) -> None:
@@ -136,7 +136,7 @@ def test_a_listener_is_a_plain_function(client: Any, wrong: object) -> None:
 def reported(*costs: float | None) -> tuple[CallFinished, list[Event]]:
     """The events of a call whose answers say that they cost so much."""
     seen: list[Event] = []
-    with Listener(seen.append).follow("db.project.get", None) as reporter:
+    with Listener(seen.append).new_reporter("db.project.get", None) as reporter:
         reporter.started()
         for number, cost in enumerate(costs):
             reporter.sent("GET", "https://api.infrai.cc", "/v1/things?cursor=private", 0.0)
@@ -180,7 +180,7 @@ def test_a_query_is_not_told() -> None:
 
 def test_a_call_that_never_began_tells_nothing() -> None:
     seen: list[Event] = []
-    with pytest.raises(InvalidArgument), Listener(seen.append).follow("db.project.get", None):
+    with pytest.raises(InvalidArgument), Listener(seen.append).new_reporter("db.project.get", None):
         raise InvalidArgument("id must be a string")
     assert seen == []
 
@@ -201,7 +201,7 @@ def test_a_call_that_failed_tells_its_error_and_one_that_was_stopped_says_so(
     seen: list[Event] = []
 
     def stopped() -> None:
-        with Listener(seen.append).follow("db.project.get", None) as reporter:
+        with Listener(seen.append).new_reporter("db.project.get", None) as reporter:
             reporter.started()
             raise error
 

@@ -134,7 +134,7 @@ def test_a_base_url_with_a_password_is_not_shown() -> None:
 
 @pytest.mark.parametrize("url", ["https://api.infrai.cc:port", "https://api.infrai.cc:99999", "https://[::1", 5, ["x"]])
 def test_what_is_no_url_is_refused(url: Any) -> None:
-    assert refusal(url) == "base_url is not a URL"
+    assert refusal(url) == "base_url is not a URL: it must look like https://api.infrai.cc"
 
 
 def test_a_wrong_environment_variable_is_named() -> None:
@@ -242,7 +242,7 @@ def test_a_broken_json_file_says_what_it_must_hold_and_is_not_shown(tmp_path: Pa
     file.write_text(text)
     with pytest.raises(ConfigurationError) as caught:
         find_api_key({}, file)
-    assert str(caught.value) == f'{file} must hold {{"api_key": "..."}} or the bare key'
+    assert str(caught.value) == f'{file} must contain {{"api_key": "..."}} or the bare key'
 
 
 def test_a_wrong_key_of_the_environment_is_not_shown() -> None:
@@ -286,7 +286,7 @@ def test_a_file_that_could_not_be_written_is_refused_before_there_is_a_key(tmp_p
 def test_an_assignment_in_the_credentials_file_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "credentials"
     file.write_text(f"INFRAI_API_KEY={KEY}")
-    with pytest.raises(ConfigurationError, match="no assignment") as caught:
+    with pytest.raises(ConfigurationError, match="not an assignment") as caught:
         find_api_key({}, file)
     assert KEY not in str(caught.value)
 

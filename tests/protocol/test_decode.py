@@ -335,7 +335,7 @@ def test_a_missing_field_is_an_error_where_the_documentation_promises_it(row_id:
     if row.returns.__name__ == "FlagValue":
         document.pop("default_value", None)  # which ``value`` would be read from (D10)
     if name in PROMISED[row.returns.__name__]:
-        with pytest.raises(DecodeError, match="the answer lacks it") as caught:
+        with pytest.raises(DecodeError, match="missing in the response") as caught:
             read(row, document)
         assert caught.value.path == root(row) + f".{name}"
     else:
@@ -703,7 +703,7 @@ def test_a_wrong_value_under_the_other_name_is_named_so() -> None:
 def test_a_field_that_is_missing_under_both_names_says_so() -> None:
     with pytest.raises(DecodeError) as caught:
         read(CAPABILITIES["account.balance"], {"currency": "USD"})
-    assert str(caught.value) == "$.data.balance_usd: the answer lacks it (balance_usd or balance)"
+    assert str(caught.value) == "$.data.balance_usd: missing in the response (balance_usd or balance)"
 
 
 # --- the quick reading and the full one ------------------------------------------------------------------------------

@@ -117,7 +117,7 @@ def call(
         {"id": "p"} if arguments is None else arguments,
         VALUE,
         policy,
-        begun=0.0,
+        started=0.0,
         deadline=0.0,
         idempotency_key=KEY,
         key_in_body=key_in_body,
@@ -492,9 +492,9 @@ def test_a_gate_that_opens_too_late_after_a_break_is_a_rate_limit_error_that_tel
 
 
 def test_time_that_runs_out_before_sending_is_a_timeout() -> None:
-    error = error_of(Expired("for a place in the pool"))
+    error = error_of(Expired("for a slot in the pool"))
     assert isinstance(error, TimeoutError)
-    assert str(error) == "db.project.get: the call's time ran out while it waited for a place in the pool"
+    assert str(error) == "db.project.get: the call's time limit was reached while it waited for a slot in the pool"
     assert (error.outcome, error.attempts) == ("not_sent", ())
 
 
@@ -757,7 +757,7 @@ def test_what_failed_before_a_route_was_moved_shows_both_attempts(result: Any) -
 
 def test_only_what_repeats_a_failure_is_sent_again() -> None:
     steps, _ = drive(call(), answer(401, code="UNAUTHORIZED"), True, answer(500), True, answer(429, after=1))
-    assert [step.again for step in sent(steps)] == [False, False, True, True]
+    assert [step.is_retry for step in sent(steps)] == [False, False, True, True]
 
 
 def test_what_answers_say_they_cost_is_noted_whatever_becomes_of_them() -> None:

@@ -166,7 +166,7 @@ class Simulation:
                     self._let_start(now)
             else:
                 if self._holding == 1:
-                    self._estimator.begin(now, len(self.finished))
+                    self._estimator.start_counting(now, len(self.finished))
                 self._send(now)
 
     def _let_start(self, now: float) -> None:
@@ -272,7 +272,7 @@ def test_the_rate_falls_when_the_service_throttles_and_grows_back_when_not() -> 
         return 1.0 / (pace.next_start - now)
 
     pace = RateEstimator()
-    pace.begin(0.0, 0)
+    pace.start_counting(0.0, 0)
     pace.slow_down(1.0, 1.1, 100, 0.9)  # 100 in a second
     assert tried(pace, 1.1) == pytest.approx(85.0)
     assert tried(pace, 2.1) == pytest.approx(100.0)
@@ -283,7 +283,7 @@ def test_the_rate_falls_when_the_service_throttles_and_grows_back_when_not() -> 
 
 def test_what_came_at_once_is_what_the_pause_makes_up_for() -> None:
     pace = RateEstimator()
-    pace.begin(0.0, 0)
+    pace.start_counting(0.0, 0)
     pace.slow_down(0.05, 0.15, 20, 0.04)
     assert pace == RateEstimator(
         limited=True, next_start=0.15, rate=pytest.approx(200.0), resumed=0.15, since=0.05, before=20
@@ -292,7 +292,7 @@ def test_what_came_at_once_is_what_the_pause_makes_up_for() -> None:
 
 def test_an_answer_to_what_was_sent_before_the_pause_teaches_nothing_new() -> None:
     pace = RateEstimator()
-    pace.begin(0.0, 0)
+    pace.start_counting(0.0, 0)
     pace.slow_down(0.9, 1.0, 100, 0.8)
     before = attrs.evolve(pace)
     pace.slow_down(0.95, 1.0, 100, 0.85)
@@ -301,7 +301,7 @@ def test_an_answer_to_what_was_sent_before_the_pause_teaches_nothing_new() -> No
 
 def test_a_late_loop_makes_up_for_a_moment_only() -> None:
     pace = RateEstimator()
-    pace.begin(0.0, 0)
+    pace.start_counting(0.0, 0)
     pace.slow_down(1.0, 1.1, 100, 0.9)
     pace.start(1.1, 9)
     pace.start(1.6, 9)

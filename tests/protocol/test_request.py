@@ -738,7 +738,7 @@ def test_a_number_that_json_has_not_is_found_deep_inside() -> None:
     ("row", "name"), [("db.project.get", "id"), ("db.project.create", "name"), ("flags.get_all", "user_id")]
 )
 def test_half_a_surrogate_pair_is_refused(row: str, name: str, text: str) -> None:
-    message = f"{row}: {name} holds half of a surrogate pair, which UTF-8 cannot carry"
+    message = f"{row}: {name} holds half of a surrogate pair, which UTF-8 cannot encode"
     assert str(refusal(row, **{name: text})) == message
 
 
@@ -849,10 +849,14 @@ def test_public_names_stay_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("row", "name", "message"),
     [
-        ("db.project.create", "nmae", "db.project.create: nmae is no argument of it: did you mean name?"),
-        ("db.project.get", "zzz", "db.project.get: zzz is no argument of it: it takes id"),
-        ("account.balance", "zzz", "account.balance: zzz is no argument of it: it takes none"),
-        ("db.project.get", 5, "db.project.get: 5 is no argument of it: it takes id"),
+        (
+            "db.project.create",
+            "nmae",
+            "db.project.create: nmae is not an argument of this capability: did you mean name?",
+        ),
+        ("db.project.get", "zzz", "db.project.get: zzz is not an argument of this capability: it takes id"),
+        ("account.balance", "zzz", "account.balance: zzz is not an argument of this capability: it takes none"),
+        ("db.project.get", 5, "db.project.get: 5 is not an argument of this capability: it takes id"),
     ],
 )
 def test_a_name_that_is_none_is_refused_with_advice(row: str, name: str, message: str) -> None:

@@ -104,42 +104,42 @@ def test_the_last_of_two_equal_names_counts() -> None:
 
 HTML = {"Content-Type": "text/html; charset=utf-8"}
 UNREADABLE = {
-    "empty": (b"", JSON, "the answer is empty"),
+    "empty": (b"", JSON, "the response is empty: it may have been cut off"),
     "cut off": (
         b'{"ok":true,"da',
         JSON,
-        "the answer is not valid JSON (application/json, 14 bytes): it may have been cut off",
+        "the response is not valid JSON (application/json, 14 bytes): it may have been cut off",
     ),
-    "no JSON": (b"hello", {}, "the answer is not valid JSON (no content type, 5 bytes): it may have been cut off"),
+    "no JSON": (b"hello", {}, "the response is not valid JSON (no content type, 5 bytes): it may have been cut off"),
     "two documents": (
         b"{}{}",
         JSON,
-        "the answer is not valid JSON (application/json, 4 bytes): it may have been cut off",
+        "the response is not valid JSON (application/json, 4 bytes): it may have been cut off",
     ),
     "not UTF-8": (
         b'{"a":"\xff"}',
         JSON,
-        "the answer is not valid JSON (application/json, 9 bytes): it may have been cut off",
+        "the response is not valid JSON (application/json, 9 bytes): it may have been cut off",
     ),
     "a byte order mark": (
         b"\xef\xbb\xbf{}",
         JSON,
-        "the answer is not valid JSON (application/json, 5 bytes): it may have been cut off",
+        "the response is not valid JSON (application/json, 5 bytes): it may have been cut off",
     ),
     "UTF-16": (
         '{"a":1}'.encode("utf-16-le"),
         JSON,
-        "the answer is not valid JSON (application/json, 14 bytes): it may have been cut off",
+        "the response is not valid JSON (application/json, 14 bytes): it may have been cut off",
     ),
     "a web page": (
         b"<html>Sign in</html>",
         HTML,
-        "the answer is a web page (text/html), not JSON: a proxy or a sign-in page may stand in between",
+        "the response is a web page (text/html), not JSON: check base_url, or look for a proxy or sign-in page",
     ),
     "a web page in capitals": (
         b"<html>Sign in</html>",
         {"Content-Type": "Text/HTML"},
-        "the answer is a web page (text/html), not JSON: a proxy or a sign-in page may stand in between",
+        "the response is a web page (text/html), not JSON: check base_url, or look for a proxy or sign-in page",
     ),
 }
 NOT_JSON = [
@@ -170,7 +170,7 @@ def test_a_success_that_cannot_be_read_says_why(body: bytes, headers: dict[str, 
 
 @pytest.mark.parametrize("body", NOT_JSON, ids=lambda body: repr(body[:12]))
 def test_what_is_not_json_is_a_decode_error(body: bytes) -> None:
-    with pytest.raises(DecodeError, match="the answer is not valid JSON"):
+    with pytest.raises(DecodeError, match="the response is not valid JSON"):
         open_envelope(answer(body))
 
 
@@ -254,7 +254,7 @@ def test_a_refusal_that_is_not_json_is_no_decode_error(body: bytes) -> None:
 def test_a_redirect_says_what_to_check(status: int) -> None:
     error = refused({}, status)
     assert type(error) is APIError
-    assert error.message == "the service redirects, which this client does not follow: check base_url"
+    assert error.message == "the service sent a redirect, which this client does not follow: check base_url"
 
 
 def test_everything_that_an_error_says_is_kept() -> None:
@@ -409,5 +409,5 @@ def test_an_answers_repr_shows_neither_body_nor_headers() -> None:
 @pytest.mark.parametrize(("status", "outcome"), [(200, DecodeError), (502, ServerError)])
 def test_an_answer_beyond_all_measure_says_so(status: int, outcome: type[Exception]) -> None:
     given = Response(status, JSON, b"", oversized=True)
-    with pytest.raises(outcome, match="the answer is larger than 67108864 bytes"):
+    with pytest.raises(outcome, match="the response is larger than 67108864 bytes"):
         raise api_error_of(given, open_envelope(given), None)

@@ -53,7 +53,7 @@ class Client(Scoped):
         return scopes
 
     def key(self, row: str = CREATE, **arguments: Any) -> str:
-        claim = self.around().claim(CAPABILITIES[row], arguments or {"name": "shop"})
+        claim = self.around().derive_key(CAPABILITIES[row], arguments or {"name": "shop"})
         assert claim is not None
         return claim.key
 
@@ -79,7 +79,7 @@ def test_a_block_holds_for_its_client_alone(client: Client) -> None:
         assert surrounding(other) is None
         with other.deadline(5), other.operation("theirs"):
             assert client.around().until == math.inf
-            assert client.around().claim(CAPABILITIES[CREATE], {"name": "shop"}) is None
+            assert client.around().derive_key(CAPABILITIES[CREATE], {"name": "shop"}) is None
             assert other.around().budgets == ()
 
 
@@ -318,7 +318,7 @@ def test_a_call_after_the_deadline_is_refused(client: Client) -> None:
     with client.deadline(10):
         scopes = client.around()
     scopes.check(scopes.until - 0.001)
-    with pytest.raises(TimeoutError, match="the time of the surrounding block is up"):
+    with pytest.raises(TimeoutError, match="the deadline of the enclosing block has passed"):
         scopes.check(scopes.until)
 
 
@@ -419,7 +419,7 @@ def test_the_name_in_force(client: Client) -> None:
 )
 def test_what_gets_no_derived_key(client: Client, row: str, arguments: dict[str, object]) -> None:
     with client.operation("a"):
-        assert client.around().claim(CAPABILITIES[row], arguments) is None
+        assert client.around().derive_key(CAPABILITIES[row], arguments) is None
 
 
 EQUAL: list[tuple[str, Mapping[str, object], Mapping[str, object]]] = [
@@ -479,8 +479,8 @@ def test_numbers_are_the_lowest_that_are_free() -> None:
     ordinals = Ordinals()
     assert [ordinals.take(b"a") for _ in range(4)] == [0, 1, 2, 3]
     assert ordinals.take(b"b") == 0
-    ordinals.give_back(b"a", 2)
-    ordinals.give_back(b"a", 0)
+    ordinals.release(b"a", 2)
+    ordinals.release(b"a", 0)
     assert [ordinals.take(b"a") for _ in range(3)] == [0, 2, 4]
 
 

@@ -127,7 +127,7 @@ def test_an_error_that_nobody_raised_on_purpose_shows_where_it_arose(monkeypatch
         client.db.project.get("p1")
     names = [frame.name for frame in traceback.extract_tb(caught.tb)]
     assert names[-1] == "broken"
-    assert "_carry" not in names
+    assert "_complete" not in names
     assert not any("anyio" in name or "asyncio" in name for name in frames(caught.tb))
 
 
