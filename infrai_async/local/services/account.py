@@ -67,6 +67,7 @@ def _with_key(context: ServiceContext, data: Data) -> Data:
 
 @capability("account.activate", present=_with_key)
 def activate(call: ServiceCall, connection: Connection) -> Data:
+    """Create an account with trial credit."""
     account = open_account(connection, call.context, new_id("acc"), iso(call.now))
     return {
         "account_id": account["id"],
@@ -78,6 +79,7 @@ def activate(call: ServiceCall, connection: Connection) -> Data:
 
 @capability("account.balance")
 def balance(call: ServiceCall, connection: Connection) -> Data:
+    """Return the balance of the wallet."""
     left = dollars(connection.execute(sa.select(ACCOUNTS.c.nano).where(ACCOUNTS.c.id == call.account)).scalar_one())
     return {"balance_usd": left, "balance": left, "currency": "USD"}
 
@@ -89,6 +91,7 @@ def _with_checkout(context: ServiceContext, data: Data) -> Data:
 
 @capability("account.topup", present=_with_checkout)
 def top_up(call: ServiceCall, connection: Connection) -> Data:
+    """Create a top-up, to be paid on its checkout page."""
     nano = nano_of(str(call.params["amount_usd"]))
     if call.params.get("currency", "USD").upper() != "USD":
         raise invalid("currency must be USD, the only currency of the wallet", currency="'USD'")

@@ -144,6 +144,7 @@ def _find(call: ServiceCall, connection: Connection) -> Data:
 
 @capability("cdn.distribution.create", present=_with_addresses)
 def create_distribution(call: ServiceCall, connection: Connection) -> Data:
+    """Create a distribution."""
     distribution = {"id": new_id("dst")} | _DEFAULTS | _settings(call) | {"created_at": iso(call.now)}
     add(connection, DISTRIBUTIONS, call.account, distribution)
     publish(connection, DISTRIBUTIONS, str(distribution["id"]))
@@ -152,16 +153,19 @@ def create_distribution(call: ServiceCall, connection: Connection) -> Data:
 
 @capability("cdn.distribution.get", present=_with_addresses)
 def get_distribution(call: ServiceCall, connection: Connection) -> Data:
+    """Return a distribution."""
     return _find(call, connection)
 
 
 @capability("cdn.distribution.list", present=_items_with_addresses)
 def list_distributions(call: ServiceCall, connection: Connection) -> Data:
+    """Return a page of distributions."""
     return list_page(call, connection, DISTRIBUTIONS)
 
 
 @capability("cdn.distribution.update", present=_changed_with_addresses)
 def update_distribution(call: ServiceCall, connection: Connection) -> Data:
+    """Update the given settings of a distribution."""
     before, settings = _find(call, connection), _settings(call)
     if settings:
         connection.execute(DISTRIBUTIONS.update().where(DISTRIBUTIONS.c.id == before["id"]).values(settings))
@@ -170,6 +174,7 @@ def update_distribution(call: ServiceCall, connection: Connection) -> Data:
 
 @capability("cdn.distribution.delete", present=_done)
 def delete_distribution(call: ServiceCall, connection: Connection) -> Data:
+    """Delete a distribution with its purges and statistics."""
     id = _find(call, connection)["id"]
     for table in (TRAFFIC, PURGES):
         connection.execute(table.delete().where(table.c.distribution_id == id))

@@ -119,6 +119,7 @@ def _ok(_: ServiceContext, __: Data) -> Data:
 
 @capability("db.project.create", effect=_effect(_create, PROJECTS), present=_with_uri)
 def create_project(call: ServiceCall, connection: Connection) -> Data:
+    """Create a project with an empty database."""
     version = call.context.check_postgres().version
     if call.params.get("postgres_version", version) != version:
         raise invalid(f"this gateway runs Postgres {version}", postgres_version=repr(version))
@@ -147,16 +148,19 @@ def create_project(call: ServiceCall, connection: Connection) -> Data:
 
 @capability("db.project.get", present=_with_uri)
 def get_project(call: ServiceCall, connection: Connection) -> Data:
+    """Return a project."""
     return existing(call, connection, PROJECTS, "DB_PROJECT", id=call.params["id"])
 
 
 @capability("db.project.list", present=_items_with_uri)
 def list_projects(call: ServiceCall, connection: Connection) -> Data:
+    """Return a page of projects."""
     return list_page(call, connection, PROJECTS)
 
 
 @capability("db.project.delete", effect=_DELETION, present=_ok)
 def delete_project(call: ServiceCall, connection: Connection) -> Data:
+    """Delete a project with its branches and snapshots."""
     id = get_project(call, connection)["id"]
     names = [
         name for table in (BRANCHES, SNAPSHOTS) for name in _mark_deleted(connection, table, table.c.project_id == id)
@@ -169,6 +173,7 @@ def delete_project(call: ServiceCall, connection: Connection) -> Data:
 
 @capability("db.branch.create", effect=_effect(_copy, BRANCHES), present=_with_uri)
 def create_branch(call: ServiceCall, connection: Connection) -> Data:
+    """Create a branch as a copy of the project's database or of another branch."""
     project = existing(call, connection, PROJECTS, "DB_PROJECT", id=call.params["project_id"])
     name = check_name("branch_name", call.params["branch_name"])
     taken = sa.select(BRANCHES.c.id).where(BRANCHES.c.project_id == project["id"], BRANCHES.c.branch_name == name)
@@ -201,16 +206,19 @@ def _source(call: ServiceCall, connection: Connection, project: Data) -> str:
 
 @capability("db.branch.get", present=_with_uri)
 def get_branch(call: ServiceCall, connection: Connection) -> Data:
+    """Return a branch."""
     return existing(call, connection, BRANCHES, "DB_BRANCH", id=call.params["id"])
 
 
 @capability("db.branch.list", present=_items_with_uri)
 def list_branches(call: ServiceCall, connection: Connection) -> Data:
+    """Return a page of branches."""
     return list_page(call, connection, BRANCHES, **call.given("project_id"))
 
 
 @capability("db.branch.delete", effect=_DELETION, present=_ok)
 def delete_branch(call: ServiceCall, connection: Connection) -> Data:
+    """Delete a branch."""
     return {"databases": _mark_deleted(connection, BRANCHES, BRANCHES.c.id == get_branch(call, connection)["id"])}
 
 
@@ -219,6 +227,7 @@ def delete_branch(call: ServiceCall, connection: Connection) -> Data:
 
 @capability("db.snapshot.create", effect=_effect(_freeze, SNAPSHOTS), present=_without_database)
 def create_snapshot(call: ServiceCall, connection: Connection) -> Data:
+    """Create a snapshot, a frozen copy of the project's database."""
     project = existing(call, connection, PROJECTS, "DB_PROJECT", id=call.params["project_id"])
     label = check_name("label", call.params["label"]) if "label" in call.params else None
     plan = _plan(call, connection, SNAPSHOTS, id=new_id("snap"), project_id=project["id"], label=label)
@@ -227,16 +236,19 @@ def create_snapshot(call: ServiceCall, connection: Connection) -> Data:
 
 @capability("db.snapshot.get", present=_without_database)
 def get_snapshot(call: ServiceCall, connection: Connection) -> Data:
+    """Return a snapshot."""
     return existing(call, connection, SNAPSHOTS, "DB_SNAPSHOT", id=call.params["id"])
 
 
 @capability("db.snapshot.list", present=_items_without_database)
 def list_snapshots(call: ServiceCall, connection: Connection) -> Data:
+    """Return a page of snapshots."""
     return list_page(call, connection, SNAPSHOTS, **call.given("project_id"))
 
 
 @capability("db.snapshot.restore", effect=_effect(_copy, PROJECTS), present=_with_uri)
 def restore_snapshot(call: ServiceCall, connection: Connection) -> Data:
+    """Create a new project from a snapshot."""
     snapshot = get_snapshot(call, connection)
     origin = existing(call, connection, PROJECTS, "DB_PROJECT", id=snapshot["project_id"])
     name = check_name("new_name", call.params.get("new_name", f"{origin['name'][:246]}-restored"))

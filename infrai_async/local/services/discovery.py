@@ -75,12 +75,14 @@ def _summary(call: ServiceCall, capability: Row) -> Data:
 
 @capability("discovery.list")
 def list_capabilities(call: ServiceCall, _: Connection) -> Data:
+    """Return a summary of every capability."""
     capabilities = [_summary(call, capability) for capability in CAPABILITIES.values()]
     return {"version": "v1", "generated_at": iso(call.now), "capabilities": capabilities}
 
 
 @capability("discovery.get")
 def get_capability(call: ServiceCall, _: Connection) -> Data:
+    """Return the full description of a capability."""
     capability = CAPABILITIES.get(call.params["capability"])
     if capability is None:
         raise not_found("DISCOVERY_CAPABILITY", call.params["capability"])

@@ -102,17 +102,20 @@ def _write(call: ServiceCall, connection: Connection, flag: Data) -> Data:
 
 @capability("flags.get", present=_flag)
 def get_flag(call: ServiceCall, connection: Connection) -> Data:
+    """Return the definition of a flag."""
     return _find(call, connection)
 
 
 @capability("flags.list", present=_flags)
 def list_flags(call: ServiceCall, connection: Connection) -> Data:
+    """Return a page of flags; archived ones only on request."""
     shown = {} if call.params.get("include_archived") else {"archived": False}
     return list_page(call, connection, FLAGS, **shown)
 
 
 @capability("flags.toggle", present=_flag)
 def toggle(call: ServiceCall, connection: Connection) -> Data:
+    """Enable or disable a flag."""
     flag = _find(call, connection)
     _check_version(call, flag)
     return _write(call, connection, flag | {"enabled": call.params["enabled"]})
@@ -120,6 +123,7 @@ def toggle(call: ServiceCall, connection: Connection) -> Data:
 
 @capability("flags.rollout", present=_flag)
 def roll_out(call: ServiceCall, connection: Connection) -> Data:
+    """Set the rollout of a flag."""
     flag = _find(call, connection)
     _check_version(call, flag)
     before = flag["rollout"] or {}  # a new percentage alone must not drop the variants
@@ -129,6 +133,7 @@ def roll_out(call: ServiceCall, connection: Connection) -> Data:
 
 @capability("flags.delete")
 def delete_flag(call: ServiceCall, connection: Connection) -> Data:
+    """Delete a flag."""
     flag = _find(call, connection)
     connection.execute(FLAGS.delete().where(FLAGS.c.id == flag["id"]))
     return {"ok": True, "key": flag["key"]}
@@ -143,11 +148,13 @@ def _evaluate(call: ServiceCall, flag: Data) -> Evaluation:
 
 @capability("flags.is_enabled")
 def is_enabled(call: ServiceCall, connection: Connection) -> Data:
+    """Return whether a flag is on for an evaluation context."""
     return {"enabled": _evaluate(call, _find(call, connection)).on}
 
 
 @capability("flags.get_value")
 def get_value(call: ServiceCall, connection: Connection) -> Data:
+    """Evaluate a flag; without a value, return the caller's default if there is one."""
     flag: Data | None = None
     try:
         flag = _find(call, connection)

@@ -75,6 +75,7 @@ def _bucket(_: ServiceContext, data: Data) -> Data:
 
 @capability("storage.bucket.create", effect=_CREATION, present=_bucket)
 def create_bucket(call: ServiceCall, connection: Connection) -> Data:
+    """Create a bucket."""
     name = check_name("bucket", call.params["bucket"])
     if connection.scalar(sa.select(BUCKETS.c.id).filter_by(account_id=call.account, bucket=name)) is not None:
         raise conflict("STORAGE_BUCKET_EXISTS", f"a bucket {name!r} already exists", bucket=name)
@@ -96,6 +97,7 @@ def create_bucket(call: ServiceCall, connection: Connection) -> Data:
     "storage.bucket.list", present=lambda context, data: {"items": [_bucket(context, item) for item in data["items"]]}
 )
 def list_buckets(call: ServiceCall, connection: Connection) -> Data:
+    """Return all buckets of the account."""
     query = (
         sa.select(BUCKETS)
         .where(BUCKETS.c.account_id == call.account, BUCKETS.c.seq.is_not(None))
@@ -157,6 +159,7 @@ def _with_url(context: ServiceContext, data: Data) -> Data:
 
 @capability("storage.object.presign", present=_with_url)
 def presign(call: ServiceCall, connection: Connection) -> Data:
+    """Return the parts of a presigned URL for a download or an upload."""
     bucket, method, seconds = _find_bucket(call, connection), call.params.get("method", "GET"), _lifetime(call)
     # Signatures have a resolution of one second. Rounding up gives the URL at least the requested lifetime.
     signed_at = datetime.fromtimestamp(ceil(call.now.timestamp()), UTC)
@@ -208,6 +211,7 @@ _DELETION: Final = Effect(
 
 @capability("storage.object.delete", effect=_DELETION, present=lambda context, data: {"ok": True})
 def delete_object(call: ServiceCall, connection: Connection) -> Data:
+    """Delete an object."""
     bucket, key = _find_bucket(call, connection), _check_key(call.params["key"])
     if not _elsewhere(call.context):
         _delete_here(connection, bucket["id"], key)
