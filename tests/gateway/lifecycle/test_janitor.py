@@ -20,7 +20,7 @@ async def test_a_failure_does_not_end_it(tmp_path: Path, ask_as: Any, caplog: py
         project = await api.project()
         await rename(parts, "databases", "away")
         parts.wake()
-        while "clearing up failed" not in caplog.text:
+        while "the cleanup failed" not in caplog.text:
             await asyncio.sleep(0.01)
         await rename(parts, "away", "databases")
         await api.delete(f"/v1/db/project/delete/{project['id']}")

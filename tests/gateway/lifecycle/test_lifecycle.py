@@ -176,7 +176,7 @@ async def test_a_postgres_that_cannot_come_back_is_given_up_with_a_reason(
         async with asyncio.timeout(60):
             while (answer := await api.get("/v1/db/project/list")).status == 200 or answer.error["retryable"]:
                 pass
-        assert "again and again" in answer.error["hint"]
+        assert "keeps dying" in answer.error["hint"]
         assert (await api.post("/v1/flags/set", {"key": "k"})).status == 200
 
 
