@@ -1,16 +1,16 @@
-"""Every error, by what its reader can do about it.
+"""All errors of the package, arranged by what the caller can do about them.
 
 InfraiError
-├── ConfigurationError          a setting is missing or unusable: mend the setup
-├── InvalidArgument             (ValueError) an argument is wrong: mend the call; nothing was sent
-├── ClientClosedError           (RuntimeError) the client was closed
-├── PaginationError             the service handed out a cursor a second time
-├── BudgetExceeded              the budget of this block is spent
-├── DecodeError                 the answer is not what the contract promises
-├── TransportError              no complete answer came
-│   ├── ConnectError            no connection was made: nothing was sent
-│   └── TimeoutError            (builtin TimeoutError) the call's time ran out
-└── APIError                    the service refused, with ``code`` and ``hint``
+├── ConfigurationError          a setting is missing or unusable: fix the setup
+├── InvalidArgument             (ValueError) an argument is invalid: fix the call; nothing was sent
+├── ClientClosedError           (RuntimeError) the client is closed: create a new one
+├── PaginationError             the service repeated a cursor: the listing would never end
+├── BudgetExceeded              the budget of the enclosing block is spent
+├── DecodeError                 the response violates the contract
+├── TransportError              no complete response arrived
+│   ├── ConnectError            no connection was established: nothing was sent
+│   └── TimeoutError            (builtin TimeoutError) the call's time limit expired
+└── APIError                    the service returned an error, with ``code`` and ``hint``
     ├── BadRequestError         400, 422
     ├── AuthenticationError     401
     ├── InsufficientCreditError 402, with ``checkout_url``
@@ -36,15 +36,15 @@ _LONGEST_LINE: Final = 1000
 
 @attrs.frozen(kw_only=True)
 class Attempt:
-    """One time that a call was sent.
+    """One attempt to send a call.
 
     Attributes:
-        started_at: when it was sent, in UTC.
-        seconds: how long it took to be answered or to fail.
-        status: the answer's HTTP status; ``None`` when no complete answer came.
-        error: what went wrong, in a few words: the service's code or the transport's failure.
-        waited: seconds spent waiting before it (a place in the pool, a pause between attempts, a closed gate).
-        request_id: the service's id of this attempt, for its support.
+        started_at: time at which it was sent, in UTC.
+        seconds: duration in seconds, until the response or the failure.
+        status: HTTP status of the response; ``None`` when no complete response arrived.
+        error: short description of the failure: the service's error code or the transport's failure.
+        waited: seconds spent waiting before the attempt, for a place in the pool, a retry pause or throttling.
+        request_id: the service's id of this attempt, to quote to its support.
     """
 
     started_at: datetime
@@ -56,7 +56,7 @@ class Attempt:
 
 
 def one_line(text: str) -> str:
-    """Return ``text`` fit for a log: one line of bounded length, without control characters."""
+    """Return ``text`` as a single line of bounded length, without control characters."""
     if not text.isprintable():
         text = "".join(char for char in text if char.isprintable() or char.isspace())
     line = " ".join(text.split())
@@ -64,15 +64,20 @@ def one_line(text: str) -> str:
 
 
 class InfraiError(Exception):
-    """The base of everything that this package raises on purpose.
+    """Base class of all errors that this package raises.
+
+    Catch it to handle any failed call; ``outcome`` then says whether the call may have taken effect.
 
     Attributes:
-        message: what went wrong, in one line without secrets.
-        outcome: ``"not_sent"``: the service saw nothing; ``"rejected"``: it refused and did nothing;
-            ``"maybe_applied"``: it may have done it. The same call with ``idempotency_key`` tells (CONTRACT.md D19).
-        attempts: one entry for each time that the call was sent, the last included.
-        idempotency_key: the key that the call carried, where it had one.
-        capability: the id of the capability that was called, where one was.
+        message: description of the error, one line without secrets.
+        outcome: ``"not_sent"`` if the service received nothing, ``"rejected"`` if it refused the call and changed
+            nothing, ``"maybe_applied"`` if it may have carried out the call. In the last case, repeat the call with
+            ``idempotency_key`` to learn its result (contract D19).
+        attempts: one ``Attempt`` for each time the call was sent, the last one included.
+        idempotency_key: idempotency key of the call, if it had one.
+        capability: id of the capability that was called, if any.
+
+    Contract: https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#d19
     """
 
     def __init__(
@@ -93,7 +98,7 @@ class InfraiError(Exception):
         self.capability = capability
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # ``OSError``, a base of ``TimeoutError``, brings a ``__reduce__`` that loses keyword state.
+        # ``OSError``, a base of ``TimeoutError``, has a ``__reduce__`` that loses attributes set from keywords.
         return _rebuild, (type(self), self.args), self.__dict__
 
     def __str__(self) -> str:
@@ -108,31 +113,48 @@ def _rebuild(cls: type[InfraiError], args: tuple[object, ...]) -> InfraiError:
 
 
 class ConfigurationError(InfraiError):
-    """A setting is missing or unusable: the key, the base URL, the borrowed session."""
+    """Raised when a setting is missing or unusable, such as the API key or the base URL.
+
+    Fix the setup: the message names the setting. Nothing was sent.
+    """
 
 
 class InvalidArgument(InfraiError, ValueError):
-    """An argument is wrong; the message names it and says what it should be. Nothing was sent."""
+    """Raised when an argument is invalid; nothing was sent.
+
+    Fix the call: the message names the argument and says what it must be.
+    """
 
 
 class ClientClosedError(InfraiError, RuntimeError):
-    """The client was closed before this call got a place."""
+    """Raised when a call is made on a closed client, or still waits for a place in the pool as it closes.
+
+    Nothing was sent. Create a new client to go on.
+    """
 
 
 class PaginationError(InfraiError):
-    """The service answered a cursor that this listing has already followed; going on would never end."""
+    """Raised when the service returns a cursor that the listing has already followed.
+
+    Going on would never end. The service is at fault: report it with the ``request_id`` of the last page.
+    """
 
 
 class BudgetExceeded(InfraiError):
-    """The budget of the surrounding block is spent; this call was not sent."""
+    """Raised when a call is made although the budget of the enclosing ``with client.budget(...)`` is spent.
+
+    The call was not sent. Raise the budget, or make the call outside the block.
+    """
 
 
 class DecodeError(InfraiError):
-    """The answer is not what the contract promises.
+    """Raised when a response violates the contract, for example when a promised field is missing.
+
+    The call may have taken effect: check ``outcome`` before repeating it. Update the package, or report the ``path``.
 
     Attributes:
-        path: where in the answer, for example ``$.data.items[3].created_at``.
-        status: the answer's HTTP status.
+        path: location in the response, for example ``$.data.items[3].created_at``.
+        status: HTTP status of the response.
     """
 
     def __init__(self, message: str = "", *, path: str = "$", status: int | None = None, **context: Any) -> None:
@@ -142,26 +164,38 @@ class DecodeError(InfraiError):
 
 
 class TransportError(InfraiError):
-    """No complete answer came: the connection broke, the answer was cut off, or the client was closed meanwhile."""
+    """Raised when no complete response arrived: the connection broke, or the client was closed during the call.
+
+    The retry policy has been applied already. If ``outcome`` is ``"maybe_applied"``, repeat the call with
+    ``idempotency_key`` to learn its result.
+    """
 
 
 class ConnectError(TransportError):
-    """No connection was made (name, network, TLS, proxy); nothing was sent."""
+    """Raised when no connection could be established (DNS, network, TLS or proxy).
+
+    Nothing was sent, so the call is safe to repeat once the service can be reached.
+    """
 
 
 class TimeoutError(TransportError, builtins.TimeoutError):
-    """The call's time ran out, counted over waiting, every attempt and every pause."""
+    """Raised when the time limit of a call expires, which covers waiting, all attempts and all pauses.
+
+    Raise ``timeout``, or check ``outcome`` before repeating the call.
+    """
 
 
 class APIError(InfraiError):
-    """The service answered that it did not do it.
+    """Raised when the service returns an error; subclasses cover the common statuses.
+
+    Branch on the class or on ``code``; ``hint`` often says what to do.
 
     Attributes:
-        status: the HTTP status.
-        code: the service's stable code, to branch on; ``None`` when the answer had none.
-        hint: what the service suggests.
-        request_id: the service's id of the call, for its support.
-        retryable: what the service says of trying again; ``None`` when it says nothing.
+        status: HTTP status.
+        code: stable error code of the service; ``None`` if the response had none.
+        hint: the service's advice.
+        request_id: the service's id of the call, to quote to its support.
+        retryable: whether the service says that the call can be retried; ``None`` if it does not say.
     """
 
     def __init__(
@@ -191,15 +225,19 @@ class APIError(InfraiError):
 
 
 class BadRequestError(APIError):
-    """400 or 422: the service does not accept the arguments."""
+    """Raised on 400 or 422: the service rejects the arguments. Fix the call."""
 
 
 class AuthenticationError(APIError):
-    """401: the API key is missing, unknown or revoked."""
+    """Raised on 401: the API key is missing, unknown or revoked. Provide a valid key."""
 
 
 class InsufficientCreditError(APIError):
-    """402: the wallet is empty. ``checkout_url`` is where to pay, when the answer names it."""
+    """Raised on 402: the wallet is empty. Top it up, then repeat the call.
+
+    Attributes:
+        checkout_url: URL of the payment page, if the response names it.
+    """
 
     def __init__(self, message: str = "", *, checkout_url: str | None = None, **context: Any) -> None:
         super().__init__(message, **context)
@@ -207,19 +245,30 @@ class InsufficientCreditError(APIError):
 
 
 class PermissionDeniedError(APIError):
-    """403: the key may not do this."""
+    """Raised on 403: the API key is not allowed to make this call. Use a key with the permission."""
 
 
 class NotFoundError(APIError):
-    """404: what was named does not exist."""
+    """Raised on 404: the resource does not exist. Check its id or name."""
 
 
 class ConflictError(APIError):
-    """409: it exists already, its version has moved on, or the idempotency key belongs to another request."""
+    """Raised on 409: the call conflicts with the current state.
+
+    The name is taken, the ``version`` is outdated (read the resource again), or the idempotency key was used for a
+    different request (use a new one).
+    """
 
 
 class RateLimitError(APIError):
-    """429: too many calls. ``retry_after`` is how many seconds to wait, as far as the service said."""
+    """Raised on 429, if the pause that the service demands does not fit in the call's time limit or retries are off.
+
+    Also raised without sending when other calls were throttled and that pause does not fit. Wait ``retry_after``
+    seconds before the next call, or allow the call a longer ``timeout``.
+
+    Attributes:
+        retry_after: seconds to wait; ``None`` if the service does not say.
+    """
 
     def __init__(self, message: str = "", *, retry_after: float | None = None, **context: Any) -> None:
         super().__init__(message, **context)
@@ -227,7 +276,10 @@ class RateLimitError(APIError):
 
 
 class ServerError(APIError):
-    """5xx: the service or its vendor failed."""
+    """Raised on 5xx: the service or its vendor failed.
+
+    The retry policy has been applied already. Check ``outcome`` before repeating the call.
+    """
 
 
 _BY_STATUS: Final[Mapping[int, type[APIError]]] = {
@@ -258,7 +310,7 @@ _BY_CODE: Final[Mapping[str, type[APIError]]] = {
 
 
 def api_error_class(status: int, code: str | None) -> type[APIError]:
-    """Return the class of a refusal: by its status, or under a 2xx by its code."""
+    """Return the error class for a response: by its status or, when that is 2xx, by its code."""
     if 200 <= status < 300:
         if code is not None and code.endswith("_NOT_FOUND"):
             return NotFoundError
