@@ -1,16 +1,16 @@
-"""The exceptions, grouped by what the caller can do about them.
+"""All errors of the package, arranged by what the caller can do about them.
 
 InfraiError
 ├── ConfigurationError          a setting is missing or unusable: fix the setup
-├── InvalidArgument             (ValueError) an argument is wrong: fix the call; nothing was sent
-├── ClientClosedError           (RuntimeError) the client is closed: create another one
-├── PaginationError             the service returned the same cursor twice
-├── BudgetExceeded              the budget of the enclosing block is spent; nothing was sent
-├── DecodeError                 the response does not have the documented form
+├── InvalidArgument             (ValueError) an argument is invalid: fix the call; nothing was sent
+├── ClientClosedError           (RuntimeError) the client is closed: create a new one
+├── PaginationError             the service repeated a cursor: the listing would never end
+├── BudgetExceeded              the budget of the enclosing block is spent
+├── DecodeError                 the response violates the contract
 ├── TransportError              no complete response arrived
-│   ├── ConnectError            no connection was made: nothing was sent
-│   └── TimeoutError            (builtin TimeoutError) the call's time limit was reached
-└── APIError                    the service refused the call, with ``code`` and ``hint``
+│   ├── ConnectError            no connection was established: nothing was sent
+│   └── TimeoutError            (builtin TimeoutError) the call's time limit expired
+└── APIError                    the service returned an error, with ``code`` and ``hint``
     ├── BadRequestError         400, 422
     ├── AuthenticationError     401
     ├── InsufficientCreditError 402, with ``checkout_url``
@@ -36,15 +36,14 @@ _LONGEST_LINE: Final = 1000
 
 @attrs.frozen(kw_only=True)
 class Attempt:
-    """One attempt of a call.
+    """One attempt to send a call.
 
     Attributes:
-        started_at: when the attempt was sent, in UTC.
-        seconds: how long it took to get a response or to fail.
-        status: the HTTP status of the response; ``None`` if no complete response arrived.
-        error: a short reason for the failure: the service's error code or the transport's message.
-        waited: the seconds spent waiting before this attempt: for a slot in the pool, for a pause between attempts,
-            or while the service was throttling.
+        started_at: time at which it was sent, in UTC.
+        seconds: duration in seconds, until the response or the failure.
+        status: HTTP status of the response; ``None`` when no complete response arrived.
+        error: short description of the failure: the service's error code or the transport's failure.
+        waited: seconds spent waiting before the attempt, for a place in the pool, a retry pause or throttling.
         request_id: the service's id of this attempt, to quote to its support.
     """
 
@@ -57,7 +56,7 @@ class Attempt:
 
 
 def one_line(text: str) -> str:
-    """Return ``text`` as one line that is safe to log: of bounded length and without control characters."""
+    """Return ``text`` as a single line of bounded length, without control characters."""
     if not text.isprintable():
         text = "".join(char for char in text if char.isprintable() or char.isspace())
     line = " ".join(text.split())
@@ -65,18 +64,20 @@ def one_line(text: str) -> str:
 
 
 class InfraiError(Exception):
-    """The base class of all exceptions that this package raises deliberately.
+    """Base class of all errors that this package raises.
 
-    Catch it to handle every failure of a call, and look at ``outcome`` to decide whether to repeat the call.
+    Catch it to handle any failed call; ``outcome`` then says whether the call may have taken effect.
 
     Attributes:
-        message: what went wrong, in one line without secrets.
-        outcome: ``"not_sent"`` if the service never saw the call, ``"rejected"`` if the service refused it and did
-            nothing, ``"maybe_applied"`` if the call may have taken effect. In the last case, repeat the call with
-            the same ``idempotency_key`` to find out (contract D19).
-        attempts: one entry for each attempt, including the last.
-        idempotency_key: the idempotency key that the call carried; ``None`` if it had none.
-        capability: the id of the capability that was called; ``None`` if the error belongs to no call.
+        message: description of the error, one line without secrets.
+        outcome: ``"not_sent"`` if the service received nothing, ``"rejected"`` if it refused the call and changed
+            nothing, ``"maybe_applied"`` if it may have carried out the call. In the last case, repeat the call with
+            ``idempotency_key`` to learn its result (contract D19).
+        attempts: one ``Attempt`` for each time the call was sent, the last one included.
+        idempotency_key: idempotency key of the call, if it had one.
+        capability: id of the capability that was called, if any.
+
+    Contract: https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#d19
     """
 
     def __init__(
@@ -97,7 +98,7 @@ class InfraiError(Exception):
         self.capability = capability
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # ``OSError``, a base of ``TimeoutError``, has a ``__reduce__`` that loses the keyword arguments.
+        # ``OSError``, a base of ``TimeoutError``, has a ``__reduce__`` that loses attributes set from keywords.
         return _rebuild, (type(self), self.args), self.__dict__
 
     def __str__(self) -> str:
@@ -112,49 +113,48 @@ def _rebuild(cls: type[InfraiError], args: tuple[object, ...]) -> InfraiError:
 
 
 class ConfigurationError(InfraiError):
-    """A setting is missing or unusable: the API key, the base URL, the session, a file or an optional dependency.
+    """Raised when a setting is missing or unusable, such as the API key or the base URL.
 
-    Raised when the client is created, or by the call that first needs the setting. Fix the setup as the message says.
+    Fix the setup: the message names the setting. Nothing was sent.
     """
 
 
 class InvalidArgument(InfraiError, ValueError):
-    """An argument is wrong; nothing was sent.
+    """Raised when an argument is invalid; nothing was sent.
 
-    Raised before the call is made. The message names the argument and says what it should be. Fix the call.
+    Fix the call: the message names the argument and says what it must be.
     """
 
 
 class ClientClosedError(InfraiError, RuntimeError):
-    """The client is closed, or was closed before the call was sent.
+    """Raised when a call is made on a closed client, or still waits for a place in the pool as it closes.
 
-    Raised for new calls, and for calls that wait for a slot in the pool. Create another client.
+    Nothing was sent. Create a new client to go on.
     """
 
 
 class PaginationError(InfraiError):
-    """The service returned a cursor that this listing has already followed, so the listing would never end.
+    """Raised when the service returns a cursor that the listing has already followed.
 
-    Raised while a cursor is read. The items read so far are valid. Report the fault to the service's support.
+    Going on would never end. The service is at fault: report it with the ``request_id`` of the last page.
     """
 
 
 class BudgetExceeded(InfraiError):
-    """The budget of an enclosing ``client.budget(...)`` block is spent; the call was not sent.
+    """Raised when a call is made although the budget of the enclosing ``with client.budget(...)`` is spent.
 
-    Raised before each attempt. Raise the budget, or make the call outside the block.
+    The call was not sent. Raise the budget, or make the call outside the block.
     """
 
 
 class DecodeError(InfraiError):
-    """The response does not have the form that the API documents.
+    """Raised when a response violates the contract, for example when a promised field is missing.
 
-    Raised for a success that cannot be read, so a call that changes something may have taken effect. Check that
-    ``base_url`` leads to the API and not to a proxy or sign-in page, then upgrade this package or report the response.
+    The call may have taken effect: check ``outcome`` before repeating it. Update the package, or report the ``path``.
 
     Attributes:
-        path: where in the response the fault is, for example ``$.data.items[3].created_at``.
-        status: the HTTP status of the response.
+        path: location in the response, for example ``$.data.items[3].created_at``.
+        status: HTTP status of the response.
     """
 
     def __init__(self, message: str = "", *, path: str = "$", status: int | None = None, **context: Any) -> None:
@@ -164,40 +164,38 @@ class DecodeError(InfraiError):
 
 
 class TransportError(InfraiError):
-    """No complete response arrived.
+    """Raised when no complete response arrived: the connection broke, or the client was closed during the call.
 
-    Raised when the connection breaks, the response is cut off, or the client is closed during the call. Look at
-    ``outcome``: if it is ``"maybe_applied"``, repeat the call with the same ``idempotency_key``.
+    The retry policy has been applied already. If ``outcome`` is ``"maybe_applied"``, repeat the call with
+    ``idempotency_key`` to learn its result.
     """
 
 
 class ConnectError(TransportError):
-    """No connection could be made, so nothing was sent.
+    """Raised when no connection could be established (DNS, network, TLS or proxy).
 
-    Raised for failures of name resolution, network, TLS or proxy. Check ``base_url`` and the network, or try later.
+    Nothing was sent, so the call is safe to repeat once the service can be reached.
     """
 
 
 class TimeoutError(TransportError, builtins.TimeoutError):
-    """The time limit of the call was reached: its ``timeout``, or the deadline of an enclosing block.
+    """Raised when the time limit of a call expires, which covers waiting, all attempts and all pauses.
 
-    The limit covers waiting for a slot, every attempt and every pause. Raise the limit, or look at ``outcome`` and
-    repeat the call.
+    Raise ``timeout``, or check ``outcome`` before repeating the call.
     """
 
 
 class APIError(InfraiError):
-    """The service refused the call, or failed to carry it out.
+    """Raised when the service returns an error; subclasses cover the common statuses.
 
-    Raised as the subclass that fits the status; as this class for other statuses, redirects included. Branch on
-    ``code``, and follow ``hint`` where there is one.
+    Branch on the class or on ``code``; ``hint`` often says what to do.
 
     Attributes:
-        status: the HTTP status.
-        code: the service's stable error code, to branch on; ``None`` if the response had none.
-        hint: the remedy that the service suggests; ``None`` if the response had none.
+        status: HTTP status.
+        code: stable error code of the service; ``None`` if the response had none.
+        hint: the service's advice.
         request_id: the service's id of the call, to quote to its support.
-        retryable: whether the service says that the call may be retried; ``None`` if it says nothing.
+        retryable: whether the service says that the call can be retried; ``None`` if it does not say.
     """
 
     def __init__(
@@ -227,18 +225,18 @@ class APIError(InfraiError):
 
 
 class BadRequestError(APIError):
-    """400 or 422: the service does not accept the arguments. Fix the call."""
+    """Raised on 400 or 422: the service rejects the arguments. Fix the call."""
 
 
 class AuthenticationError(APIError):
-    """401: the API key is missing, unknown or revoked. Pass a valid key."""
+    """Raised on 401: the API key is missing, unknown or revoked. Provide a valid key."""
 
 
 class InsufficientCreditError(APIError):
-    """402: the wallet is empty. Top it up, then repeat the call; it is never retried automatically.
+    """Raised on 402: the wallet is empty. Top it up, then repeat the call.
 
     Attributes:
-        checkout_url: the page to pay at; ``None`` if the response does not name one.
+        checkout_url: URL of the payment page, if the response names it.
     """
 
     def __init__(self, message: str = "", *, checkout_url: str | None = None, **context: Any) -> None:
@@ -247,28 +245,29 @@ class InsufficientCreditError(APIError):
 
 
 class PermissionDeniedError(APIError):
-    """403: the API key does not permit this call. Use a key with more rights."""
+    """Raised on 403: the API key is not allowed to make this call. Use a key with the permission."""
 
 
 class NotFoundError(APIError):
-    """404: the resource does not exist. Check its id, or create it."""
+    """Raised on 404: the resource does not exist. Check its id or name."""
 
 
 class ConflictError(APIError):
-    """409: the resource already exists, its ``version`` is out of date, or the idempotency key belongs to another call.
+    """Raised on 409: the call conflicts with the current state.
 
-    Branch on ``code``: use the existing resource, read it again and repeat the change, or use another key.
+    The name is taken, the ``version`` is outdated (read the resource again), or the idempotency key was used for a
+    different request (use a new one).
     """
 
 
 class RateLimitError(APIError):
-    """429: the service is limiting the rate of calls.
+    """Raised on 429, if the pause that the service demands does not fit in the call's time limit or retries are off.
 
-    Raised when the retries are used up, or when the service's pause would outlast the call's time limit. Wait, then
-    repeat the call, or lower ``max_concurrency``.
+    Also raised without sending when other calls were throttled and that pause does not fit. Wait ``retry_after``
+    seconds before the next call, or allow the call a longer ``timeout``.
 
     Attributes:
-        retry_after: the seconds to wait; ``None`` if the service did not say.
+        retry_after: seconds to wait; ``None`` if the service does not say.
     """
 
     def __init__(self, message: str = "", *, retry_after: float | None = None, **context: Any) -> None:
@@ -277,9 +276,9 @@ class RateLimitError(APIError):
 
 
 class ServerError(APIError):
-    """5xx: the service, or the vendor behind it, failed. Try again later.
+    """Raised on 5xx: the service or its vendor failed.
 
-    Look at ``outcome`` first: a call that changes something may have taken effect.
+    The retry policy has been applied already. Check ``outcome`` before repeating the call.
     """
 
 
@@ -311,7 +310,7 @@ _BY_CODE: Final[Mapping[str, type[APIError]]] = {
 
 
 def api_error_class(status: int, code: str | None) -> type[APIError]:
-    """Return the exception class for a status or, for an error inside a 2xx response, for its code."""
+    """Return the error class for a response: by its status or, when that is 2xx, by its code."""
     if 200 <= status < 300:
         if code is not None and code.endswith("_NOT_FOUND"):
             return NotFoundError

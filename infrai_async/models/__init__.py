@@ -1,8 +1,10 @@
-"""What the API answers: frozen, slotted values, one class for each documented type (CONTRACT.md 2.8).
+"""The models of the API's responses: frozen, slotted classes, one for each documented type (contract 2.8).
 
-A field without a default is one that every documented answer of its type carries; it may still be nullable.
-A field with a default of ``None`` may be missing. What the documentation does not name lands in ``extra``, and
-values of an enumeration stay the strings they came as, so that an answer of tomorrow still reads.
+A field without a default is part of every documented response of its type, though it may be null. A field that defaults
+to ``None`` may be missing. Fields that the documentation does not name are kept in ``extra``, and enum values stay
+strings, so that responses of newer service versions can still be read.
+
+Contract: https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#28-named-return-types-fields-known--proposed
 """
 
 from __future__ import annotations

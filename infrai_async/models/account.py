@@ -11,7 +11,7 @@ from infrai_async.models.base import Model, read_from, repr_secret
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
 class Activation(Model):
-    """A fresh account with its first key, which the repr masks."""
+    """A new trial account with its first API key, which the repr masks; ``trial_credit_usd`` is in US dollars."""
 
     account_id: str
     project_id: str
@@ -22,7 +22,7 @@ class Activation(Model):
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
 class Balance(Model):
-    """What is left in the wallet."""
+    """Balance of the wallet; ``balance_usd`` is in US dollars."""
 
     balance_usd: Decimal = attrs.field(metadata=read_from("balance"))
     currency: str | None = None
@@ -30,7 +30,7 @@ class Balance(Model):
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
 class TopupRecord(Model):
-    """A top-up to be paid at ``checkout_url``."""
+    """A top-up of the wallet, to be paid at ``checkout_url``; ``amount_usd`` is in US dollars."""
 
     topup_id: str
     amount_usd: Decimal | None = None

@@ -1,4 +1,4 @@
-"""The bases of every model: the plain JSON form, the metadata of a call, how secrets are shown."""
+"""Base classes of the models: conversion to plain JSON, metadata of a call, masking of secrets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import attrs
 if TYPE_CHECKING:
     JSON: TypeAlias = bool | int | float | str | list["JSON"] | dict[str, "JSON"] | None
 else:
-    JSON = object  # what cattrs meets when it resolves the annotations: any JSON value, passed through
+    JSON = object  # cattrs resolves annotations at run time; as ``object`` it passes any JSON value through
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -21,15 +21,15 @@ T_co = TypeVar("T_co", covariant=True)
 def mask_uri(uri: str) -> str:
     """Return a connection URI with its password replaced by ``***``.
 
-    Everything between the colon after the user and the last ``@`` counts as the password, so that a password with
-    unescaped punctuation is not shown in part.
+    Everything between the colon after the user name and the last ``@`` counts as the password, so that no part of a
+    password with unescaped punctuation is shown. A ``password=`` parameter is masked too.
     """
     masked = re.sub(r"(?<=//)([^:@/]*):.*@", r"\1:***@", uri, flags=re.DOTALL)
     return re.sub(r"(?is)(password\s*=\s*)('(?:[^'\\]|\\.)*'(?![^&\s])|(?:\\.|[^&\s])+)", r"\1***", masked)
 
 
 def repr_uri(uri: str) -> str:
-    """Return the repr of a connection URI, its password masked."""
+    """Return the repr of a connection URI with its password masked."""
     return repr(mask_uri(uri))
 
 
@@ -39,12 +39,12 @@ def repr_signed(url: str) -> str:
 
 
 def repr_secret(_: object) -> str:
-    """Return the repr of a secret, which shows nothing of it."""
+    """Return a repr that reveals nothing of a secret."""
     return "'***'"
 
 
 def read_from(other: str) -> dict[str, str]:
-    """Return the metadata of a field that is read from ``other`` when its own name is missing."""
+    """Return the attrs metadata of a field that is read from ``other`` when its own name is missing."""
     return {"read_from": other}
 
 
@@ -68,7 +68,18 @@ def to_plain(value: object) -> JSON:
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
 class Metadata:
-    """What the envelope says about the call itself (contract 1.2); any of it may be missing."""
+    """What the service reports about a call (contract 1.2); any field may be missing.
+
+    Attributes:
+        request_id: the service's id of the call, to quote to its support.
+        cost_usd: cost of the call in US dollars.
+        latency_ms: time the service took, in milliseconds.
+        vendor: provider that served the call.
+        cache_hit: whether the response came from a cache.
+        extra: fields that the documentation does not name, as the service sent them.
+
+    Contract: https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#12-success-envelope
+    """
 
     request_id: str | None = None
     cost_usd: Decimal | None = None
@@ -78,7 +89,7 @@ class Metadata:
     extra: Mapping[str, JSON] = attrs.field(factory=dict, repr=False, hash=False)
 
     def _repr_html_(self) -> str:
-        from infrai_async._display.html import record  # here and below: for notebooks alone
+        from infrai_async._display.html import record  # imported here, as below, because only notebooks need it
 
         return record(self)
 
@@ -87,26 +98,28 @@ NO_METADATA = Metadata()
 
 
 def call_footer(metadata: Metadata) -> dict[str, object]:
-    """Return what the footer of a model's table says about its call."""
+    """Return the fields of the footer below a model's table: facts about its call."""
     return {"request_id": metadata.request_id, "cost_usd": metadata.cost_usd}
 
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
 class Model:
-    """The base of every result.
+    """Base class of all results.
 
     Attributes:
-        extra: the fields that the documentation does not name, as the service sent them.
-        metadata: the envelope's metadata; items of a page share their page's.
+        extra: fields that the documentation does not name, as the service sent them.
+        metadata: metadata of the call; the items of a page share the metadata of the page.
     """
 
     extra: Mapping[str, JSON] = attrs.field(factory=dict, repr=False, hash=False)
     metadata: Metadata = attrs.field(default=NO_METADATA, repr=False, eq=False)
 
     def to_dict(self) -> dict[str, JSON]:
-        """Return plain JSON types: unknown fields at their own level, secrets in clear, no metadata.
+        """Return the model as plain JSON types. Secrets, such as connection URIs, are not masked.
 
-        A field that is optional in the response and ``None`` is left out.
+        Returns:
+            A dict of the fields, unknown ones (``extra``) at the same level; without ``metadata``, and without
+            optional fields that are ``None``.
         """
         plain: dict[str, JSON] = {}
         for field in attrs.fields(type(self)):
@@ -125,7 +138,13 @@ class Model:
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
 class Page(Generic[T_co]):
-    """One page of a list: ``items``, the cursor of the next page (``None`` on the last) and the call's metadata."""
+    """One page of a listing.
+
+    Attributes:
+        items: the items, in order.
+        next_cursor: cursor of the next page; ``None`` on the last page.
+        metadata: metadata of the call that fetched the page.
+    """
 
     items: tuple[T_co, ...] = ()
     next_cursor: str | None = None
@@ -146,7 +165,7 @@ class Page(Generic[T_co]):
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
 class Ack(Model):
-    """A bare acknowledgement, truthy as its ``ok`` is."""
+    """An acknowledgement; its truth value is that of ``ok``."""
 
     ok: bool
 

@@ -11,7 +11,7 @@ from infrai_async.models.base import Ack, Model, read_from
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
 class Distribution(Model):
-    """A CDN distribution in front of an origin."""
+    """A CDN distribution in front of an origin; ``cache_ttl_seconds`` is in seconds."""
 
     distribution_id: str
     origin: str
@@ -30,14 +30,14 @@ class Distribution(Model):
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
 class PurgeResult(Ack):
-    """A purge that was taken on, truthy as its ``ok`` is."""
+    """An accepted cache purge; its truth value is that of ``ok``."""
 
     purge_id: str | None = None
 
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
 class CacheStats(Model):
-    """Delivery figures of a time range; ``hit_ratio`` lies between 0 and 1."""
+    """Delivery statistics of a time range; ``hit_ratio`` is between 0 and 1."""
 
     requests: int
     bytes_served: int

@@ -11,7 +11,7 @@ from infrai_async.models.base import JSON, Model, call_footer, mask_uri, repr_ur
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
 class Project(Model):
-    """A Postgres project. ``connection_uri`` works as it is; ``masked_uri`` is safe to print."""
+    """A Postgres project. Connect with ``connection_uri``; print ``masked_uri``, which hides the password."""
 
     id: str
     name: str
@@ -32,7 +32,7 @@ class Project(Model):
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
 class Branch(Model):
-    """A copy-on-write branch of a project, a database of its own."""
+    """A branch of a project: a copy-on-write database of its own."""
 
     id: str
     branch_name: str
@@ -49,7 +49,7 @@ class Branch(Model):
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
 class Snapshot(Model):
-    """A frozen copy of a project at one point in time."""
+    """A point-in-time copy of a project."""
 
     id: str
     project_id: str
@@ -59,14 +59,14 @@ class Snapshot(Model):
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
 class ProjectInventory:
-    """A project with all its branches and snapshots."""
+    """A project with all its branches and snapshots, as ``client.db.inventory()`` yields it."""
 
     project: Project
     branches: tuple[Branch, ...]
     snapshots: tuple[Snapshot, ...]
 
     def to_dict(self) -> dict[str, JSON]:
-        """Return plain JSON types, as the models' own ``to_dict`` does: connection URIs stand in clear."""
+        """Return plain JSON types, as ``Model.to_dict`` does: connection URIs are not masked."""
         return {
             "project": self.project.to_dict(),
             "branches": to_plain(self.branches),

@@ -1,4 +1,4 @@
-"""Discovery: what the service says of its capabilities."""
+"""Discovery: the service's description of its capabilities."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from infrai_async.models.base import JSON, Model, call_footer
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
 class CapabilityInfo(Model):
-    """One capability as discovery describes it; what only the detailed document has is in ``extra``."""
+    """Description of one capability; fields that only the detailed document has are in ``extra``."""
 
     id: str
     method: str | None = None
@@ -26,7 +26,7 @@ class CapabilityInfo(Model):
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
 class DiscoveryIndex(Model):
-    """Every capability that the service lists."""
+    """Index of all capabilities that the service offers."""
 
     capabilities: tuple[CapabilityInfo, ...]
     version: str | None = None

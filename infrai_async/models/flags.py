@@ -1,4 +1,4 @@
-"""Feature flags: definitions, and what they evaluate to."""
+"""Feature flags: definitions and evaluation results."""
 
 from __future__ import annotations
 
@@ -12,33 +12,34 @@ from infrai_async.models.base import JSON, Model, call_footer, read_from
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
 class Variant:
-    """One arm of a roll-out: ``weight`` is relative to the sum of all weights."""
+    """One variant of a roll-out; ``weight`` is relative to the sum of all weights."""
 
     key: str
     value: JSON
     weight: float = 1
 
     def to_dict(self) -> dict[str, JSON]:
-        """Return the plain JSON form that the API takes."""
+        """Return the plain JSON form that the API accepts."""
         return {"key": self.key, "value": self.value, "weight": self.weight}
 
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
 class FlagRule:
-    """Serve something to whom ``attribute operator value`` holds for; the first rule that holds wins.
+    """A targeting rule: if ``attribute operator value`` holds, the flag has the value ``serve``. The first match wins.
 
-    Conditions that are combined (``all``, ``any``, ``not``) are written as plain dicts, which go wherever a rule goes.
+    Combined conditions (``all``, ``any``, ``not``) are written as plain dicts, which are accepted wherever a rule is.
 
     Attributes:
         attribute: ``user_id``, or a name in the context, such as ``plan`` or ``app.version``.
-        operator: such as ``eq``, ``in`` or ``semver_gte``; ``not_`` before it asks the opposite.
-        value: what the attribute is compared with.
-        serve: what the flag is for them.
-        values: instead of ``value``, any of several.
-        negate: ask the opposite.
-        ignore_case: take texts for equal that differ in case only.
-        variant: instead of ``serve``, the name of a variant of the flag's roll-out.
-        rollout: serve only a share of them, and its variants if it has any; the rest goes on to the next rule.
+        operator: operator such as ``eq``, ``in`` or ``semver_gte``; the prefix ``not_`` negates it.
+        value: value to compare the attribute with.
+        serve: value of the flag when the rule matches.
+        values: several values to compare with instead of ``value``; one match is enough.
+        negate: whether to negate the condition.
+        ignore_case: whether to compare strings without regard to case.
+        variant: name of a variant of the flag's roll-out to serve, instead of ``serve``.
+        rollout: roll-out that limits the rule to a percentage of those it matches, with variants if it has any; the
+            others are evaluated against the next rule.
     """
 
     attribute: str
@@ -52,7 +53,7 @@ class FlagRule:
     rollout: RolloutConfig | None = None
 
     def to_dict(self) -> dict[str, JSON]:
-        """Return the plain JSON form that the API takes."""
+        """Return the plain JSON form that the API accepts."""
         plain: dict[str, JSON] = {"attribute": self.attribute, "operator": self.operator}
         if self.values is not None:
             plain["values"] = list(self.values)
@@ -70,7 +71,14 @@ class FlagRule:
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
 class RolloutConfig:
-    """A percentage roll-out: who is in follows from ``salt`` and the unit, and stays so while ``salt`` does."""
+    """A percentage roll-out; whether a user is included depends on ``salt`` and the user's id only.
+
+    Attributes:
+        percentage: share of the users to include, 0 to 100.
+        salt: string that seeds the assignment of users; keep it to keep the assignment.
+        sticky_unit: id by which users are assigned: ``user_id``, ``session_id`` or ``device_id``.
+        variants: variants to choose from, with their weights.
+    """
 
     percentage: float
     salt: str
@@ -78,7 +86,7 @@ class RolloutConfig:
     variants: Sequence[Variant | Mapping[str, JSON]] = ()
 
     def to_dict(self) -> dict[str, JSON]:
-        """Return the plain JSON form that the API takes."""
+        """Return the plain JSON form that the API accepts."""
         plain: dict[str, JSON] = {
             "percentage": self.percentage,
             "salt": self.salt,
@@ -91,7 +99,7 @@ class RolloutConfig:
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
 class Flag(Model):
-    """A flag's definition; ``rules`` and ``rollout`` stay the plain JSON they came as."""
+    """Definition of a flag; ``rules`` and ``rollout`` are plain JSON, as the service sent them."""
 
     key: str
     description: str | None = None
@@ -109,7 +117,7 @@ class Flag(Model):
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
 class FlagState(Model):
-    """Whether a flag is on for the one who asks, truthy as ``enabled`` is."""
+    """Whether a flag is on for a user; its truth value is that of ``enabled``."""
 
     enabled: bool
 
@@ -119,7 +127,7 @@ class FlagState(Model):
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
 class FlagValue(Model):
-    """What a flag evaluates to; ``reason`` says why, ``variant`` which arm of a roll-out."""
+    """Value of a flag for a user, the ``reason`` for it and the ``variant`` of the roll-out, if any."""
 
     value: JSON = attrs.field(metadata=read_from("default_value"), hash=False)
     key: str | None = None
@@ -132,7 +140,7 @@ class FlagValue(Model):
 
 @attrs.frozen(kw_only=True, weakref_slot=False, eq=False)
 class FlagValues(Model, Mapping[str, JSON]):
-    """Every flag's value for the one who asks: a mapping of flag key to value."""
+    """Values of all flags for a user: a mapping of flag key to value."""
 
     values_by_key: Mapping[str, JSON] = attrs.field(hash=False)
 

@@ -23,9 +23,9 @@ class Bucket(Model):
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
 class PresignedUrl(Model):
-    """A URL that carries its own authority: send bytes to it (PUT) or fetch it (GET) without the API key.
+    """A URL that authorizes one upload (PUT) or download (GET) without the API key.
 
-    ``headers`` must go along with the request as they are.
+    The request must send ``headers`` unchanged.
     """
 
     url: str = attrs.field(repr=repr_signed)
