@@ -115,7 +115,7 @@ class Cursor(Facade[cursor.Cursor[T]], Generic[T]):
     def pages(self) -> Iterator[Page[T]]:
         """Iterate over pages: ``for page in cursor.pages()``."""
         __tracebackhide__ = True
-        while self._async._in_hand or not self._async._fetched_all:
+        while self._async._items_left or not self._async._fetched_all:
             yield self.page()
 
     def collect(self, *, max_items: int | None = None, progress: Progress = False) -> builtins.list[T]:

@@ -114,7 +114,7 @@ class ThreadCall(Generic[R]):
         if self._task is None:
             self._release()
         else:
-            self.end("the client was closed before the answer came")
+            self.end("the client was closed before the response arrived")
 
     def end(self, why: str) -> None:
         """Let the waiting thread raise an error."""
