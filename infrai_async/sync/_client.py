@@ -34,34 +34,36 @@ C = TypeVar("C")
 
 
 class Infrai(Facade[AsyncInfrai], Scoped):
-    """The blocking client of the Infrai API: for scripts, threads and notebooks.
+    """The blocking client of the Infrai API, for scripts, threads and notebooks.
 
-    It is the asynchronous client, run in an event loop of its own, in a thread that starts with the first call: so it
-    works inside a running event loop too (where it blocks that loop, as any blocking call does), and from any number
-    of threads at once, over one pool. Use it as ``with Infrai() as client``, or call ``close``; one that is never
-    closed is closed when the interpreter exits. A forked child starts with fresh connections. Ctrl-C ends a call at
-    once, and the client stays usable.
+    It runs the asynchronous client in an event loop of its own, in a background thread that starts with the first
+    call. It can therefore be used from any number of threads, which share one connection pool, and even inside a
+    running event loop, which it blocks as any blocking call does. Use it as ``with Infrai() as client``, or call
+    ``close``. A client that is never closed is closed when the interpreter exits. A forked child process starts with
+    fresh connections. Ctrl-C cancels a call at once, and the client remains usable.
 
     Args:
-        api_key: the key, or a function (plain or asynchronous) that gives one and is asked again after a 401; else
-            ``INFRAI_API_KEY``, else the credentials file ``~/.infrai/credentials``. Looked for when a call needs it.
-            A function runs in the client's own event loop, so it must not block.
-        base_url: where the API is, with or without ``/v1``; else ``INFRAI_BASE_URL``, else the service itself.
-        timeout: seconds for one whole call: waiting for a place in the pool, every attempt, every pause between
-            them. ``None``: no limit.
-        retry: how often and when a call is sent again.
-        max_concurrency: how many calls are in flight at once; the rest wait, first come first served.
-        proxy: as aiohttp takes it.
-        trust_env: whether to take the proxy from the environment.
-        ssl: a TLS context of yours, for a company's certificates.
-        allow_http: whether plain http may go to another machine than this one.
-        headers: sent with every call; a ``User-Agent`` is put before ours. Authorization, content type and
-            idempotency key stay ours.
-        on_event: called with each event of each call (see ``Event``) in the client's own event loop, which is another
-            thread's, so it must not block. What it raises is logged, and does not touch the call.
+        api_key: the API key, or a function (plain or async) that returns one and is called again after a 401. If not
+            given, the environment variable ``INFRAI_API_KEY`` is used, then the file ``~/.infrai/credentials``. The
+            key is looked up when a call first needs it. A function runs in the client's event loop, so it must not
+            block.
+        base_url: the address of the API, with or without ``/v1``. If not given, the environment variable
+            ``INFRAI_BASE_URL`` is used, then ``https://api.infrai.cc``.
+        timeout: the time limit for one whole call, in seconds or as a ``timedelta``: waiting for a slot in the pool,
+            every attempt, and every pause between attempts. ``None`` means no limit.
+        retry: how often and after what delay a failed call is retried.
+        max_concurrency: the maximum number of calls in flight. Further calls wait in first-in, first-out order.
+        proxy: the URL of an HTTP proxy, as aiohttp takes it.
+        trust_env: whether to read the proxy from the environment.
+        ssl: the TLS context to use, for example to trust a private certificate authority.
+        allow_http: whether the API key may be sent over plain HTTP to a host other than this machine.
+        headers: extra headers for every call. A ``User-Agent`` is prepended to the client's own. ``Authorization``,
+            ``Content-Type`` and ``Idempotency-Key`` cannot be overridden.
+        on_event: called with each event of each call (see ``Event``) in the client's event loop, in another thread,
+            so it must not block. An exception that it raises is logged and does not affect the call.
 
     Raises:
-        ConfigurationError: ``base_url`` is unusable, or settings exclude each other.
+        ConfigurationError: ``base_url`` is unusable, or two settings exclude each other.
         InvalidArgument: another argument is wrong.
     """
 
@@ -83,7 +85,7 @@ class Infrai(Facade[AsyncInfrai], Scoped):
         on_event: OnEvent | None = None,
     ) -> None:
         if isinstance(api_key, str):
-            api_key = Secret(api_key)  # first of all, so that no dump of this frame shows it
+            api_key = Secret(api_key)  # first, so that no traceback with local variables can show the key
         async_client = AsyncInfrai(
             api_key,
             base_url=base_url,
@@ -107,7 +109,7 @@ class Infrai(Facade[AsyncInfrai], Scoped):
 
     @cached_property
     def db(self) -> Db:
-        """Postgres: projects, branches, snapshots."""
+        """Managed Postgres: projects, branches and snapshots."""
         return Db(self._async.db, self._runner)
 
     @cached_property
@@ -117,27 +119,27 @@ class Infrai(Facade[AsyncInfrai], Scoped):
 
     @cached_property
     def cdn(self) -> Cdn:
-        """Content delivery: distributions and their caches."""
+        """Content delivery: distributions and their edge caches."""
         return Cdn(self._async.cdn, self._runner)
 
     @cached_property
     def flags(self) -> Flags:
-        """Feature flags and roll-outs."""
+        """Feature flags and rollouts."""
         return Flags(self._async.flags, self._runner)
 
     @cached_property
     def account(self) -> Account:
-        """The wallet, and a first key."""
+        """The account's wallet, and activation of a trial account."""
         return Account(self._async.account, self._runner)
 
     @cached_property
     def discovery(self) -> Discovery:
-        """What the service offers; needs no key."""
+        """The service's own list of its capabilities. It needs no API key."""
         return Discovery(self._async.discovery, self._runner)
 
     @property
     def stats(self) -> Stats:
-        """What the pool did so far, over all views of this client."""
+        """The counters of the connection pool, summed over all views of this client."""
         return self._async.stats
 
     @blocking(AsyncInfrai.call)
@@ -152,22 +154,27 @@ class Infrai(Facade[AsyncInfrai], Scoped):
         on_error: OnError[P] = None,
         progress: Progress = False,
     ) -> FanOut[P, C]:
-        """List the children of every parent, many parents at a time: ``infrai_async.fan_out`` for a thread that waits.
+        """List the children of every parent, many parents concurrently; the blocking form of ``infrai_async.fan_out``.
 
-        Read it by ``for parent, child in client.fan_out(...)``. Every child comes exactly once, as soon as it is
-        there: the children of one parent in their order, those of different parents in any. Nothing is sent until it
-        is read, and no more is fetched than the reader keeps up with.
+        Read the result by ``for parent, child in client.fan_out(...)``. Every child is returned exactly once, as soon
+        as it is available. The children of one parent keep their order; those of different parents are interleaved.
+        Nothing is sent until the result is read, and memory stays bounded: fetching stops while the reader does not
+        keep up.
 
         Args:
-            parents: a cursor of this client, or any other iterable; another fan-out too.
-            children: called with a parent, gives such an iterable of its children. It runs in the client's own event
-                loop, and so does ``on_error``: neither may block, or make a call of this client.
-            concurrency: how many parents' children are listed at once.
-            on_error: called with a parent and the error that its children ended in, plain or asynchronous, and the
-                rest goes on. Without it the first error ends everything. An error of the parents' own listing always
-                does.
-            progress: ``True`` for a bar, or a function that is called with ``(done, total)``: parents whose children
-                are all there, and parents in all, which is ``None`` until those are all listed.
+            parents: a cursor of this client or another iterable of parents, including another fan-out.
+            children: a function that returns a cursor or another iterable of the children of a parent. It runs in the
+                client's event loop, as ``on_error`` does: neither may block or make a call of this client.
+            concurrency: the maximum number of parents whose children are listed concurrently.
+            on_error: a function of a parent and the exception raised while its children were listed, plain or async.
+                The fan-out then continues with the other parents. Without it, the first exception ends the fan-out.
+                An exception of ``parents`` itself always does.
+            progress: ``True`` for a progress bar, or a function that is called with ``(done, total)``: the number of
+                parents whose children are all listed, and the number of all parents, which is ``None`` until it is
+                known.
+
+        Returns:
+            An iterator of pairs of parent and child.
 
         Raises:
             InvalidArgument: an argument is wrong.
@@ -181,12 +188,17 @@ class Infrai(Facade[AsyncInfrai], Scoped):
         retry: RetryPolicy | Unset = UNSET,
         headers: Mapping[str, str] | Unset = UNSET,
     ) -> Self:
-        """Return a view of this client with other settings over the same pool; it needs no closing.
+        """Return a view of this client that has other settings but shares its connection pool.
+
+        A view is cheap to create and does not need to be closed. Settings that are not given stay as they are.
 
         Args:
-            timeout: seconds for one whole call, ``None`` for no limit.
-            retry: how often and when a call is sent again.
-            headers: sent with every call, instead of this client's.
+            timeout: the time limit for one whole call, in seconds or as a ``timedelta``; ``None`` means no limit.
+            retry: how often and after what delay a failed call is retried.
+            headers: extra headers for every call; they replace those of this client.
+
+        Returns:
+            The view, a client of the same class.
 
         Raises:
             InvalidArgument: an argument is wrong.
@@ -198,16 +210,16 @@ class Infrai(Facade[AsyncInfrai], Scoped):
         return view
 
     def close(self, grace: float | timedelta = 5.0) -> None:
-        """Close the client and every view of it; calling it again does nothing more.
+        """Close the client and every view of it. Closing is idempotent.
 
-        New calls are refused at once, and so are those that wait for a place; those in flight in other threads get
-        ``grace`` seconds, then end with a ``TransportError``.
+        New calls, and calls that wait for a slot, fail at once with ``ClientClosedError``. Calls in flight in other
+        threads get ``grace`` seconds to finish; those that are still running then fail with ``TransportError``.
 
         Args:
-            grace: seconds; zero ends them at once.
+            grace: how long to wait for the calls in flight, in seconds or as a ``timedelta``. Zero ends them at once.
 
         Raises:
-            InvalidArgument: ``grace`` is no length of time.
+            InvalidArgument: ``grace`` is not a length of time.
             ConfigurationError: called from the client's own event loop, which cannot wait for its own end.
         """
         seconds = grace_seconds(grace)
