@@ -1,1 +1,1 @@
-"""How results look in a notebook, and how progress is shown."""
+"""Display: HTML tables for notebooks, and progress reports."""

@@ -1,4 +1,4 @@
-"""How far something has come: a bar, or a function of the caller's."""
+"""Progress reports: by a progress bar, or by a function of the caller's."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Progress: TypeAlias = bool | Report
 
 
 def check_progress(progress: Progress) -> Progress:
-    """Return ``progress`` as given, before anything depends on it.
+    """Return ``progress`` after checking it.
 
     Raises:
-        InvalidArgument: neither a truth value nor a function.
+        InvalidArgument: ``progress`` is neither a bool nor a function.
     """
     if not isinstance(progress, bool) and not callable(progress):
         raise InvalidArgument("progress must be True for a bar, or a function of (done, total)")
@@ -25,31 +25,31 @@ def check_progress(progress: Progress) -> Progress:
 
 @contextmanager
 def reporting(progress: Progress, what: str) -> Iterator[Report]:
-    """Give a function to call with how much is done, and of how much in all where that is known.
+    """Yield a function that reports progress when it is called with ``(done, total)``.
 
     Args:
-        progress: ``True`` for a bar (tqdm's, as it suits the notebook or the terminal), or a function that is called
-            with ``(done, total)``.
-        what: the bar's title.
+        progress: ``True`` for a progress bar of tqdm, which adapts to notebook or terminal, or a function that is
+            called with ``(done, total)``. ``total`` is ``None`` while it is not known.
+        what: the title of the progress bar.
 
     Raises:
-        ConfigurationError: ``True``, and tqdm is not installed.
-        InvalidArgument: neither a truth value nor a function.
+        ConfigurationError: ``progress`` is ``True``, and tqdm is not installed.
+        InvalidArgument: ``progress`` is neither a bool nor a function.
     """
-    given = check_progress(progress)
-    if given is False:
+    checked = check_progress(progress)
+    if checked is False:
         yield _ignore
-    elif given is True:
+    elif checked is True:
         yield from _bar(what)
     else:
-        yield given
+        yield checked
 
 
 class ProgressReporter:
-    """Reports from its first use until it is closed, or dropped; the arguments are those of ``reporting``.
+    """Reports progress from ``open`` until ``close``; the arguments are those of ``reporting``.
 
     Raises:
-        InvalidArgument: ``progress`` is neither a truth value nor a function.
+        InvalidArgument: ``progress`` is neither a bool nor a function.
     """
 
     def __init__(self, progress: Progress, what: str) -> None:
@@ -58,7 +58,7 @@ class ProgressReporter:
         self._closed = False
 
     def open(self) -> None:
-        """Begin; calling it again, or after the end, does nothing more.
+        """Start to report. Opening is idempotent, and has no effect after ``close``.
 
         Raises:
             ConfigurationError: ``progress`` is ``True``, and tqdm is not installed.
@@ -67,12 +67,12 @@ class ProgressReporter:
             self._report = self._context.__enter__()
 
     def report(self, done: int, total: int | None) -> None:
-        """Say how far it has come."""
+        """Report that ``done`` of ``total`` is done."""
         if self._report is not None:
             self._report(done, total)
 
     def close(self) -> None:
-        """End; calling it again does nothing more."""
+        """Stop reporting. Closing is idempotent."""
         self._closed = True
         if self._report is not None:
             self._report = None
@@ -80,7 +80,7 @@ class ProgressReporter:
 
 
 def _ignore(done: int, total: int | None) -> None:
-    """Report to nobody."""
+    """Do nothing."""
 
 
 def _bar(what: str) -> Iterator[Report]:
@@ -95,7 +95,7 @@ def _bar(what: str) -> Iterator[Report]:
         def report(done: int, total: int | None) -> None:
             if total != bar.total and not bar.disable:
                 started = bar.start_t
-                bar.reset(total)  # nothing else makes the notebook's bar as wide as one with a total
+                bar.reset(total)  # the only way to give a notebook's bar the width of a bar with a total
                 bar.start_t = started
             bar.update(done - bar.n)
 

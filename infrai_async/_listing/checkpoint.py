@@ -1,8 +1,8 @@
-"""What a long listing has done, in a file, so that another run goes on where this one ended, however it ended.
+"""The checkpoint file of an inventory, from which another run resumes after any kind of interruption.
 
-The file is a list of JSON lines that only grows, until it is written anew without what is no longer needed: a header,
-the cursor of the first page that is not done (``page``), and the ids that are done on that page and behind it
-(``done``). Ids and cursors are all that stands in it.
+The file consists of JSON lines: a header, the cursor of the first unfinished page (``page``), and the ids that are
+done on that page and the later ones (``done``). Lines are only appended; from time to time the file is rewritten
+without obsolete lines. It contains nothing but ids and cursors.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from infrai_async.errors import ConfigurationError, InvalidArgument
 Line: TypeAlias = dict[str, object]
 
 _HEADER: Final[Line] = {"infrai_async": "inventory", "version": 1}
-_STALE: Final = 1_000  # lines that are no longer needed, before the file is written anew
+_STALE: Final = 1_000  # obsolete lines until the file is rewritten
 
 
 @attrs.define
 class _Page:
-    """A page that was begun: what is on it, where the next one is, and what is still to do."""
+    """A page that has been started: its ids, the cursor of the next page, and the ids that are not done yet."""
 
     ids: frozenset[str]
     following: str | None
@@ -36,10 +36,10 @@ class _Page:
 
 
 class Checkpoint:
-    """The file, and what it says; used from one listing, but from any thread.
+    """A checkpoint file and its contents. It belongs to one inventory, but may be used from several threads.
 
     Raises:
-        InvalidArgument: ``path`` is no path.
+        InvalidArgument: ``path`` cannot be the path of a file.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -57,29 +57,29 @@ class Checkpoint:
         self._torn = False
 
     def open(self) -> str | None:
-        """Read the file, if there is one, and return the cursor at which to go on; ``None`` is the beginning.
+        """Read the file if it exists, and return the cursor to resume from; ``None`` for the first page.
 
         Raises:
-            ConfigurationError: the file is not one of ours, or cannot be read or written.
+            ConfigurationError: the file is not a checkpoint, or cannot be read or written.
         """
         with self._lock, _as_configuration_error(self._path):
             self._cursor, self._done = _read(self._path)
-            self._write_anew()
+            self._rewrite()
         return self._cursor
 
     def begin(self, ids: Iterable[str], following: str | None) -> frozenset[str]:
-        """Note a page, in order: what is on it, and the cursor of the next. Return what of it is still to do."""
+        """Record the next page, with its ids and the cursor that follows; return the ids that are not done yet."""
         with self._lock, _as_configuration_error(self._path):
-            there = frozenset(ids)
-            to_do = there - self._done - self._page_of.keys()  # a listing that shifts may name one twice
-            page = _Page(there, following, set(to_do))
+            on_page = frozenset(ids)
+            to_do = on_page - self._done - self._page_of.keys()  # a listing that shifts may return an id twice
+            page = _Page(on_page, following, set(to_do))
             self._pages.append(page)
             self._page_of.update(dict.fromkeys(to_do, page))
             self._move_on()
         return to_do
 
     def done(self, id: str) -> None:
-        """Note that one is done."""
+        """Record that an id is done."""
         with self._lock, _as_configuration_error(self._path):
             page = self._page_of.pop(id, None)
             if page is None:
@@ -90,27 +90,27 @@ class Checkpoint:
             self._move_on()
 
     def _move_on(self) -> None:
-        """Leave behind the pages that are done; the last one of all keeps its place until ``remove``."""
+        """Move the cursor past the pages that are done; the listing's last page stays until ``remove``."""
         while self._pages and not self._pages[0].to_do and self._pages[0].following is not None:
-            left = self._pages.popleft()
-            self._cursor = left.following
-            self._done -= left.ids
+            finished = self._pages.popleft()
+            self._cursor = finished.following
+            self._done -= finished.ids
             self._append({"page": self._cursor})
         if self._lines - len(self._done) > _STALE:
-            self._write_anew()
+            self._rewrite()
 
     def _append(self, line: Line) -> None:
         if self._torn:
-            self._write_anew()  # with this line's news, too
+            self._rewrite()  # includes the new line's contents
             return
-        self._torn = True  # a full disk takes the beginning of a line
-        with self._path.open("ab") as file:  # opened each time, so that nothing is ever left open
+        self._torn = True  # a full disk may store only the beginning of a line
+        with self._path.open("ab") as file:  # opened for each line, so that no file handle is left open
             file.write(_encoded(line))
         self._torn = False
         self._lines += 1
 
-    def _write_anew(self) -> None:
-        """Write what is needed, and nothing else, in one step that is done or not done."""
+    def _rewrite(self) -> None:
+        """Replace the file, atomically, by one without obsolete lines."""
         done: list[Line] = [{"done": id} for id in sorted(self._done)]
         lines: list[Line] = [_HEADER, {"page": self._cursor}, *done]
         self._fresh.write_bytes(b"".join(_encoded(line) for line in lines))
@@ -118,7 +118,7 @@ class Checkpoint:
         self._lines, self._torn = len(lines), False
 
     def remove(self) -> None:
-        """Remove the file: all is done."""
+        """Remove the file, because everything is done."""
         with self._lock, _as_configuration_error(self._path):
             self._path.unlink(missing_ok=True)
             self._fresh.unlink(missing_ok=True)
@@ -140,7 +140,7 @@ def _read(path: Path) -> tuple[str | None, set[str]]:
         content = path.read_bytes()
     except FileNotFoundError:
         return None, set()
-    *whole, _ = content.split(b"\n")  # behind the last line break is what a killed process did not finish
+    *whole, _ = content.split(b"\n")  # a line without its end was not finished, because the process was killed
     if not content:
         return None, set()
     cursor: str | None = None
@@ -159,7 +159,7 @@ def _read(path: Path) -> tuple[str | None, set[str]]:
                     raise ValueError("no such line")
     except ValueError:
         raise ConfigurationError(
-            f"checkpoint: {path} is not a checkpoint of an inventory, and is left as it is: name another file"
+            f"checkpoint: {path} is not a checkpoint of an inventory, and is left unchanged: use another path"
         ) from None
     return cursor, done
 
@@ -170,4 +170,4 @@ def _as_configuration_error(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise ConfigurationError(f"checkpoint: {path} cannot be read and written: {reason}") from error
+        raise ConfigurationError(f"checkpoint: {path} cannot be read or written: {reason}") from error

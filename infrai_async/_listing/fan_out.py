@@ -1,8 +1,11 @@
-"""One listing for each item of another, many at a time, with as much under way as the consumer keeps up with.
+"""Fan-out: one listing for each item of another, many concurrently, with back-pressure from the reader.
 
-Whole pages travel from the tasks that fetch them to the consumer. A task lasts no longer than there is something to
-fetch: where enough waits for the consumer, listings are set aside and go on later in another task. So one that was
-left early, or is not read, has nothing running.
+Worker tasks fetch whole pages and queue them for the reader. When enough items are queued, the workers suspend their
+listings and end; a later task continues them. A fan-out that is not read, or was left early, therefore has no running
+tasks.
+
+All tasks and the reader run in one event loop, and none of them awaits between checking the shared state and changing
+it, so the state needs no lock. Only the finalizer may run in another thread; it uses ``call_soon_threadsafe``.
 """
 
 from __future__ import annotations
@@ -30,8 +33,8 @@ OnError: TypeAlias = Callable[[P, Exception], Awaitable[object] | object] | None
 _Batch: TypeAlias = Page[T] | Sequence[T]
 _Batches: TypeAlias = AsyncIterator[_Batch[T]]
 
-_ENOUGH: Final = 1_000  # items that wait for the consumer; what is fetched at that moment comes on top
-_CHUNK: Final = 100  # items of a plain iterable at once
+_ENOUGH: Final = 1_000  # queued items at which workers stop; the pages in flight at that moment are added to them
+_CHUNK: Final = 100  # items to take from a plain iterable at once
 
 
 def fan_out(
@@ -42,21 +45,25 @@ def fan_out(
     on_error: OnError[P] = None,
     progress: Progress = False,
 ) -> FanOut[P, C]:
-    """List the children of every parent, many parents at a time.
+    """List the children of every parent, many parents concurrently.
 
-    Read it by ``async for parent, child in fan_out(...)``. Every child comes exactly once, as soon as it is there: the
-    children of one parent in their order, those of different parents in any. Nothing is sent until it is read, and no
-    more is fetched than the reader keeps up with.
+    Read the result by ``async for parent, child in fan_out(...)``. Every child is returned exactly once, as soon as it
+    is available. The children of one parent keep their order; those of different parents are interleaved. Nothing is
+    sent until the result is read, and memory stays bounded: fetching stops while the reader does not keep up.
 
     Args:
-        parents: a cursor, or any other iterable, asynchronous or not; another fan-out too. It is listed while
-            children are, and only as far as needed.
-        children: called with a parent, gives such an iterable of its children; it must not block.
-        concurrency: how many parents' children are listed at once.
-        on_error: called with a parent and the error that its children ended in, plain or asynchronous, and the rest
-            goes on. Without it the first error ends everything. An error of the parents' own listing always does.
-        progress: ``True`` for a bar, or a function that is called with ``(done, total)``: parents whose children are
-            all there, and parents in all, which is ``None`` until those are all listed.
+        parents: a cursor or another iterable of parents, async or plain, including another fan-out. It is read while
+            children are being listed, and only as far as needed.
+        children: a function that returns a cursor or another iterable of the children of a parent. It must not block.
+        concurrency: the maximum number of parents whose children are listed concurrently.
+        on_error: a function of a parent and the exception raised while its children were listed, plain or async. The
+            fan-out then continues with the other parents. Without it, the first exception ends the fan-out. An
+            exception of ``parents`` itself always does.
+        progress: ``True`` for a progress bar, or a function that is called with ``(done, total)``: the number of
+            parents whose children are all listed, and the number of all parents, which is ``None`` until it is known.
+
+    Returns:
+        An asynchronous iterator of pairs of parent and child.
 
     Raises:
         InvalidArgument: an argument is wrong.
@@ -65,7 +72,7 @@ def fan_out(
 
 
 def title(parents: object) -> str:
-    """Return what a bar over ``parents`` is called."""
+    """Return the title of a progress bar over ``parents``."""
     return parents._capability if isinstance(parents, Cursor) else "fan_out"
 
 
@@ -79,21 +86,21 @@ def spread(
     what: str,
     enough: int,
 ) -> FanOut[P, C]:
-    """Do as ``fan_out`` does: ``what`` is the bar's title, ``enough`` how many children wait for the reader."""
+    """Create a fan-out: ``what`` is the progress bar's title, ``enough`` the number of queued items to stop at."""
     if not callable(children):
-        raise InvalidArgument("children must be a function of a parent that gives an iterable of its children")
+        raise InvalidArgument("children must be a function of a parent that returns an iterable of its children")
     if on_error is not None and not callable(on_error):
-        raise InvalidArgument("on_error must be a function of a parent and an error")
-    at_once = check_count("concurrency", concurrency, least=1)
-    work = _Work(_batches("parents must be", parents), children, at_once, on_error, enough)
+        raise InvalidArgument("on_error must be a function of a parent and an exception")
+    workers = check_count("concurrency", concurrency, least=1)
+    work = _Work(_batches("parents must be", parents), children, workers, on_error, enough)
     return FanOut(work, ProgressReporter(progress, what))
 
 
 class FanOut(Generic[P, C]):
-    """Pairs of parent and child, as an asynchronous iterator that is read once, by one task at a time.
+    """An asynchronous iterator of pairs of parent and child. It is read once, by one task at a time.
 
-    Left early, it ends what is under way when it is dropped; ``async with`` and ``aclose`` also wait for that end.
-    An error, and a cancellation while it is waited for, end it for good.
+    If a fan-out is left early and dropped, its tasks are cancelled. ``async with`` and ``aclose`` also wait until they
+    have ended. After an exception, or a cancellation of the reader while it waits, a fan-out cannot be read further.
     """
 
     __slots__ = ("__weakref__", "_items", "_reporter", "_work")
@@ -121,7 +128,7 @@ class FanOut(Generic[P, C]):
         return self._work.progress
 
     async def _load(self) -> bool:
-        """Take what is ready in hand, or wait for it or for news of progress; false at the end."""
+        """Wait for pages or for progress, and make the pages the current ones; return false at the end."""
         work = self._work
         if work.begin():
             weakref.finalize(self, _abandon, work).atexit = False
@@ -141,7 +148,7 @@ class FanOut(Generic[P, C]):
         return False
 
     async def aclose(self) -> None:
-        """End everything that is under way, and wait for its end; calling it again does nothing more."""
+        """Cancel all running tasks, and wait until they have ended. Closing is idempotent."""
         self._items = iter(())
         try:
             await self._work.stop()
@@ -158,10 +165,12 @@ class FanOut(Generic[P, C]):
 
 
 class _Work(Generic[P, C]):
-    """What the tasks of a fan-out share with its reader; it does not know the reader's side, so that it can be dropped.
+    """The state that the tasks of a fan-out share with its reader.
+
+    It holds no reference to the ``FanOut``, so that running tasks do not keep a fan-out alive that was dropped.
 
     Attributes:
-        failed: it ended before its last item.
+        failed: whether the fan-out ended before its last item.
     """
 
     def __init__(
@@ -179,15 +188,15 @@ class _Work(Generic[P, C]):
         self._on_error = on_error
         self._enough = enough
         self._parents: deque[P] = deque()
-        self._exhausted = False  # there are no more parents than those
+        self._exhausted = False  # all parents are listed
         self._suspended: deque[tuple[P, _Batches[C]]] = deque()
         self._ready: deque[tuple[P, _Batch[C]]] = deque()
-        self._waiting = 0  # items that are ready
-        self._counted = 0
-        self._done = 0
-        self._reported = 0  # of those that are done
+        self._waiting = 0  # items in ``_ready``
+        self._counted = 0  # parents listed
+        self._done = 0  # parents whose children are all listed
+        self._reported = 0  # the value of ``_done`` that the reader has seen
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._lister: asyncio.Task[None] | None = None  # of parents
+        self._lister: asyncio.Task[None] | None = None  # lists the parents
         self._workers: set[asyncio.Task[None]] = set()
         self._reader: asyncio.Task[Any] | None = None
         self._reading: asyncio.Future[None] | None = None
@@ -196,12 +205,12 @@ class _Work(Generic[P, C]):
 
     @property
     def progress(self) -> tuple[int, int | None]:
-        """Parents done, and parents in all."""
+        """The number of parents done, and the number of all parents, ``None`` if that is not known yet."""
         return self._done, self._counted if self._exhausted else None
 
     @property
     def over(self) -> bool:
-        """Whether nothing more comes."""
+        """Whether no further items can follow."""
         return self._stopped or (
             self._exhausted and not (self._workers or self._parents or self._suspended or self._ready)
         )
@@ -209,24 +218,26 @@ class _Work(Generic[P, C]):
     # --- the reader's side ---
 
     def begin(self) -> bool:
-        """Settle in the running loop; true for the first time."""
+        """Bind to the running event loop; return whether this is the first time."""
         try:
             loop = asyncio.get_running_loop()
-        except RuntimeError:  # only the facade takes a step without a loop: that of a closed client
-            raise ClientClosedError("the client is closed") from None
+        except RuntimeError:  # only a closed blocking client runs this without an event loop
+            raise ClientClosedError("the client is closed: create another one") from None
         first = self._loop is None
         if first:
             self._loop = loop
         elif loop is not self._loop:
-            raise RuntimeError("a fan-out is read in the event loop in which its reading began")
+            raise RuntimeError("this fan-out is being read in another event loop: read it to its end in that one")
         return first
 
     def check_reader(self) -> None:
-        """Make sure that reading can go on, and watch the task that reads."""
+        """Raise if the fan-out cannot be read now; otherwise watch for the end of the task that reads it."""
         if self._reading is not None:
-            raise RuntimeError("this fan-out is being read by another task: give each task one of its own")
+            raise RuntimeError("this fan-out is being read by another task: use a separate fan-out for each task")
         if self.failed:
-            raise RuntimeError("this fan-out ended before its last item, by an error or a cancellation")
+            raise RuntimeError(
+                "this fan-out ended before its last item, by an exception or a cancellation: start another one"
+            )
         reader = asyncio.current_task()
         if reader is not self._reader and not self._stopped:
             self._forget_reader()
@@ -240,15 +251,20 @@ class _Work(Generic[P, C]):
             self._reader = None
 
     def _reader_ended(self, reader: asyncio.Task[Any]) -> None:
-        """End with a reader that was cancelled while it did something else: its traceback may keep all alive."""
-        self._reader = None  # its error's traceback keeps what it read, which would keep the tasks
+        """Cancel the work if its reader was cancelled between two reads.
+
+        The traceback of that cancellation may keep the fan-out alive, so its finalizer would not run.
+        """
+        self._reader = None
         if reader.cancelled():
             self.failed = True
             self.cancel()
 
     async def take(self) -> list[tuple[P, _Batch[C]]]:
-        """Wait for pages, or for a parent to be done; return the pages that are ready, but no more than enough."""
+        """Wait until pages are ready or a parent is done; return the ready pages, but no more than enough."""
         self._fill()
+        # There is no await between the check and the creation of the future, so no wake-up can be missed. After a
+        # wake-up the conditions are checked again, because several tasks may have caused it.
         while not (self._ready or self._done > self._reported or self._error is not None or self.over):
             self._reading = asyncio.get_running_loop().create_future()
             try:
@@ -260,7 +276,7 @@ class _Work(Generic[P, C]):
             try:
                 raise error
             finally:
-                del error  # its traceback has this frame: they would keep each other
+                del error  # the traceback refers to this frame: breaks the reference cycle
         pages, count = [], 0
         while self._ready and count < self._enough:
             pages.append(self._ready.popleft())
@@ -271,20 +287,20 @@ class _Work(Generic[P, C]):
         return pages
 
     async def stop(self) -> None:
-        """End the tasks, and wait for their end; then close what was set aside."""
+        """Cancel the tasks and wait until they have ended, then close the suspended listings."""
         self.cancel()
         while running := [task for task in self._tasks() if not task.done()]:
-            if running == [asyncio.current_task()]:
+            if running == [asyncio.current_task()]:  # called in a task itself, for example by ``on_error``
                 break
             await asyncio.wait(running)
-        aside = [batches for _, batches in self._suspended]
+        suspended = [batches for _, batches in self._suspended]
         self._suspended.clear()
-        for batches in (*aside, self._source):
+        for batches in (*suspended, self._source):
             if isinstance(batches, _Nested | _Single):
                 await batches.aclose()
 
     def cancel(self) -> None:
-        """End the tasks."""
+        """Cancel the tasks, and discard the queued items."""
         if self._stopped:
             return
         self._stopped = True
@@ -306,7 +322,7 @@ class _Work(Generic[P, C]):
             self._reading.set_result(None)
 
     def abandon(self) -> None:
-        """End the tasks from wherever the garbage collector runs."""
+        """Cancel the tasks from the thread in which the garbage collector runs."""
         if self._loop is not None and not self._stopped:
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self.cancel)
@@ -314,7 +330,7 @@ class _Work(Generic[P, C]):
     # --- the tasks' side ---
 
     def _fill(self) -> None:
-        """Have as much under way as is wanted now."""
+        """Start as many tasks as are needed now."""
         if self._stopped or self._error is not None or self._waiting >= self._enough:
             return
         if self._lister is None and not self._exhausted and len(self._parents) < self._concurrency:
@@ -324,7 +340,7 @@ class _Work(Generic[P, C]):
             self._workers.add(self._start(self._list_children()))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        # Not by the loop's factory: an eager one would run it before it is counted.
+        # Not by the loop's task factory: an eager one would run the task before it is in ``_workers``.
         task = asyncio.Task(work, loop=asyncio.get_running_loop())
         task.add_done_callback(self._ended)
         return task
@@ -334,7 +350,7 @@ class _Work(Generic[P, C]):
         if task is self._lister:
             self._lister = None
         if task.cancelled():
-            self._fail(RuntimeError("a task of the fan-out was cancelled"))
+            self._fail(RuntimeError("a task of the fan-out was cancelled by other code"))
         elif (error := task.exception()) is not None:
             self._fail(error)
         self._fill()
@@ -383,7 +399,7 @@ class _Work(Generic[P, C]):
         self._wake()
 
     async def _list_children_of(self, parent: P, batches: _Batches[C] | None) -> bool:
-        """List until all are there, or there is enough: it is then set aside."""
+        """List the children of one parent; return false if there was enough and the listing is suspended."""
         if batches is None:
             batches = _batches("children must return", self._children(parent))
         async for page in batches:
@@ -410,7 +426,7 @@ def _pairs(page: tuple[P, _Batch[C]]) -> Iterator[tuple[P, C]]:
 
 
 class _Nested(Generic[P, C]):
-    """The batches of another fan-out."""
+    """The items of another fan-out, in batches."""
 
     def __init__(self, source: FanOut[P, C]) -> None:
         self._source = source
@@ -430,7 +446,7 @@ class _Nested(Generic[P, C]):
 
 
 class _Single(Generic[T]):
-    """An asynchronous iterable, item by item: the next may take a while."""
+    """The items of an asynchronous iterable, one in each batch, because the next item may take long."""
 
     def __init__(self, source: AsyncIterable[T]) -> None:
         self._items = aiter(source)
@@ -448,7 +464,7 @@ class _Single(Generic[T]):
 
 
 class _Chunks(Generic[T]):
-    """A plain iterable, a chunk at once: it comes without waiting."""
+    """The items of a plain iterable, in chunks, because its items are available without waiting."""
 
     def __init__(self, source: Iterable[T]) -> None:
         self._items = iter(source)
@@ -463,7 +479,7 @@ class _Chunks(Generic[T]):
         except Exception as error:
             if not chunk:
                 raise
-            self._items = _failing(error)  # what came before it comes first
+            self._items = _failing(error)  # raised after the items that came before it
         if not chunk:
             raise StopAsyncIteration
         return chunk
@@ -473,7 +489,7 @@ def _failing(error: Exception) -> Iterator[Any]:
     try:
         raise error
     finally:
-        del error  # its traceback has this frame: they would keep each other
+        del error  # the traceback refers to this frame: breaks the reference cycle
     yield
 
 

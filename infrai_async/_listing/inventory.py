@@ -1,4 +1,4 @@
-"""Every project with what it has, as a fan-out that remembers in a file what was done."""
+"""The inventory: all projects with their branches and snapshots, resumable by a checkpoint file."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from infrai_async.models import Project, ProjectInventory
 
 
 class Inventory:
-    """The entries of an inventory, as an asynchronous iterator that is read once, by one task at a time.
+    """An asynchronous iterator of ``ProjectInventory`` entries. It is read once, by one task at a time.
 
-    Left early, it ends what is under way when it is dropped; ``async with`` and ``aclose`` also wait for that end. An
-    error ends it for good; with a checkpoint, another one goes on.
+    If an inventory is left early and dropped, its tasks are cancelled. ``async with`` and ``aclose`` also wait until
+    they have ended. After an exception it cannot be read further; with a checkpoint, another inventory resumes it.
     """
 
     __slots__ = ("_checkpoint", "_closed", "_entries", "_handed", "_items")
@@ -28,7 +28,7 @@ class Inventory:
     def __init__(
         self,
         list_projects: Callable[[str | None], Cursor[Project]],
-        look_into: Callable[[Project], Awaitable[ProjectInventory | None]],
+        inspect_project: Callable[[Project], Awaitable[ProjectInventory | None]],
         *,
         concurrency: int,
         checkpoint: str | os.PathLike[str] | None,
@@ -39,7 +39,7 @@ class Inventory:
         self._checkpoint = checkpoint_file
         self._entries = spread(
             _projects(list_projects, checkpoint_file),
-            lambda project: _entry(project, look_into, checkpoint_file),
+            lambda project: _entry(project, inspect_project, checkpoint_file),
             concurrency,
             _recording(on_error, checkpoint_file) if checkpoint_file is not None and callable(on_error) else on_error,
             progress,
@@ -64,7 +64,7 @@ class Inventory:
                 raise StopAsyncIteration
 
     def _next(self) -> ProjectInventory | None:
-        """Hand out the next entry in hand, if there is one; the one before it is then done."""
+        """Return the next entry of the current batch, if there is one; the previous entry then counts as done."""
         if self._handed is not None and self._checkpoint is not None:
             self._checkpoint.done(self._handed)
         entry = next(self._items, None)
@@ -76,7 +76,7 @@ class Inventory:
         return self._entries._progress
 
     async def _load(self) -> bool:
-        """Take what is ready in hand, or wait for it; false at the end."""
+        """Wait for a batch of entries and make it the current one; return false at the end."""
         more = await self._entries._load()
         self._items = map(itemgetter(1), self._entries._items)
         if not more and not self._closed and self._checkpoint is not None:
@@ -84,7 +84,7 @@ class Inventory:
         return more
 
     async def aclose(self) -> None:
-        """End everything that is under way, and wait for its end; calling it again does nothing more."""
+        """Cancel all running tasks, and wait until they have ended. Closing is idempotent."""
         self._closed = True
         self._items = iter(())
         await self._entries.aclose()
@@ -101,7 +101,7 @@ class Inventory:
 async def _projects(
     list_from: Callable[[str | None], Cursor[Project]], checkpoint: Checkpoint | None
 ) -> AsyncIterator[Project]:
-    """Give the projects that are still to look into."""
+    """Yield the projects that are not done yet."""
     pages = list_from(None if checkpoint is None else checkpoint.open()).pages()
     async for page in pages:
         if checkpoint is None:
@@ -115,10 +115,10 @@ async def _projects(
 
 async def _entry(
     project: Project,
-    look_into: Callable[[Project], Awaitable[ProjectInventory | None]],
+    inspect_project: Callable[[Project], Awaitable[ProjectInventory | None]],
     checkpoint: Checkpoint | None,
 ) -> AsyncIterator[ProjectInventory]:
-    entry = await look_into(project)
+    entry = await inspect_project(project)
     if entry is not None:
         yield entry
     elif checkpoint is not None:
@@ -126,7 +126,7 @@ async def _entry(
 
 
 def _recording(on_error: Callable[[Project, Exception], object], checkpoint: Checkpoint) -> OnError[Project]:
-    """Return ``on_error`` so that a project it was called for is done."""
+    """Wrap ``on_error`` so that a project counts as done after it has returned."""
 
     async def record_error(project: Project, error: Exception) -> None:
         result = on_error(project, error)

@@ -1,4 +1,4 @@
-"""Pages of a listing that are fetched before they are asked for."""
+"""Prefetching: pages of a listing are fetched before they are read."""
 
 from __future__ import annotations
 
@@ -19,21 +19,25 @@ Fetch: TypeAlias = Callable[[str | None], Awaitable[Page[T]]]
 
 @attrs.frozen
 class Reached(Generic[T]):
-    """A page, and how many items are still wanted behind it; ``None`` is all of them."""
+    """A page, and the number of items still wanted after it; ``None`` means all."""
 
     page: Page[T]
     left: int | None
 
     @property
     def is_last(self) -> bool:
-        """Whether there is nothing to fetch behind it."""
+        """Whether no further page is needed."""
         return self.page.next_cursor is None or self.left == 0
 
 
 class Prefetcher(Generic[T]):
-    """Fetches the next pages while the one in hand is being read, each as soon as the one before it names its cursor.
+    """Fetches the next pages while the current one is being read, in one task for each page.
 
-    The tasks know nothing of this object, so that dropping it, with the cursor that owns it, ends them.
+    The cursor of a page is known only when the page before it has arrived, so each task awaits the one before it.
+
+    The tasks hold no reference to this object. It can therefore be collected together with the cursor that owns it,
+    and its finalizer then cancels the tasks. The garbage collector may run in any thread, so it does that by
+    ``call_soon_threadsafe``. Everything else runs in the event loop of the reader and needs no lock.
     """
 
     def __init__(self, fetch: Fetch[T], pages: int) -> None:
@@ -44,13 +48,14 @@ class Prefetcher(Generic[T]):
         self._finalizer: weakref.finalize[..., Prefetcher[T]] | None = None
 
     async def take(self, cursor: str | None, left: int | None) -> Page[T]:
-        """Return the page that ``cursor`` names, and have the next ones fetched; ``left`` items are still wanted.
+        """Return the page at ``cursor``, and start to fetch the next ones; ``left`` items are still wanted.
 
-        An error, or a cancellation, ends what was under way behind it; asked again, it fetches again.
+        An error or a cancellation also cancels the tasks of the following pages. The next call then fetches the page
+        again.
         """
         try:
             loop = asyncio.get_running_loop()
-        except RuntimeError:  # the client is closed, and the facade takes the call's one step: its refusal
+        except RuntimeError:  # the blocking client is closed and runs the call without a loop, only to be refused
             return await self._fetch(cursor)
         if loop is not self._loop:
             self._move_to(loop)
@@ -59,6 +64,8 @@ class Prefetcher(Generic[T]):
             self._start(loop, _reach(self._fetch, cursor, left))
         while len(tasks) <= self._pages and not _ends(tasks[-1]):
             self._start(loop, _reach_next(self._fetch, tasks[-1]))
+        # The first task leaves the queue only after its page has arrived: if the reader is cancelled while it waits,
+        # pages that have already arrived stay, because their cursors must not be fetched a second time.
         try:
             page = (await tasks[0]).page
         except BaseException:
@@ -74,7 +81,7 @@ class Prefetcher(Generic[T]):
         self._tasks.append(task)
 
     def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Go on in another loop, with the pages that have come."""
+        """Continue in another event loop, with the pages that have arrived."""
         if self._loop is not None and self._finalizer is not None:
             self._finalizer.detach()
             _abandon(self._loop, self._unfinished())
@@ -83,11 +90,11 @@ class Prefetcher(Generic[T]):
         self._finalizer.atexit = False
 
     def _unfinished(self) -> list[asyncio.Task[Reached[T]]]:
-        """Take out what has brought no page; what has must stay, for its cursor is not fetched again."""
-        found = []
+        """Remove and return the tasks that have no page yet; the others stay, since no cursor is fetched twice."""
+        unfinished = []
         while self._tasks and not _succeeded(self._tasks[-1]):
-            found.append(self._tasks.pop())
-        return found
+            unfinished.append(self._tasks.pop())
+        return unfinished
 
 
 async def _reach(fetch: Fetch[T], cursor: str | None, left: int | None) -> Reached[T]:
@@ -109,13 +116,13 @@ def _ends(task: asyncio.Task[Reached[T]]) -> bool:
 
 
 def _retrieve_exception(task: asyncio.Task[Any]) -> None:
-    """Take note of an error, so that nobody complains when its page is never asked for."""
+    """Mark the exception as retrieved, so that asyncio logs nothing if the page is never read."""
     if not task.cancelled():
         task.exception()
 
 
 def _abandon(loop: asyncio.AbstractEventLoop, tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """End tasks from wherever the garbage collector, or another loop, runs."""
+    """Cancel tasks from any thread: that of the garbage collector, or of another event loop."""
     with contextlib.suppress(RuntimeError):  # the loop is closed
         for task in tuple(tasks):
             if not task.done():

@@ -1,1 +1,1 @@
-"""What a listener is told of calls while they run."""
+"""Observability: the events of calls, and their delivery to a listener."""

@@ -1,8 +1,8 @@
-"""What a client tells its ``on_event`` listener.
+"""The events that a client passes to its ``on_event`` listener.
 
-Every call begins with one ``CallStarted`` and ends with one ``CallFinished``, whatever happens to it; ``call`` joins
-what lies between. A wrong argument is refused before a call begins, so it makes no event. No event holds a secret: no
-key, no header, no body, and of the address only the path, because what stands in a query is the caller's own.
+Every call starts with one ``CallStarted`` and ends with one ``CallFinished``, whatever happens in between; all events
+of a call have the same ``call`` number. A call with a wrong argument is refused before it starts and has no events. No
+event contains a secret: no key, no header, no body, and no query of a URL, which may hold the caller's data.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from infrai_async.errors import InfraiError
 
 @attrs.frozen(kw_only=True)
 class Event:
-    """Something that happened to a call; the base of all events.
+    """The base class of all events.
 
-    A listener is called in the event loop at the moment it happens, so it must not block; what it raises is logged
-    (to the logger ``infrai_async``, once for each kind of event) and does not touch the call. This one logs each call
-    that ended:
+    A listener is called in the event loop at the moment of the event, so it must not block. An exception that it
+    raises is logged (by the logger ``infrai_async``, once for each kind of event) and does not affect the call. This
+    listener logs every finished call:
 
         import logging
         from infrai_async import AsyncInfrai, CallFinished, Event
@@ -28,15 +28,15 @@ class Event:
         def log_calls(event: Event) -> None:
             if isinstance(event, CallFinished):
                 outcome = type(event.error).__name__ if event.error else "cancelled" if event.cancelled else "ok"
-                logging.info("%s: %s, %d sent, %.3f s", event.capability, outcome, event.attempt, event.seconds)
+                logging.info("%s: %s, %d attempts, %.3f s", event.capability, outcome, event.attempt, event.seconds)
 
         client = AsyncInfrai(on_event=log_calls)
 
     Attributes:
         capability: the id of the capability that is called.
-        operation: the name of the ``client.operation(...)`` block that the call was made in, ``None`` outside of any.
-        attempt: how often the call has been sent so far: 0 when it starts, 1 from its first attempt on.
-        call: the call's number, unique in this process.
+        operation: the name of the ``client.operation(...)`` block that encloses the call; ``None`` outside of any.
+        attempt: the number of attempts so far: 0 when the call starts, 1 from its first attempt on.
+        call: the number of the call, unique within this process.
     """
 
     capability: str
@@ -47,18 +47,19 @@ class Event:
 
 @attrs.frozen(kw_only=True)
 class CallStarted(Event):
-    """A call begins: its arguments are right, and it goes to look for a place in the pool."""
+    """A call has started: its arguments are valid, and it is about to wait for a slot in the pool."""
 
 
 @attrs.frozen(kw_only=True)
 class AttemptSent(Event):
-    """A call is sent, for the first time or again.
+    """An attempt is being sent, the first one or a later one.
 
     Attributes:
         method: the HTTP method.
-        origin: where to: scheme, host and port, and the path that ``base_url`` has.
-        path: the path below it, without the query.
-        waited: seconds spent waiting before it (a place in the pool, a pause between attempts, a closed gate).
+        origin: the scheme, host and port of the service, followed by the path of ``base_url`` if it has one.
+        path: the path below ``origin``, without the query.
+        waited: the seconds spent waiting before this attempt: for a slot in the pool, for a pause between attempts,
+            or while the service was throttling.
     """
 
     method: str
@@ -69,13 +70,14 @@ class AttemptSent(Event):
 
 @attrs.frozen(kw_only=True)
 class Retrying(Event):
-    """An attempt failed, and the call pauses before it is sent again.
+    """An attempt has failed, and the call pauses before a retry.
 
-    One whose answer says how long to wait has a ``Throttled`` instead: then the whole pool waits.
+    If the response says how long to wait (429 or 503 with ``Retry-After``), there is a ``Throttled`` event instead,
+    because the whole pool waits.
 
     Attributes:
-        reason: the code that the service gave, or what went wrong in a few words.
-        seconds: how long the pause is.
+        reason: the service's error code, or a short description of the failure.
+        seconds: the length of the pause, in seconds.
     """
 
     reason: str
@@ -84,13 +86,13 @@ class Retrying(Event):
 
 @attrs.frozen(kw_only=True)
 class Throttled(Event):
-    """The answer to this call (429, or 503 with ``Retry-After``) makes everybody in the pool wait.
+    """The response to this call (429, or 503 with ``Retry-After``) pauses the whole pool.
 
-    A 429 that does not say for how long makes them wait as long as its call pauses, which a ``Retrying`` then tells.
-    How long other calls wait is told by their next ``AttemptSent``.
+    After a 429 without ``Retry-After`` the pool waits as long as this call pauses; a ``Retrying`` event follows. The
+    time that other calls have waited is in their next ``AttemptSent``.
 
     Attributes:
-        seconds: how long.
+        seconds: the length of the pause, in seconds.
     """
 
     seconds: float
@@ -101,12 +103,12 @@ class CallFinished(Event):
     """A call has ended.
 
     Attributes:
-        error: what it failed with; ``None`` when it succeeded, or was cancelled.
-        cancelled: whether it was ended from outside: its task was cancelled, or an exception that is not this
-            package's went through it.
-        seconds: how long it took, all waiting and every attempt included.
-        cost_usd: the sum of what its answers said they cost; ``None`` when none did.
-        request_id: the service's id of the last answer that had one, for its support.
+        error: the exception that the call raised; ``None`` if it succeeded or was cancelled.
+        cancelled: whether the call was ended from outside: its task was cancelled, or it raised an exception that is
+            not an ``InfraiError``.
+        seconds: the duration of the call, including all waiting and every attempt.
+        cost_usd: the sum of the costs that the responses reported, in USD; ``None`` if none reported any.
+        request_id: the service's id of the last response that had one, to quote to its support.
     """
 
     error: InfraiError | None

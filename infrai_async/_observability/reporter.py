@@ -1,4 +1,4 @@
-"""Tells the caller's listener what happens to a call; made only where there is a listener."""
+"""Reports the events of a call to the user's listener. It is imported only if there is a listener."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ _numbers: Final = itertools.count(1)
 
 @attrs.define(eq=False)
 class Listener:
-    """The caller's function, whose faults stay its own."""
+    """The user's listener function; its exceptions are logged and do not affect the calls."""
 
     _on_event: OnEvent
     _failed_at: set[type[Event]] = attrs.field(init=False, factory=set)
 
     def emit(self, event: Event) -> None:
-        """Hand over an event."""
+        """Pass an event to the user's function."""
         try:
             self._on_event(event)
         except Exception:  # noqa: BLE001 - logged, though only once
             kind = type(event)
             if kind not in self._failed_at:
                 self._failed_at.add(kind)
-                _log.exception("on_event failed at a %s; the next time goes unreported", kind.__name__)
+                _log.exception("on_event failed for a %s event; further failures are not logged", kind.__name__)
 
     def new_reporter(self, capability: str, operation: str | None) -> Reporter:
-        """Return the reporter of a call that is about to be made."""
+        """Return a reporter for a call that is about to start."""
         return Reporter(self, capability, operation)
 
 
 @attrs.define(eq=False)
 class Reporter:
-    """What one call tells: leaving it as a context says that the call has ended."""
+    """Reports the events of one call; it is a context manager whose exit reports the end of the call."""
 
     _listener: Listener
     _capability: str
@@ -60,7 +60,7 @@ class Reporter:
     _request_id: str | None = attrs.field(init=False, default=None)
 
     async def watch(self, running: Coroutine[Any, Any, R]) -> R:
-        """Wait for the call, and say that it has ended, however it does."""
+        """Await the call, and report its end in any case."""
         with self:
             return await running
 
@@ -68,33 +68,33 @@ class Reporter:
         return self
 
     def started(self) -> None:
-        """Say that the call begins."""
+        """Report that the call has started."""
         self._started_at = time.monotonic()
         self._emit(CallStarted)
 
     def sent(self, method: str, origin: str, target: str, waited: float) -> None:
-        """Say that the call is sent; ``target`` is the path with its query."""
+        """Report that an attempt is being sent; ``target`` is the path with its query."""
         self._attempt += 1
         self._emit(AttemptSent, method=method, origin=origin, path=target.partition("?")[0], waited=waited)
 
     def answered(self, metadata: Metadata) -> None:
-        """Note what an answer says of the call."""
+        """Record the metadata of a response, for the event of the call's end."""
         if metadata.cost_usd is not None:
             self._cost = add_exactly(self._cost or Decimal(0), metadata.cost_usd)
         self._request_id = metadata.request_id or self._request_id
 
     def retrying(self, reason: str, seconds: float) -> None:
-        """Say that the call pauses before it is sent again."""
+        """Report that the call pauses before a retry."""
         self._emit(Retrying, reason=reason, seconds=seconds)
 
     def throttled(self, seconds: float) -> None:
-        """Say that the service asks the pool to wait."""
+        """Report that the service has paused the pool."""
         self._emit(Throttled, seconds=seconds)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._started_at is None:  # its arguments were wrong
+        if self._started_at is None:  # an argument was wrong, so the call has not started
             return
         ours = error if isinstance(error, InfraiError) else None
         self._emit(

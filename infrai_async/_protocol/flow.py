@@ -409,7 +409,7 @@ def _unsent_error(
     if isinstance(result, Expired):
         failed = TimeoutError(f"the call's time limit was reached while it waited {result.waited}")
     elif isinstance(result, Closed):
-        failed = ClientClosedError("the client was closed before the call was sent")
+        failed = ClientClosedError("the client is closed: create another one")
     else:
         message = f"the service asked for a pause that ends in {result.seconds:.3g} s, after this call's deadline"
         failed = RateLimitError(message, status=429, code="RATE_LIMITED", retryable=True, retry_after=result.seconds)

@@ -1,1 +1,1 @@
-"""The only place that does I/O for a call."""
+"""The transport: the only modules that do I/O for a call."""

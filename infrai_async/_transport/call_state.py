@@ -1,4 +1,4 @@
-"""What an event loop watches of a call while it runs: until when, what it waits for, and why it is to end."""
+"""The state of a running call: its current attempt, what it waits for, and why the pool cancels it."""
 
 from __future__ import annotations
 
@@ -23,21 +23,25 @@ if TYPE_CHECKING:
 
 
 class Waiting(enum.Enum):
-    """What a call waits for between its attempts, in the words of the error if its time runs out."""
+    """What a call waits for; the values complete the message of a ``TimeoutError``.
 
-    PLACE = "for a place in the pool"
+    During ``KEY_REFRESH`` and ``PAUSE`` a call that runs out of time raises the error of its last attempt instead, so
+    the texts of these two are not shown.
+    """
+
+    SLOT = "for a slot in the pool"
     GATE = "for the service's pause to end"
     KEY = "for the API key"
-    OTHER_KEY = "for another API key"
+    KEY_REFRESH = "for another API key"
     PAUSE = "between attempts"
 
 
-_FIRST: Final = Waiting.PLACE
+_FIRST: Final = Waiting.SLOT
 _NO_TRACE: Final = ConnectionTrace(Counters(), HeaderTemplate({}, None, False), None, False)
 
 
 class Reason(enum.Enum):
-    """Why the pool ends a call."""
+    """Why the pool cancels a call."""
 
     EXPIRED = enum.auto()
     REFUSED = enum.auto()
@@ -45,16 +49,16 @@ class Reason(enum.Enum):
 
 
 class CallState:
-    """One call in one event loop, from its first step to its last.
+    """A call that is running in an event loop.
 
     Attributes:
-        call: what is asked.
-        counters: what the call is counted in.
-        reporter: who is told what happens to it, where somebody listens.
+        call: the call.
+        counters: the counters of the event loop's part of the pool.
+        reporter: reports the call's events; ``None`` if the client has no listener.
         key: the API key that the last attempt carried.
         sent_at: when the last attempt was sent, by ``time.monotonic``.
-        sending: whether an attempt is under way.
-        trace: what was seen of the last attempt's connection.
+        sending: whether an attempt is in flight.
+        trace: the trace of the last attempt's connection.
     """
 
     __slots__ = (
@@ -92,7 +96,7 @@ class CallState:
     # --- attempts ---
 
     def begin_attempt(self, key: Secret | None, trace: ConnectionTrace, is_retry: bool) -> None:
-        """Note that an attempt is sent."""
+        """Record that an attempt is sent."""
         self.sent_at = time.monotonic()
         self.key = key
         self.trace = trace
@@ -103,11 +107,11 @@ class CallState:
 
     @property
     def waited(self) -> float:
-        """How long the call has waited before its attempt that is under way, in seconds."""
+        """The seconds that the call waited before its current attempt."""
         return self.sent_at - self._idle_since
 
     def end_attempt(self, response: aiohttp.ClientResponse | None, body: bytes | None) -> None:
-        """Note that an attempt is over; one that was not answered whole leaves no connection behind."""
+        """Record that an attempt has ended; without a complete response, close its connection."""
         self.sending = False
         if body is None:
             self.trace.abort()
@@ -115,13 +119,13 @@ class CallState:
                 response.close()
 
     def broken(self, error: TransportError, *, not_sent: bool = False) -> NoResponse:
-        """Describe an attempt that got no complete answer."""
+        """Return the result of an attempt without a complete response."""
         sent = self.trace.connected and not not_sent
         started_at, seconds, waited = self._times()
         return NoResponse(error, sent, started_at, seconds, waited)
 
     def answered(self, response: aiohttp.ClientResponse, body: bytes | None) -> Response:
-        """Describe an attempt that got an answer; without a ``body``, one that was too large."""
+        """Return the result of an attempt with a response; without a ``body``, the response was too large."""
         started_at, seconds, waited = self._times()
         return Response(response.status, response.headers, body or b"", started_at, seconds, waited, body is None)
 
@@ -131,7 +135,7 @@ class CallState:
         return time.time() - seconds, seconds, waited
 
     def note_response(self, metadata: Metadata) -> None:
-        """Take note of what an answer says of the call: it is counted, charged and reported."""
+        """Count, charge and report the metadata of a response."""
         cost = metadata.cost_usd
         if cost is not None:
             self.counters.spend(cost)
@@ -141,25 +145,27 @@ class CallState:
             self.reporter.answered(metadata)
 
     def note_wait(self, what: Waiting) -> None:
-        """Note what the call waits for."""
+        """Record what the call waits for."""
         self._waiting = what
 
-    # --- ending it from outside ---
+    # --- cancellation by the pool ---
 
     def refuse(self, opens_at: float) -> None:
-        """End the call, whose time is up before the service wants to be asked again."""
+        """Cancel the call, whose deadline is before the end of the service's pause."""
         if self._reason is None:
             self._opens_at = opens_at
         self.end(Reason.REFUSED)
 
     def end(self, reason: Reason) -> None:
-        """Cancel the call for a reason of the pool's own."""
+        """Cancel the call for a reason of the pool's own; only the first reason counts."""
         if self._reason is None:
             self._reason = reason
             self._task.cancel()
 
     def interrupted(self) -> NoResponse | Closed | Expired | ThrottledPastDeadline | None:
-        """Take a cancellation back if it was the pool's, and return what that means; ``None`` for anybody else's."""
+        """Undo a cancellation by the pool, and return its meaning; return ``None`` for a cancellation by other code."""
+        # Both may have cancelled the task in the same step of the loop, which raises a single CancelledError. Then the
+        # count stays above its initial value, and the other code's cancellation prevails.
         reason = self._reason
         if reason is None or self._task.uncancel() > self._cancelling:
             return None
@@ -168,5 +174,5 @@ class CallState:
         if not self.sending:
             return Closed() if reason is Reason.CLOSED else Expired(self._waiting.value)
         if reason is Reason.CLOSED:
-            return self.broken(TransportError("the client was closed before the answer came"))
-        return self.broken(TimeoutError("the call's time ran out before the answer came"))
+            return self.broken(TransportError("the client was closed before the response arrived"))
+        return self.broken(TimeoutError("the call's time limit was reached before the response arrived"))

@@ -1,4 +1,4 @@
-"""Connections: tuned sockets, knowledge of what was sent, and aiohttp's errors in our words."""
+"""Connections: tuned sockets, traces of what was sent, and the mapping of aiohttp's errors to ours."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
     from infrai_async._transport.headers import HeaderTemplate
     from infrai_async._transport.stats import Counters
 
-CONNECT_SECONDS: Final = 10.0  # for one attempt's connection, TLS included; the call's own time bounds the whole
+CONNECT_SECONDS: Final = 10.0  # for one connection, including TLS; the call's deadline limits the whole
 _RECEIVE_BYTES: Final = 64 * 2**10
 trace_of_attempt: Final[ContextVar[ConnectionTrace]] = ContextVar("infrai_async_trace_of_attempt")
-"""What aiohttp calls for a request finds the attempt by this: it hands on nothing of ours."""
+"""The trace of the current attempt, for callbacks of aiohttp, which passes nothing of ours to them."""
 
-_recv: Final = socket.socket.recv  # found once: ``super()`` would be a third of what these two methods cost
+_recv: Final = socket.socket.recv  # looked up once: ``super()`` would take a third of the time of these two methods
 _send: Final = aiohttp.ClientRequest.send
 
 
 class ConnectionTrace:
-    """What was seen of one attempt's connection: tells what was sent from what never left.
+    """A trace of one attempt's connection, which shows whether any bytes may have been sent.
 
     Attributes:
-        connected: whether anything may have been sent; where connections are not ours to watch, it always is.
-        headers: what the request's headers are made from.
-        idempotency_key: what they have besides.
+        connected: whether any bytes may have been sent; always true for a borrowed session, which is not traced.
+        headers: the template of the request's headers.
+        idempotency_key: the idempotency key that is added to them; ``None`` if there is none.
     """
 
     __slots__ = ("_counters", "_fresh", "_transport", "connected", "headers", "idempotency_key")
@@ -53,11 +53,11 @@ class ConnectionTrace:
         self._transport: asyncio.Transport | None = None
 
     def opens(self) -> None:
-        """Note that a connection is made for it."""
+        """Record that a new connection is opened for the attempt."""
         self._fresh = True
 
     def uses(self, transport: asyncio.Transport | None) -> None:
-        """Note its connection: from here on bytes may leave."""
+        """Record the connection of the attempt; from now on bytes may be sent."""
         self.connected, self._transport = True, transport
         if self._fresh:
             self._counters.connections_opened += 1
@@ -65,13 +65,13 @@ class ConnectionTrace:
             self._counters.connections_reused += 1
 
     def abort(self) -> None:
-        """End the connection now: over TLS a polite close would outlive the session, waiting for the other side."""
+        """Abort the connection; a graceful close over TLS would wait for the peer and outlive the session."""
         if self._transport is not None:
             self._transport.abort()
 
 
 class _Socket(socket.socket):
-    """Asks for less at once than asyncio does: its 256 KiB buffer, made anew for each read, costs 16 % of a call."""
+    """Reads smaller chunks than asyncio, whose new buffer of 256 KiB for each read takes 16 % of a call's time."""
 
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
         return _recv(self, bufsize if bufsize < _RECEIVE_BYTES else _RECEIVE_BYTES, flags)
@@ -84,21 +84,22 @@ def _make_socket(address: tuple[Any, ...]) -> socket.socket:
 
 
 def make_connector(context: ssl.SSLContext | None) -> aiohttp.TCPConnector:
-    """Return a connector without limits of its own (the pool counts)."""
+    """Return a connector without a connection limit, because the pool limits the number of calls."""
     return aiohttp.TCPConnector(limit=0, ssl=True if context is None else context, socket_factory=_make_socket)
 
 
 class TracedRequest(aiohttp.ClientRequest):
-    """aiohttp's request, which reports its connection and takes headers that are ready.
+    """An aiohttp request that reports its connection and can use prepared headers.
 
-    aiohttp makes the headers of a request by two methods, in this order. They are copied from a template once both
-    were called for a request before; an aiohttp that calls them no more puts all headers together itself.
+    aiohttp builds the headers of a request by these two methods, in this order. After both have run for one request,
+    later requests copy their result from a template. With a version of aiohttp that does not call them, all headers
+    are built by aiohttp as usual.
     """
 
-    _learner: HeaderTemplate | None  # whom the headers are ready for when they are put together
+    _learner: HeaderTemplate | None  # the template that stores the headers once they are built
 
     def update_headers(self, headers: LooseHeaders | None) -> None:
-        """Take the headers that are ready, or put them together."""
+        """Use the prepared headers, or build them."""
         trace = trace_of_attempt.get(None)
         ready = None if trace is None or headers else trace.headers.completed(trace.idempotency_key)
         if ready is not None:
@@ -109,22 +110,26 @@ class TracedRequest(aiohttp.ClientRequest):
             super().update_headers(headers)
 
     def update_auto_headers(self, skip_auto_headers: Iterable[str] | None) -> None:
-        """Add aiohttp's own to those that were not ready, which are so from now on."""
+        """Add aiohttp's own headers unless they are prepared, and store the result in the template."""
         if self._learner is not None:
             super().update_auto_headers(skip_auto_headers)
             self._learner.learn(self.headers)
 
     def send(self, conn: aiohttp.connector.Connection) -> CoroutineType[Any, Any, aiohttp.ClientResponse]:
-        """Send it. A plain method, because each time a call waits one more coroutine would cost something."""
+        """Send the request.
+
+        It is a plain method because each further coroutine adds a frame to every suspension of the call.
+        """
         if (trace := trace_of_attempt.get(None)) is not None:
             trace.uses(conn.transport)
-        return _send(self, conn)  # type: ignore[return-value] # mypy knows coroutines by their abstract type
+        return _send(self, conn)  # type: ignore[return-value] # mypy infers the abstract type of a coroutine
 
 
 def environment_proxy(origin: str) -> str | None:
-    """Return the proxy that the environment names for the service, as the standard library reads it.
+    """Return the proxy for the service from the environment, by the rules of the standard library.
 
-    aiohttp's own ``trust_env`` also takes credentials from ``.netrc``, which exclude our ``Authorization``.
+    aiohttp's own ``trust_env`` is not used, because it also reads ``.netrc``, which conflicts with our
+    ``Authorization`` header.
     """
     parts = urlsplit(origin)
     if parts.hostname is None or proxy_bypass(parts.hostname):
@@ -134,9 +139,9 @@ def environment_proxy(origin: str) -> str | None:
 
 
 def as_transport_error(error: aiohttp.ClientError | OSError) -> tuple[TransportError, bool]:
-    """Return aiohttp's error as ours, and whether it is certain that nothing was sent.
+    """Map an error of aiohttp to ours, and return also whether it is certain that nothing was sent.
 
-    Those whose text or fields may hold a secret (a proxy's URL, the request's headers) are not chained.
+    Errors whose text or fields may contain a secret (a proxy's URL, the request's headers) are not chained.
     """
     match error:
         case aiohttp.ClientHttpProxyError():
@@ -144,9 +149,9 @@ def as_transport_error(error: aiohttp.ClientError | OSError) -> tuple[TransportE
         case aiohttp.ClientProxyConnectionError():
             return ConnectError(f"cannot connect to the proxy: {error.os_error}"), True
         case aiohttp.InvalidURL():
-            return ConnectError("the address of the service or of its proxy is no URL that can be connected to"), True
+            return ConnectError("cannot connect: the URL of base_url or proxy is not valid"), True
         case aiohttp.ClientResponseError():
-            return TransportError(f"the answer is not HTTP: {error.message}"), False
+            return TransportError(f"the response is not valid HTTP: {error.message}"), False
         case aiohttp.ClientConnectorCertificateError():
             reason: object = error.certificate_error
         case aiohttp.ClientConnectorError():

@@ -1,4 +1,4 @@
-"""The headers of requests: those of a view of the client, put together once for each key."""
+"""The headers of requests, prepared once for each client view and API key."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _Pair: TypeAlias = "tuple[Secret | None, HeaderTemplate, HeaderTemplate]"
 
 
 class HeaderTemplate:
-    """The headers that requests with one key, and with or without a body, have in common.
+    """The common headers of the requests with one API key, either with or without a body.
 
-    aiohttp puts them together for the first of them, with its own among them; for those that follow they are copied.
+    aiohttp builds the headers of the first request and adds its own. Later requests copy the result.
 
     Attributes:
-        complete: all headers, aiohttp's own included; ``None`` before the first request's are known.
+        complete: all headers, including aiohttp's own; ``None`` until the first request has been built.
     """
 
     __slots__ = ("_given", "_secret", "complete")
@@ -31,7 +31,7 @@ class HeaderTemplate:
     def __init__(self, given: Mapping[str, str], key: Secret | None, with_body: bool) -> None:
         self._given: CIMultiDict[str] = CIMultiDict(given)
         for name in (hdrs.AUTHORIZATION, hdrs.CONTENT_TYPE, _IDEMPOTENCY_KEY):
-            self._given.popall(name, None)  # ours, also where this request has none
+            self._given.popall(name, None)  # reserved for the client, even if this request does not have them
         if key is not None:
             self._given[hdrs.AUTHORIZATION] = Secret(f"Bearer {key}")
         if with_body:
@@ -40,24 +40,25 @@ class HeaderTemplate:
         self._secret = key.encode() if key is not None and len(key) >= _SHORTEST_SECRET else None
 
     def to_give(self, idempotency_key: str | None) -> CIMultiDict[str]:
-        """Return what aiohttp is to be given for a request, to put its own to it."""
+        """Return the headers to pass to aiohttp, which adds its own."""
         return self._given if idempotency_key is None else _with_key(self._given, idempotency_key)
 
     def completed(self, idempotency_key: str | None) -> CIMultiDict[str] | None:
-        """Return all headers of a request; ``None`` before they are known."""
+        """Return all headers of a request; ``None`` until they are known."""
         if self.complete is None:
             return None
         return self.complete.copy() if idempotency_key is None else _with_key(self.complete, idempotency_key)
 
     def learn(self, headers: CIMultiDict[str]) -> None:
-        """Learn all headers from a request that aiohttp has put together."""
+        """Store the headers of a request that aiohttp has built."""
         complete = headers.copy()
         complete.popall(_IDEMPOTENCY_KEY, None)
         self.complete = complete
 
     def redact(self, body: bytes | None) -> bytes | None:
-        """Return an answer, if there is one, without the key: a service may repeat what it was sent."""
-        # Not ``in``, which first tries to make a number of the secret. No variable has it, for those who dump frames.
+        """Return the body of a response without the API key, which a service may repeat in it."""
+        # Not ``in``, which first tries to convert the secret to an integer. The secret is in no local variable, so that
+        # tracebacks with local variables do not show it.
         if self._secret is None or body is None or body.find(self._secret) < 0:
             return body
         return body.replace(self._secret, b"***")
@@ -70,24 +71,25 @@ def _with_key(headers: CIMultiDict[str], idempotency_key: str) -> CIMultiDict[st
 
 
 class HeaderSet:
-    """The headers of one view of a client."""
+    """The headers of one client view."""
 
     __slots__ = ("_given", "_last", "_pairs")
 
     def __init__(self, given: Mapping[str, str]) -> None:
         self._given = given
         self._pairs: dict[Secret | None, _Pair] = {}
-        self._last = self._pair(None)  # one attribute, because several threads may use it
+        # A single attribute for key and templates: threads read it without a lock, and must not see a mix of two pairs.
+        self._last = self._pair(None)
 
     def template(self, key: Secret | None, with_body: bool) -> HeaderTemplate:
-        """Return what requests with this key, or without one, have in common."""
+        """Return the template for requests with this API key, or without one."""
         last = self._last
         if last[0] is not key:
             last = self._last = self._pairs.get(key) or self._pair(key)
         return last[2] if with_body else last[1]
 
     def _pair(self, key: Secret | None) -> _Pair:
-        if len(self._pairs) > 1:  # that of a key which is out of use
+        if len(self._pairs) > 1:  # drops the templates of an earlier key
             self._pairs = {}
         bare, with_body = (HeaderTemplate(self._given, key, with_body) for with_body in (False, True))
         self._pairs[key] = pair = (key, bare, with_body)

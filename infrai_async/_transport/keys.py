@@ -1,4 +1,4 @@
-"""The API key: where it comes from, and when it is asked for again."""
+"""The API key: where it comes from, and when it is refreshed."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ KeySource: TypeAlias = str | Callable[[], str | Awaitable[str]] | None
 
 
 class ApiKey:
-    """The key of one client, which every loop that the client is used in shares.
+    """The API key of one client, shared by all event loops.
 
     Attributes:
-        current: the key as it was given last; ``None`` until a call has needed it.
+        current: the current key; ``None`` until a call needs it.
     """
 
     __slots__ = ("_source", "current")
@@ -29,33 +29,35 @@ class ApiKey:
 
     @property
     def renewable(self) -> bool:
-        """Whether asking again may bring another key."""
+        """Whether the source may return another key when it is called again."""
         return callable(self._source)
 
     async def find(self, lock: asyncio.Lock, refused: Secret | None) -> Secret:
-        """Return the key, asking for it once for all calls that miss it or whose key was refused.
+        """Return the key; get it from the source only once for all concurrent calls that need another one.
 
         Args:
-            lock: the one of the running loop.
-            refused: what the caller has: nothing yet, or a key that the service no longer takes.
+            lock: the lock of the running event loop.
+            refused: the key that the service has refused; ``None`` if the call has no key yet.
 
         Raises:
             ConfigurationError: there is no usable key.
         """
+        # A call that waited for the lock finds the key that another call has got meanwhile. The comparison is by
+        # identity, because each key from the source is a new object, even if its text is the same.
         async with lock:
-            if self.current is None or self.current is refused:  # each answer of the source is an object of its own
-                self.current = await self._ask()
+            if self.current is None or self.current is refused:
+                self.current = await self._load()
             return self.current
 
-    async def _ask(self) -> Secret:
+    async def _load(self) -> Secret:
         source = self._source
         if source is None:
             return find_api_key(os.environ, credentials_file())
         if isinstance(source, str):
             return check_api_key(source, "api_key")
         try:
-            given = source()
-            return check_api_key(await given if inspect.isawaitable(given) else given, "the api_key function")
+            result = source()
+            return check_api_key(await result if inspect.isawaitable(result) else result, "the api_key function")
         except ConfigurationError:
             raise
         except Exception as error:

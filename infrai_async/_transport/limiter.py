@@ -1,4 +1,4 @@
-"""Places in the pool: how many calls are in flight at once, first come first served, over every event loop."""
+"""The limit on the number of calls in flight, shared by all event loops, in first-in, first-out order."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ class _Waiter:
 
 
 class CapacityLimiter:
-    """``limit`` places, handed straight to whoever has waited longest; loops in several threads share them.
+    """A fixed number of slots, shared by event loops in several threads; a free slot goes to the longest waiter.
 
-    Free places lie in a list, which may be taken from and put back to without a lock. Only who waits, and who hands
-    over to somebody that waits, has the lock. Nothing is missed between the two: who waits looks at the list again
-    after joining the queue, and who gives back looks at the queue after filling the list.
+    The fast path takes free slots from a list and puts them back without a lock, because ``list.pop`` and
+    ``list.append`` are atomic. Only waiting, and granting a slot to a waiter, needs the lock.
+
+    No wake-up is lost between the two. A waiter joins the queue first and then looks for a free slot; ``release``
+    frees the slot first and then looks at the queue. Whichever comes second sees the other.
     """
 
     __slots__ = ("_allocated", "_closed", "_free", "_lock", "_queue", "limit", "waiting")
@@ -33,20 +35,20 @@ class CapacityLimiter:
         self.reset()
 
     def reset(self) -> None:
-        """Have every place free and nobody waiting, as in a forked child."""
+        """Free every slot and forget all waiters, as in a forked child process."""
         self.waiting = 0
         self._free: list[None] = []
-        self._allocated = 0  # places that were ever taken at once; the list holds those of them that are free
+        self._allocated = 0  # the most slots ever in use at once; ``_free`` holds those of them that are free now
         self._queue: deque[_Waiter] = deque()
         self._lock = threading.Lock()
 
     @property
     def taken(self) -> int:
-        """How many are taken now."""
+        """The number of slots in use."""
         return self._allocated - len(self._free)
 
     def acquire_nowait(self) -> int:
-        """Take a place if one is free and nobody waits; return how many are taken then, 0 without one."""
+        """Acquire a slot if one is free and no call waits; return the number of slots in use, or 0 on failure."""
         if self._queue or self._closed:
             return 0
         try:
@@ -54,7 +56,7 @@ class CapacityLimiter:
         except IndexError:
             if not self._allocate():
                 return 0
-        free = len(self._free)  # read first: what another thread does meanwhile can only make the count too high
+        free = len(self._free)  # read first, so that what another thread allocates meanwhile can only add to the result
         return self._allocated - free
 
     def _allocate(self) -> bool:
@@ -65,17 +67,17 @@ class CapacityLimiter:
             return True
 
     async def acquire(self) -> bool:
-        """Wait for a place; false when the pool closes first."""
+        """Wait for a slot; return false if the limiter is closed first."""
         if self.acquire_nowait():
             return True
         loop = asyncio.get_running_loop()
         waiter = _Waiter(loop, loop.create_future())
         with self._lock:
-            if self._closed:
+            if self._closed:  # checked under the lock, so that ``close`` misses no waiter
                 return False
             self._queue.append(waiter)
             self.waiting += 1
-        self._grant_free()
+        self._grant_free()  # a slot may have been released before this call was in the queue
         try:
             return await waiter.future
         except asyncio.CancelledError:
@@ -83,35 +85,37 @@ class CapacityLimiter:
             raise
 
     def _give_up(self, waiter: _Waiter) -> None:
+        # Cancellation may race with a grant. Under the lock a waiter is either still queued or already granted, and
+        # once it is not queued ``granted`` no longer changes. A slot that was granted too late goes to the next waiter.
         with self._lock:
             if waiter.queued:
                 waiter.queued = False
                 self.waiting -= 1
         if waiter.granted:
-            self.release()  # the place came at the same moment: it goes to the next one
+            self.release()
 
     def release(self) -> None:
-        """Give a place back: to the one who has waited longest, if any."""
+        """Release a slot, to the call that has waited longest if there is one."""
         self._free.append(None)
         if self._queue:
             self._grant_free()
 
     def _grant_free(self) -> None:
-        """Give what is free to those who wait, in their order."""
+        """Grant the free slots to the waiters, in order."""
         while (waiter := self._next_waiter()) is not None:
             if not _notify(waiter, granted=True):
-                self._free.append(None)
+                self._free.append(None)  # the waiter's event loop is closed, so the next waiter gets the slot
 
     def _next_waiter(self) -> _Waiter | None:
-        """Return who is to have a place that is free, which is taken by that; ``None`` without either."""
+        """Take a free slot for the first waiter, and return that waiter; ``None`` without a slot or a waiter."""
         with self._lock:
             while self._queue:
                 if not self._queue[0].queued:
-                    self._queue.popleft()  # gave up
+                    self._queue.popleft()  # cancelled
                     continue
                 try:
                     self._free.pop()
-                except IndexError:  # whoever gives it back looks at the queue then
+                except IndexError:  # the next ``release`` looks at the queue
                     return None
                 waiter = self._queue.popleft()
                 waiter.queued, waiter.granted = False, True
@@ -120,7 +124,7 @@ class CapacityLimiter:
             return None
 
     def close(self) -> None:
-        """Send everybody away who waits or comes later."""
+        """Refuse all waiters, and all later calls."""
         with self._lock:
             self._closed = True
             refused = [waiter for waiter in self._queue if waiter.queued]
@@ -133,12 +137,12 @@ class CapacityLimiter:
 
 
 def _notify(waiter: _Waiter, *, granted: bool) -> bool:
-    """Wake a waiter in its own loop; false when that loop is gone."""
+    """Wake a waiter in its own event loop; return false if that loop is closed."""
     try:
-        here = asyncio.get_running_loop() is waiter.loop
+        in_own_loop = asyncio.get_running_loop() is waiter.loop
     except RuntimeError:
-        here = False
-    if here:
+        in_own_loop = False
+    if in_own_loop:
         _wake(waiter.future, granted)
         return True
     try:

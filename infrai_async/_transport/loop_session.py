@@ -1,4 +1,4 @@
-"""What a pool has in one event loop: the session, the calls that run, and their timers."""
+"""The part of a pool that belongs to one event loop: the session, the running calls, and their timer."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from infrai_async._observability.reporter import Reporter
     from infrai_async._protocol.flow import Call
 
-_CANCEL_SECONDS: Final = 1.0  # seconds for cancelled calls to end
-_MOMENT: Final = 0.05  # seconds
-_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)  # the call's own timer does the rest
+_CANCEL_SECONDS: Final = 1.0  # how long ``close`` waits for cancelled calls to end
+_DROP_SECONDS: Final = 0.05  # the delay before the session of a dropped client is closed
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)  # the deadline's timer does the rest
 _NEVER: Final = float("inf")
 
 
 class LoopSession:
-    """One loop's part of a pool; everything here happens in that loop."""
+    """One event loop's part of a pool. All methods run in that loop, so they need no lock."""
 
     def __init__(
         self,
@@ -52,19 +52,20 @@ class LoopSession:
         self._closing: asyncio.Task[None] | None = None
         self._close_by = _NEVER
         self._changed: asyncio.Future[None] | None = None
-        self.over = False  # its own session is closed
+        self.over = False  # true once the session is closed, by ``close`` or by the end of the event loop
         self._guard = None if self.borrowed else _close_with_loop(self.http, weakref.ref(self))
         if self._guard is not None:
-            # Its first step makes the loop know it, so that ``shutdown_asyncgens`` (``asyncio.run`` calls it) closes
-            # the session of a client that nobody closed. A client that is dropped while its loop runs is closed by
-            # the finalizer, which also keeps the session from being collected together with it, and complaining.
+            # The first step registers the generator with the event loop, so that ``shutdown_asyncgens``, which
+            # ``asyncio.run`` calls, closes the session of a client that was never closed. If the client is dropped
+            # while its loop runs, the finalizer closes the session. The finalizer also keeps the session alive until
+            # then: collected together with the client, aiohttp would warn about an unclosed session.
             run_one_step(self._guard.__anext__())
             weakref.finalize(self, _close_dropped, loop, self.http, self._guard).atexit = False
 
-    # --- deadlines: one timer serves all calls ---
+    # --- deadlines: a single timer for all calls ---
 
     def enter(self, call: Call[Any], reporter: Reporter | None) -> CallState:
-        """Watch over a call, which the current task runs."""
+        """Register a call that the current task runs, and arm the timer for its deadline."""
         task: asyncio.Task[Any] = current_task(self.loop)  # type: ignore[assignment] # a call is awaited
         counters = self.counters
         counters.calls += 1
@@ -75,7 +76,7 @@ class LoopSession:
         return state
 
     def leave(self, state: CallState, succeeded: bool) -> None:
-        """Let a call go, and count what it came to."""
+        """Deregister a call, and count its result."""
         self.calls.discard(state)
         if succeeded:
             self.counters.succeeded += 1
@@ -103,14 +104,14 @@ class LoopSession:
     # --- closing ---
 
     async def close(self, grace: float) -> None:
-        """Give running calls ``grace`` seconds, end the rest, and close the session if it is ours.
+        """Give running calls ``grace`` seconds, end the others, and close the session unless it is borrowed.
 
-        Whoever asks again waits for the same end; a shorter grace shortens it.
+        A second call waits for the same task; a shorter grace period shortens it.
         """
         await asyncio.shield(self.begin_closing(grace))
 
     def begin_closing(self, grace: float) -> asyncio.Task[None]:
-        """Begin to close, or make haste with it."""
+        """Start to close, or shorten the grace period of a close that has started."""
         self._close_by = min(self._close_by, time.monotonic() + grace)
         if self._closing is None:
             self._closing = self.loop.create_task(self._close())
@@ -130,7 +131,9 @@ class LoopSession:
                 self._timer.cancel()
             if self._guard is not None:
                 await self.http.close()
-                with contextlib.suppress(RuntimeError):  # the loop itself may be ending it at this moment
+                # The event loop may be closing the generator at the same moment (``shutdown_asyncgens``); a second
+                # ``aclose`` then raises. Either of the two is enough, because the session is closed already.
+                with contextlib.suppress(RuntimeError):
                     await self._guard.aclose()
 
     async def _wait(self, seconds: float) -> None:
@@ -142,11 +145,11 @@ class LoopSession:
             self._changed.set_result(None)
 
     def end(self) -> None:
-        """Note that its own session is closed, so that calls need another."""
+        """Record that the session is closed, so that later calls open another one."""
         self.over = True
 
     def abandon(self) -> None:
-        """Forget the session of a loop that was closed without ending its asynchronous generators."""
+        """Close the session of an event loop that was closed without ``shutdown_asyncgens``."""
         if not self.borrowed:
             run_one_step(self.http.close())
 
@@ -154,29 +157,33 @@ class LoopSession:
 def _close_dropped(
     loop: asyncio.AbstractEventLoop, session: aiohttp.ClientSession, guard: AsyncGenerator[None]
 ) -> None:
-    """Close the session of a dropped client a moment later: a loop that ends until then does so itself, and waits."""
+    """Close the session of a dropped client, in its event loop and after a short delay.
+
+    The garbage collector may run in any thread, so the work must be handed to the loop. The delay leaves the session
+    to a loop that is about to end: ``shutdown_asyncgens`` closes it then and, unlike a callback, waits for the end.
+    """
     if session.closed:
         return
     with contextlib.suppress(RuntimeError):  # the loop is closed
-        loop.call_soon_threadsafe(loop.call_later, _MOMENT, _close_now, session, guard)
+        loop.call_soon_threadsafe(loop.call_later, _DROP_SECONDS, _close_now, session, guard)
 
 
 def _close_now(session: aiohttp.ClientSession, guard: AsyncGenerator[None]) -> None:
-    # Not by a task: when the loop is about to end, nobody would wait for it.
+    # Not in a task: if the loop is about to end, it would not wait for the task.
     run_one_step(session.close())
-    with contextlib.suppress(RuntimeError):  # the loop itself may be ending it at this moment
+    with contextlib.suppress(RuntimeError):  # the event loop may be closing the generator at the same moment
         run_one_step(guard.aclose())
 
 
 def call_later(loop: asyncio.AbstractEventLoop, delay: float, act: Callable[[], None]) -> asyncio.TimerHandle:
-    """Call a method later, unless its object is gone: a timer must not keep the session of a dropped client."""
+    """Call a method after a delay unless its object is gone; the timer does not keep the object alive."""
     return loop.call_later(max(0.0, delay), _if_alive, weakref.WeakMethod(act))
 
 
 def _if_alive(method: weakref.WeakMethod[Callable[[], None]]) -> None:
-    alive = method()
-    if alive is not None:
-        alive()
+    bound = method()
+    if bound is not None:
+        bound()
 
 
 def _new_session(proxy: str | URL | None, context: SSLContext | None) -> aiohttp.ClientSession:
@@ -187,32 +194,32 @@ def _new_session(proxy: str | URL | None, context: SSLContext | None) -> aiohttp
         proxy=proxy,
         timeout=_TIMEOUT,
     )
-    # aiohttp would send GET, PUT and DELETE again on a reused connection that broke, unseen by the attempts that we
-    # report and by the rules of what may be sent again. Its own test client switches that off the same way.
+    # aiohttp would resend GET, PUT and DELETE by itself when a reused connection breaks. Such a resend appears in no
+    # attempt that we report and obeys none of our retry rules. aiohttp's own test client disables it the same way.
     session._retry_connection = False
     return session
 
 
 class _NoCookies(aiohttp.DummyCookieJar):
-    """Keeps no cookies, and makes no new object each time to say so."""
+    """A cookie jar that stores nothing and, unlike its base class, creates no object for each request."""
 
     _none: Final[SimpleCookie] = SimpleCookie()
 
     def filter_cookies(self, request_url: URL) -> SimpleCookie:
-        """Return the cookies for a request."""
+        """Return no cookies."""
         return self._none
 
 
 def sender_of(session: aiohttp.ClientSession, *, borrowed: bool) -> Callable[..., Coroutine[Any, Any, Any]]:
-    """Return what sends a request by our rules, whatever those of a borrowed session are."""
+    """Return the function that sends a request; for a borrowed session it overrides settings that we rely on."""
     if borrowed:
         return functools.partial(session.request, raise_for_status=False, timeout=_TIMEOUT)
-    # ``request`` wraps this coroutine for ``async with``, which costs more than it looks: 4 % of a request.
+    # ``request`` wraps this coroutine for ``async with``, which takes 4 % of the time of a request.
     return getattr(session, "_request", session.request)
 
 
 def run_one_step(awaitable: Awaitable[object]) -> None:
-    """Take the one step of an awaitable that does not suspend."""
+    """Run an awaitable that completes without suspending, in the current thread and without a task."""
     with contextlib.suppress(StopIteration):
         awaitable.__await__().__next__()
 

@@ -1,8 +1,9 @@
-"""The session pool: the one driver of every call.
+"""The connection pool, which drives every call.
 
-A pool belongs to one client and serves any number of event loops, one after another or at once: each loop gets a
-session of its own, while key, places, pauses and quota are the client's. ``run`` makes the attempts of a call; what
-follows from one that did not plainly succeed is for the call's flow to say (``_flow``).
+A pool belongs to one client and serves any number of event loops, one after another or concurrently. Each event loop
+gets a session of its own; the API key, the concurrency limit, throttling and the retry quota are shared. ``Pool.run``
+makes the attempts of a call. If an attempt does not plainly succeed, the call's flow decides about the next step
+(``_protocol.flow``).
 """
 
 from __future__ import annotations
@@ -61,14 +62,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound="Model | Page[Any]")
 
-_LARGEST_INLINE: Final = 2**20  # bytes; aiohttp warns of larger ones that are passed as bytes
+_LARGEST_INLINE: Final = 2**20  # bytes; aiohttp warns about larger bodies that are passed as bytes
 _log: Final = logging.getLogger("infrai_async")
 _pools: Final[weakref.WeakSet[Pool]] = weakref.WeakSet()
 
 
 @attrs.frozen(kw_only=True)
 class PoolSettings:
-    """What a pool needs to know; ``origin`` is the base URL without ``/v1``."""
+    """The settings of a pool; ``origin`` is the base URL without ``/v1``."""
 
     origin: str
     api_key: KeySource = attrs.field(repr=False)
@@ -82,13 +83,13 @@ class PoolSettings:
 
 @attrs.frozen
 class _Done(Generic[T]):
-    """The end of a flow, with what the call returns."""
+    """The end of a flow, with the result of the call."""
 
     value: T
 
 
 class Pool:
-    """Makes calls, within the limits of one client."""
+    """Makes the calls of one client, within its limits."""
 
     def __init__(self, settings: PoolSettings) -> None:
         self.settings = settings
@@ -107,7 +108,7 @@ class Pool:
     # --- a call ---
 
     async def run(self, call: Call[T], headers: HeaderSet, reporter: Reporter | None = None) -> T:
-        """Make a call: one attempt, and as long as that does not plainly succeed, what the call's flow says."""
+        """Make a call: one attempt and, unless that plainly succeeds, the further steps that its flow asks for."""
         request = call.request(self._routes.generation)
         if reporter is not None:
             reporter.started()
@@ -134,10 +135,12 @@ class Pool:
                     if (result := _as_result(session, state, error)) is None:
                         raise
                 finally:
+                    # The attempt ends before its slot is released, so that a broken connection is gone by the time
+                    # another call takes the slot. Cancellation, too, comes through here: it frees both at once.
                     if admitted:
                         state.end_attempt(response, body)
                         self._limiter.release()
-                    response = body = None  # an error's traceback has this frame
+                    response = body = None  # a traceback that refers to this frame must not keep the response alive
                 flow = flow or self._begin_flow(call, request, state.note_response)
                 step = await self._advance(flow, session, state, result)
                 if isinstance(step, _Done):
@@ -148,7 +151,7 @@ class Pool:
             session.leave(state, succeeded)
 
     def _open_session(self, call: Call[T], request: Request) -> LoopSession:
-        """Open a session for the running loop, or fail as a call does that was never sent."""
+        """Open a session for the running event loop, or raise as for a call that was not sent."""
         try:
             session = self._sessions.open()
         except ConfigurationError as error:
@@ -156,11 +159,14 @@ class Pool:
             raise
         if session is None:
             self._begin_flow(call, request, _ignore).send(Closed())
-            raise AssertionError("a flow ends when the client is closed")
+            raise AssertionError("a flow must end when the client is closed")
         return session
 
     async def _admit(self, session: LoopSession, state: CallState) -> ThrottledPastDeadline | Closed | None:
-        """Wait for all that a call may have to wait for; ``None`` with a place taken, else why there is none."""
+        """Wait for a slot, the end of throttling, and the API key; return ``None``, or why the call is not admitted.
+
+        An admitted call holds a slot.
+        """
         call = state.call
         if call.scopes is not None:
             call.scopes.check(time.monotonic())
@@ -181,7 +187,10 @@ class Pool:
     def _send(
         self, session: LoopSession, state: CallState, request: Request, headers: HeaderSet
     ) -> Coroutine[Any, Any, aiohttp.ClientResponse]:
-        """Begin an attempt. A plain method, because each time a call waits one more coroutine would cost something."""
+        """Begin an attempt, and return the coroutine that completes it.
+
+        It is a plain method because each further coroutine adds a frame to every suspension of the call.
+        """
         key = None if state.call.capability.public else self._key.current
         template = headers.template(key, request.body is not None)
         trace = ConnectionTrace(state.counters, template, request.idempotency_key, session.borrowed)
@@ -210,10 +219,10 @@ class Pool:
             encoded=True,
         )
 
-    # --- what its flow wants done ---
+    # --- the steps of a flow ---
 
     def _begin_flow(self, call: Call[T], request: Request, note_response: NoteResponse) -> Flow[T]:
-        """Return a flow that waits for what came of the call's first request."""
+        """Return a flow that is waiting for the result of the call's first request."""
         flow = call_flow.run(call, request, note_response, self._routes)
         next(flow)
         return flow
@@ -221,7 +230,7 @@ class Pool:
     async def _advance(
         self, flow: Flow[T], session: LoopSession, state: CallState, result: Result | InfraiError
     ) -> Request | _Done[T]:
-        """Tell the flow what came of an attempt, do what it wants done, and return what is to be sent next."""
+        """Send the flow the result of an attempt, and perform its steps up to the next request or the end."""
         try:
             while True:
                 step = flow.throw(result) if isinstance(result, InfraiError) else flow.send(result)
@@ -246,14 +255,16 @@ class Pool:
                     reporter.throttled(seconds)
                 return None
             case RefreshKey():
-                state.note_wait(Waiting.OTHER_KEY)
+                state.note_wait(Waiting.KEY_REFRESH)
                 refused = state.key
                 return self._key.renewable and await self._key.find(session.key_lock, refused) != refused
             case Pause(seconds, capability, reason):
-                with self._lock:  # a closed client sends nothing again, which is where its calls under way end
+                # Calls in several threads share the quota, so taking from it is locked. A closed client retries
+                # nothing: a call that was in flight during ``close`` ends here with the error of its last attempt.
+                with self._lock:
                     if self._sessions.closed or not self._quota.take(self._sessions.succeeded()):
                         return False
-                _log.info("%s: sending again in %.3f s after %s", capability, seconds, reason)
+                _log.info("%s: retrying in %.3f s after %s", capability, seconds, reason)
                 if reporter is not None:
                     reporter.retrying(reason, seconds)
                 state.note_wait(Waiting.PAUSE)
@@ -263,25 +274,28 @@ class Pool:
     # --- the pool as a whole ---
 
     def stats(self) -> Stats:
-        """Return the figures as they are now."""
-        # Without a lock: a signal's handler may make a call in the middle of this, which would wait for it for ever.
+        """Return the current counters."""
+        # Without a lock: a signal handler may make a call in the middle of this, and would deadlock.
         limiter, throttled = self._limiter, self._admission.held_seconds
         return self._sessions.counters().stats(
             in_flight=limiter.taken, waiting=limiter.waiting, throttled_seconds=throttled
         )
 
     def refuse(self) -> None:
-        """Refuse every call from now on, also those that wait for a place; callable from any thread."""
+        """Refuse new calls and calls that wait for a slot; callable from any thread."""
         self._sessions.refuse()
         self._limiter.close()
 
     async def close(self, grace: float) -> None:
-        """Refuse new calls, give running ones ``grace`` seconds, and leave nothing behind in any loop."""
+        """Refuse new calls, give running ones ``grace`` seconds, and close the sessions of all event loops."""
         self.refuse()
         await self._sessions.close(grace)
 
     def after_fork(self) -> None:
-        """Begin afresh in a forked child: what the parent has stays the parent's."""
+        """Reset the pool in a forked child process, which must not touch the parent's connections.
+
+        Locks are replaced, because another thread of the parent may have held them at the moment of the fork.
+        """
         self._sessions.after_fork()
         self._limiter.reset()
         self._admission.after_fork()
@@ -289,11 +303,11 @@ class Pool:
 
 
 def _ignore(*_: object) -> None:
-    """Take note of nothing."""
+    """Do nothing."""
 
 
 def _read_quickly(call: Call[T], state: CallState, response: aiohttp.ClientResponse, body: bytes | None) -> T | None:
-    """Return what the call returns, where an answer is plainly that; else ``None``, and nothing has happened."""
+    """Return the result of the call if the response is in the expected form, else ``None`` without side effects."""
     if body is None or response.status != 200:
         return None
     value = call.reader.quick(call.capability, body)
@@ -303,7 +317,7 @@ def _read_quickly(call: Call[T], state: CallState, response: aiohttp.ClientRespo
 
 
 def _as_result(session: LoopSession, state: CallState, error: BaseException) -> Result | InfraiError:
-    """Return what an exception means for the call; ``None`` when it is not the pool's to handle."""
+    """Return the exception as a result for the flow; ``None`` if it must propagate unchanged."""
     if isinstance(error, asyncio.CancelledError):
         return state.interrupted()
     if isinstance(error, InfraiError):
@@ -312,7 +326,7 @@ def _as_result(session: LoopSession, state: CallState, error: BaseException) -> 
         transport, not_sent = as_transport_error(error)
         return state.broken(transport, not_sent=not_sent)
     if isinstance(error, RuntimeError) and session.http.closed:
-        return ConfigurationError("session was closed by its owner")
+        return ConfigurationError("session was closed by its owner: keep it open for as long as the client is used")
     return None
 
 
@@ -325,7 +339,7 @@ def _payload(body: bytes) -> bytes | io.BytesIO:
 
 
 async def _read(content: aiohttp.StreamReader) -> bytes | None:
-    """Return the body, or ``None`` when it is larger than any answer of this API."""
+    """Return the body; ``None`` if it is larger than any valid response."""
     chunks, size = [], 0
     while chunk := await content.readany():
         size += len(chunk)

@@ -1,4 +1,4 @@
-"""The sessions of one client: one for each event loop that it is used in."""
+"""The sessions of one client, one for each event loop that uses it."""
 
 from __future__ import annotations
 
@@ -18,17 +18,20 @@ from infrai_async._transport.loop_session import LoopSession
 from infrai_async._transport.stats import Counters
 from infrai_async.errors import ConfigurationError
 
-_ELSEWHERE: Final = 2.0  # seconds beyond the grace for another loop to close its part
+_OTHER_LOOP_SECONDS: Final = 2.0  # how long another event loop may take to close its part, beyond the grace period
 _left_behind: Final[list[object]] = []
 
 
 class LoopSessions:
-    """Makes a session for a loop when a call first runs there, and closes them all.
+    """Opens a session in each event loop that makes a call, and closes them all.
+
+    The threads of several event loops may open, count and close at the same time. ``_by_loop`` and ``closed`` change
+    under the lock. ``here``, the fast path, reads them without it: only a running loop itself replaces its own entry.
 
     Args:
-        borrowed: the caller's session, which then serves its own loop alone.
-        proxy: asked for the proxy of each session that is made.
-        context: the TLS context of those sessions.
+        borrowed: the user's session, which can only be used in its own event loop.
+        proxy: returns the proxy of a session that is about to be opened.
+        context: the TLS context of the sessions.
     """
 
     def __init__(
@@ -43,13 +46,13 @@ class LoopSessions:
         self._context = context
         self._by_loop: dict[asyncio.AbstractEventLoop, LoopSession] = {}
         self._borrowed_loop: asyncio.AbstractEventLoop | None = None
-        self._past_counters = Counters()  # of loops that are gone
+        self._past_counters = Counters()  # of event loops that are closed
         self._lock = threading.Lock()
 
     def here(self) -> LoopSession | None:
-        """Return the running loop's session, if it has one that may be used."""
+        """Return the session of the running event loop; ``None`` if it has none, or none that can be used."""
         if self.closed:
-            return None  # looked at first, because the facade asks outside of any loop then
+            return None  # checked first, because the blocking client calls a closed pool outside of any event loop
         try:
             session = self._by_loop[get_running_loop()]
         except KeyError:
@@ -57,16 +60,16 @@ class LoopSessions:
         return None if session.over else session
 
     def open(self) -> LoopSession | None:
-        """Open a session for the running loop, instead of one that is over; ``None`` once the client is closed.
+        """Open a session for the running event loop; return ``None`` if the client is closed.
 
         Raises:
-            ConfigurationError: the borrowed session is not to be used here.
+            ConfigurationError: the borrowed session cannot be used here.
         """
         if self.closed:
             return None
         loop = get_running_loop()
         with self._lock:
-            if self.closed:
+            if self.closed:  # checked again under the lock: ``close`` must not miss a session opened meanwhile
                 return None
             if self._borrowed is not None:
                 self._check_borrowed(loop, self._borrowed)
@@ -78,66 +81,68 @@ class LoopSessions:
         return session
 
     def all(self) -> tuple[LoopSession, ...]:
-        """Return the sessions of every loop."""
-        return tuple(self._by_loop.copy().values())  # a copy, because another thread may make one
+        """Return the sessions of all event loops."""
+        return tuple(self._by_loop.copy().values())  # an atomic copy, because another thread may add a session
 
     def counters(self) -> Counters:
-        """Return the sum of what all loops have counted."""
+        """Return the sums of the counters of all event loops."""
         total = Counters()
         for part in (self._past_counters, *(session.counters for session in self.all())):
             total.add(part)
         return total
 
     def succeeded(self) -> int:
-        """Return how many calls went well so far."""
+        """Return the number of calls that have succeeded so far."""
         count = self._past_counters.succeeded
         for session in self.all():
             count += session.counters.succeeded
         return count
 
     def _check_borrowed(self, loop: asyncio.AbstractEventLoop, session: aiohttp.ClientSession) -> None:
-        # aiohttp has no public way left to ask a session for its loop; without the attribute the first user's counts.
+        # aiohttp offers no public access to a session's loop. Without the attribute, the first loop to use it counts.
         owner = self._borrowed_loop or getattr(session, "_loop", loop)
         if owner is not loop:
-            raise ConfigurationError("session belongs to another event loop: lend one of this loop, or pass none")
+            raise ConfigurationError("session belongs to another event loop: pass one of this event loop, or none")
         if session.closed:
-            raise ConfigurationError("session is closed")
+            raise ConfigurationError("session is closed: pass an open one, or none")
         if session.auth is not None:
-            raise ConfigurationError("session has credentials of its own (auth=), which exclude the API key's header")
+            raise ConfigurationError("session has credentials of its own, which exclude the API key: remove its auth=")
         self._borrowed_loop = loop
 
     def refuse(self) -> None:
-        """Make no more sessions, and give none to calls that begin; callable from any thread."""
+        """Refuse new calls and open no further sessions; callable from any thread."""
         with self._lock:
             self.closed = True
 
     async def close(self, grace: float) -> None:
-        """Give running calls ``grace`` seconds, and leave nothing behind in any loop."""
+        """Give running calls ``grace`` seconds, and close the sessions of all event loops."""
         self.refuse()
         with self._lock:
             by_loop = dict(self._by_loop)
-        here = get_running_loop()
-        elsewhere = [_close_elsewhere(session, grace) for loop, session in by_loop.items() if loop is not here]
-        if here in by_loop:
-            await by_loop[here].close(grace)
-        running = [asyncio.wrap_future(future) for future in elsewhere if future is not None]
-        if running:  # a loop may stop meanwhile and never answer; it then ends its generators itself
-            done, _ = await asyncio.wait(running, timeout=grace + _ELSEWHERE)
+        current_loop = get_running_loop()
+        futures = [_close_in_loop(session, grace) for loop, session in by_loop.items() if loop is not current_loop]
+        if current_loop in by_loop:
+            await by_loop[current_loop].close(grace)
+        running = [asyncio.wrap_future(future) for future in futures if future is not None]
+        if running:  # with a timeout: a loop that stops meanwhile never completes its future
+            done, _ = await asyncio.wait(running, timeout=grace + _OTHER_LOOP_SECONDS)
             for future in done:
                 if not future.cancelled():
-                    future.exception()  # asked for, so that nobody complains it was not
+                    future.exception()  # marks it as retrieved, so that asyncio logs nothing
 
     def after_fork(self) -> None:
-        """Begin afresh in a forked child: what the parent has stays the parent's."""
-        _left_behind.append(self._by_loop)  # kept alive: collecting them would close or warn
+        """Start over in a forked child process; the sessions and their sockets remain the parent's."""
+        _left_behind.append(self._by_loop)  # kept alive: if collected, they would close shared sockets, or warn
         for session in self._by_loop.values():
             self._past_counters.add(session.counters)
         self._by_loop, self._lock, self._borrowed_loop = {}, threading.Lock(), None
 
 
-def _close_elsewhere(session: LoopSession, grace: float) -> concurrent.futures.Future[None] | None:
-    """Close another loop's part there; if that loop does not run now, it does so when it runs again."""
-    with contextlib.suppress(RuntimeError):  # it may be closed at any moment
+def _close_in_loop(session: LoopSession, grace: float) -> concurrent.futures.Future[None] | None:
+    """Close a session in its own event loop; a loop that is not running closes it when it runs again."""
+    # The other thread may stop or close its loop between the check and the call. The call then raises RuntimeError,
+    # and the session is closed from here, where nothing runs in that loop any more.
+    with contextlib.suppress(RuntimeError):
         if session.loop.is_running():
             return asyncio.run_coroutine_threadsafe(session.close(grace), session.loop)
         if not session.loop.is_closed():

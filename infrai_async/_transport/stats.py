@@ -1,4 +1,4 @@
-"""What a pool has done so far: counted while it works, summed up when asked."""
+"""The counters of a pool, and the public snapshot of them."""
 
 from __future__ import annotations
 
@@ -10,23 +10,26 @@ import attrs
 
 from infrai_async._protocol.scopes import add_exactly, multiply_exactly
 
-_MANY: Final = 1_000  # prices, which are then added up
+_MANY: Final = 1_000  # the number of prices to collect before they are added up
 _NOTHING: Final = Decimal(0)
 
 
 @attrs.frozen(kw_only=True)
 class Stats:
-    """What a pool has done so far.
+    """A snapshot of what a client's connection pool has done so far.
 
     Attributes:
-        calls: calls begun. ``succeeded`` and ``failed`` are those that have ended.
-        attempts: how often something was sent.
-        retries: those of them that repeat one that failed.
-        in_flight: calls that hold a place now; ``waiting`` those that wait for one.
-        throttled_seconds: how long the service has kept the pool waiting so far (429, 503).
-        connections_opened: connections made; ``connections_reused`` attempts that needed none. Both stay zero for a
-            borrowed session, whose connections are not ours to watch.
-        cost_usd: the sum of what the answers said they cost.
+        calls: the number of calls started.
+        succeeded: the number of calls that have succeeded.
+        failed: the number of calls that have failed or were cancelled.
+        attempts: the number of requests sent.
+        retries: the number of attempts that repeated a failed one.
+        in_flight: the number of calls that hold a slot now.
+        waiting: the number of calls that wait for a slot now.
+        throttled_seconds: the total time for which the service has paused the pool (429, 503).
+        connections_opened: the number of connections opened. Zero for a borrowed session, which is not observed.
+        connections_reused: the number of attempts on an existing connection. Zero for a borrowed session.
+        cost_usd: the sum of the costs that the responses reported, in USD.
     """
 
     calls: int = 0
@@ -48,7 +51,7 @@ class Stats:
 
 
 class Counters:
-    """What one loop's part of a pool has counted. Nobody else counts in it, so that a call needs no lock for it."""
+    """The counters of one event loop's part of a pool. Only that loop's thread changes them, so they need no lock."""
 
     __slots__ = (
         "_spent",
@@ -69,12 +72,12 @@ class Counters:
         self.retries = 0
         self.connections_opened = 0
         self.connections_reused = 0
-        # An exact sum for each call would cost more than keeping its price. One attribute, because it is read from
-        # other threads.
+        # Keeping a price is cheaper than an exact addition for each call. Sum and prices are in a single attribute,
+        # because other threads read it, and must not count a price twice or miss one while prices are added up.
         self._spent: tuple[Decimal, list[Decimal]] = (_NOTHING, [])
 
     def spend(self, price: Decimal) -> None:
-        """Note a price in USD."""
+        """Add a price in USD."""
         prices = self._spent[1]
         prices.append(price)
         if len(prices) >= _MANY:
@@ -87,7 +90,7 @@ class Counters:
         return spent
 
     def add(self, other: Counters) -> None:
-        """Count in what another part has counted."""
+        """Add the counters of another part."""
         self.calls += other.calls
         self.succeeded += other.succeeded
         self.failed += other.failed
@@ -98,7 +101,7 @@ class Counters:
         self._spent = (add_exactly(self._sum(), other._sum()), [])
 
     def stats(self, *, in_flight: int, waiting: int, throttled_seconds: float) -> Stats:
-        """Return them as they are now, with those that are kept elsewhere."""
+        """Return a snapshot, together with the figures that are kept elsewhere."""
         return Stats(
             calls=self.calls,
             succeeded=self.succeeded,

@@ -1,4 +1,4 @@
-"""What holds calls back: places in the pool, the service's pauses, and the rate that it was found to stand."""
+"""Admission of calls: they wait for a slot in the pool, for the end of a pause, and for the rate limit."""
 
 from __future__ import annotations
 
@@ -22,10 +22,14 @@ if TYPE_CHECKING:
 
 
 class AdmissionControl:
-    """Lets calls start: as they come, or one after another while the service pushes back.
+    """Decides when calls may start: at once, or one after another while the service throttles.
 
-    Gate and rate are points in time, shared by every loop. Each loop lets its own calls start in the order in which
-    they came, by one timer.
+    The gate and the rate are points in time that all event loops share. Each event loop starts its own calls in
+    first-in, first-out order, with a single timer.
+
+    Several threads may throttle or start calls concurrently, so the gate and the estimator change under a lock. Reading
+    them takes none: a call that reads an old value is merely sent too early and throttled by the service, and the
+    estimator ignores attempts that were sent before the last pause ended.
     """
 
     def __init__(self, limiter: CapacityLimiter, sessions: LoopSessions) -> None:
@@ -38,11 +42,11 @@ class AdmissionControl:
 
     @property
     def held_seconds(self) -> float:
-        """How long the service has kept calls waiting so far."""
+        """The total time, in seconds, for which the service has paused the pool so far."""
         return max(0.0, self._gate.held_seconds - max(0.0, self._gate.opens_at - time.monotonic()))
 
     def admit_at_once(self) -> bool:
-        """Take a place if there is nothing to wait for."""
+        """Acquire a slot if the call can start without waiting; return whether it can."""
         if self._estimator.limited:
             return False
         taken = self._limiter.acquire_nowait()
@@ -51,10 +55,13 @@ class AdmissionControl:
         return taken > 0
 
     async def admit(self, state: CallState) -> ThrottledPastDeadline | Closed | None:
-        """Wait for a place and for one's turn; ``None`` with the place taken, else why there is none."""
+        """Wait for a slot and for the call's turn; return ``None``, or why the call is not admitted.
+
+        An admitted call holds a slot.
+        """
         if (refused := self._refused(state)) is not None:
             return refused
-        state.note_wait(Waiting.PLACE)
+        state.note_wait(Waiting.SLOT)
         if not await self._limiter.acquire():
             return Closed()
         try:
@@ -69,29 +76,31 @@ class AdmissionControl:
         return refused
 
     def throttle(self, throttled: CallState, seconds: float) -> None:
-        """Let no call start for so long, and end those that wait if their time is up before.
+        """Pause the pool, and end the waiting calls whose deadline is before the end of the pause.
 
         Args:
-            throttled: the call that the service has answered so; its flow decides whether it waits.
-            seconds: how long.
+            throttled: the call that the service has throttled. Its own flow decides whether it waits.
+            seconds: the length of the pause.
         """
+        # First the gate is closed, then the waiting calls are searched. A call that starts to wait in between, in
+        # another thread, is missed by the search but checks the gate itself, which is closed by then.
         now = time.monotonic()
         with self._lock:
             self._gate.close(now + seconds, now)
             self._estimator.slow_down(now, now + seconds, self._sessions.succeeded(), throttled.sent_at)
-        here = asyncio.get_running_loop()
+        current_loop = asyncio.get_running_loop()
         for session in self._sessions.all():
-            if session.loop is here:
+            if session.loop is current_loop:
                 self._refuse_late_calls(session, throttled)
             else:
                 with contextlib.suppress(RuntimeError):  # that loop is closed
                     session.loop.call_soon_threadsafe(self._refuse_late_calls, session, throttled)
 
     def _note_first_start(self) -> None:
-        """Note that a call starts while no other is under way."""
+        """Record that a call starts while no other is in flight."""
         self._estimator.start_counting(time.monotonic(), self._sessions.succeeded())
 
-    # --- whose deadline comes first ---
+    # --- calls whose deadline is before the end of the pause ---
 
     def _refused(self, state: CallState) -> ThrottledPastDeadline | None:
         now, opens_at = time.monotonic(), self._gate.opens_at
@@ -103,12 +112,14 @@ class AdmissionControl:
             if not state.sending and state.call.deadline < opens_at and state is not throttled:
                 state.refuse(opens_at)
 
-    # --- whose turn it is ---
+    # --- the queue of each event loop ---
 
     async def _wait_for_turn(self, state: CallState) -> ThrottledPastDeadline | None:
         state.note_wait(Waiting.GATE)
         requeued = False
-        while not requeued or self._gate.opens_at > time.monotonic():  # it may be closed anew just then
+        # The gate may close again between the moment when this call's turn comes and the moment when its task runs.
+        # It then waits once more, at the front of the queue, so that it keeps its place in the order.
+        while not requeued or self._gate.opens_at > time.monotonic():
             if (refused := self._refused(state)) is not None:
                 return refused
             await self._wait_in_queue(requeued=requeued)
@@ -116,19 +127,19 @@ class AdmissionControl:
         return None
 
     async def _wait_in_queue(self, *, requeued: bool) -> None:
-        """Wait in the loop's queue; ``again`` takes whose turn the gate has cut off to the front."""
+        """Wait in the event loop's queue; ``requeued`` calls wait at its front."""
         loop = asyncio.get_running_loop()
         waiter = loop.create_future()
         queue = self._queues.get(loop)
         if queue is None:
-            for gone in [known for known in tuple(self._queues) if known.is_closed()]:
-                self._queues.pop(gone, None)
+            for closed in [known for known in tuple(self._queues) if known.is_closed()]:
+                self._queues.pop(closed, None)
             queue = self._queues[loop] = deque()
         if requeued:
             queue.appendleft(waiter)
         else:
             queue.append(waiter)
-        if len(queue) == 1:
+        if len(queue) == 1:  # otherwise the timer of the earlier calls is running
             self._start_queued()
         await waiter
 
@@ -149,5 +160,5 @@ class AdmissionControl:
         del self._queues[loop]
 
     def after_fork(self) -> None:
-        """Begin afresh in a forked child: who waited does so in the parent."""
+        """Forget all waiting calls in a forked child process; they wait in the parent."""
         self._queues, self._lock = {}, threading.Lock()

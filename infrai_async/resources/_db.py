@@ -88,15 +88,15 @@ class Db(Resource):
         """
         return Inventory(
             lambda cursor: self.project.list(cursor=cursor),
-            self._look_into,
+            self._inspect_project,
             concurrency=concurrency,
             checkpoint=checkpoint,
             on_error=on_error,
             progress=progress,
         )
 
-    async def _look_into(self, project: Project) -> ProjectInventory | None:
-        """Return a project's branches and snapshots, or ``None`` if the project was deleted meanwhile."""
+    async def _inspect_project(self, project: Project) -> ProjectInventory | None:
+        """Return a project's branches and snapshots; ``None`` if the project has been deleted meanwhile."""
         try:
             branches, snapshots = await _both(
                 self.branch.list(project_id=project.id).collect(), self.snapshot.list(project_id=project.id).collect()

@@ -1,9 +1,9 @@
-"""The blocking facade: the asynchronous client, for threads that wait.
+"""The blocking client, a thin layer over the asynchronous client.
 
     _client, _resources -> _many -> _facade -> _runner
 
-Nothing is done twice here: a method is declared by the asynchronous one that it stands for (``_facade``), and a call of
-it runs that one in the client's own event loop (``_runner``).
+No logic is duplicated: each blocking method is derived from its asynchronous counterpart (``_facade``), and a call runs
+that counterpart in an event loop of the client's own (``_runner``).
 """
 
 from __future__ import annotations

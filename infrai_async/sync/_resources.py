@@ -1,4 +1,4 @@
-"""The namespaces of the blocking client: what they do, take, return and raise is what their twins declare."""
+"""The namespaces of the blocking client; signatures and docstrings come from their asynchronous counterparts."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from infrai_async.sync._many import inventory
 
 
 class Db(Facade[_db.Db]):
-    """Managed Postgres."""
+    """Managed Postgres (``client.db``)."""
 
     @cached_property
     def project(self) -> Projects:
-        """Projects: a database each."""
+        """Projects, each with a Postgres database of its own."""
         return Projects(self._async.project, self._runner)
 
     @cached_property
     def branch(self) -> Branches:
-        """Branches: copies of a project to try things in."""
+        """Branches, isolated copies of a project's database."""
         return Branches(self._async.branch, self._runner)
 
     @cached_property
     def snapshot(self) -> Snapshots:
-        """Snapshots: a project frozen at one moment."""
+        """Snapshots, each a project's data at one moment."""
         return Snapshots(self._async.snapshot, self._runner)
 
     @inventory(_db.Db.inventory)
@@ -32,7 +32,7 @@ class Db(Facade[_db.Db]):
 
 
 class Projects(Facade[_db.Projects]):
-    """``client.db.project``."""
+    """Postgres projects (``client.db.project``)."""
 
     @blocking(_db.Projects.create)
     def create(self) -> None: ...
@@ -48,7 +48,7 @@ class Projects(Facade[_db.Projects]):
 
 
 class Branches(Facade[_db.Branches]):
-    """``client.db.branch``."""
+    """Branches of projects (``client.db.branch``)."""
 
     @blocking(_db.Branches.create)
     def create(self) -> None: ...
@@ -64,7 +64,7 @@ class Branches(Facade[_db.Branches]):
 
 
 class Snapshots(Facade[_db.Snapshots]):
-    """``client.db.snapshot``."""
+    """Snapshots of projects (``client.db.snapshot``)."""
 
     @blocking(_db.Snapshots.create)
     def create(self) -> None: ...
@@ -80,21 +80,21 @@ class Snapshots(Facade[_db.Snapshots]):
 
 
 class Storage(Facade[_storage.Storage]):
-    """Object storage."""
+    """Object storage (``client.storage``)."""
 
     @cached_property
     def bucket(self) -> Buckets:
-        """Buckets."""
+        """Buckets, the containers of objects."""
         return Buckets(self._async.bucket, self._runner)
 
     @cached_property
     def object(self) -> Objects:
-        """Objects, whose bytes travel over presigned URLs."""
+        """Objects, uploaded and downloaded through presigned URLs."""
         return Objects(self._async.object, self._runner)
 
 
 class Buckets(Facade[_storage.Buckets]):
-    """``client.storage.bucket``."""
+    """Buckets (``client.storage.bucket``)."""
 
     @blocking(_storage.Buckets.create)
     def create(self) -> None: ...
@@ -104,7 +104,7 @@ class Buckets(Facade[_storage.Buckets]):
 
 
 class Objects(Facade[_storage.Objects]):
-    """``client.storage.object``."""
+    """Objects (``client.storage.object``)."""
 
     @blocking(_storage.Objects.presign)
     def presign(self) -> None: ...
@@ -114,21 +114,21 @@ class Objects(Facade[_storage.Objects]):
 
 
 class Cdn(Facade[_cdn.Cdn]):
-    """Content delivery."""
+    """Content delivery (``client.cdn``)."""
 
     @cached_property
     def distribution(self) -> Distributions:
-        """Distributions: an edge in front of an origin."""
+        """Distributions, each a caching edge in front of an origin server."""
         return Distributions(self._async.distribution, self._runner)
 
     @cached_property
     def cache(self) -> Cache:
-        """What the edges hold."""
+        """The edge caches of the distributions."""
         return Cache(self._async.cache, self._runner)
 
 
 class Distributions(Facade[_cdn.Distributions]):
-    """``client.cdn.distribution``."""
+    """Distributions (``client.cdn.distribution``)."""
 
     @blocking(_cdn.Distributions.create)
     def create(self) -> None: ...
@@ -147,7 +147,7 @@ class Distributions(Facade[_cdn.Distributions]):
 
 
 class Cache(Facade[_cdn.Cache]):
-    """``client.cdn.cache``."""
+    """The edge caches (``client.cdn.cache``)."""
 
     @blocking(_cdn.Cache.purge)
     def purge(self) -> None: ...
@@ -157,7 +157,7 @@ class Cache(Facade[_cdn.Cache]):
 
 
 class Flags(Facade[_flags.Flags]):
-    """Feature flags."""
+    """Feature flags (``client.flags``)."""
 
     @blocking(_flags.Flags.is_enabled)
     def is_enabled(self) -> None: ...
@@ -188,7 +188,7 @@ class Flags(Facade[_flags.Flags]):
 
 
 class Account(Facade[_account.Account]):
-    """The account behind the key."""
+    """The account that the API key belongs to (``client.account``)."""
 
     @blocking(_account.Account.balance)
     def balance(self) -> None: ...
@@ -201,7 +201,7 @@ class Account(Facade[_account.Account]):
 
 
 class Discovery(Facade[_discovery.Discovery]):
-    """The service's own list of its capabilities."""
+    """The service's own list of its capabilities (``client.discovery``)."""
 
     @blocking(_discovery.Discovery.list)
     def list(self) -> None: ...

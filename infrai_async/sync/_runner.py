@@ -1,7 +1,8 @@
-"""The event loop behind a blocking client, and the way into it.
+"""The event loop of a blocking client, and the crossing of calls between threads.
 
-A call crosses by one ``call_soon_threadsafe`` and comes back by one lock, which the waiting thread acquires and the
-call's last step releases: a third of what the portal's own calls cost. The portal is there for the loop's life.
+A call enters the loop by one ``call_soon_threadsafe``. The calling thread then acquires a lock, which the last step of
+the call releases. This takes a third of the time of a call through anyio's portal; the portal only keeps the loop
+running.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import _thread
 import asyncio
 import atexit
 import contextlib
-import encodings.idna  # noqa: F401 - for the same reason as anyio below, when a host is looked up
+import encodings.idna  # noqa: F401 - for the same reason as anyio below; resolving a host name needs it
 import os
 import sys
 import threading
@@ -22,7 +23,7 @@ from contextvars import Context
 from functools import partial
 from typing import Any, Final, Generic, TypeAlias, TypeVar, cast
 
-# All that the loop's thread would import otherwise: a child forked in the middle of it would wait for ever.
+# Imported here, not in the loop's thread: a child forked during an import would wait for the import lock forever.
 import anyio
 import anyio._backends._asyncio
 from anyio.from_thread import BlockingPortal
@@ -34,12 +35,12 @@ from infrai_async.errors import ClientClosedError, ConfigurationError, InfraiErr
 R = TypeVar("R")
 Opened: TypeAlias = "Future[tuple[Loop, BlockingPortal]]"
 
-_POLL: Final = 0.1 if sys.platform == "win32" else -1.0  # seconds; on Windows only a wait that ends sees Ctrl-C
+_POLL: Final = 0.1 if sys.platform == "win32" else -1.0  # seconds; on Windows, Ctrl-C does not interrupt a wait
 _LONGEST: Final = 0.1 if sys.platform == "win32" else threading.TIMEOUT_MAX
-_SHUTDOWN_SECONDS: Final = 2.0  # seconds for a loop to end, beyond the grace that its calls were given
+_SHUTDOWN_SECONDS: Final = 2.0  # how long a loop may take to end, beyond the grace period of its calls
 _OWN_LOOP: Final = (
-    "a blocking client cannot wait in its own event loop, as in a function that it calls there (api_key): "
-    "use AsyncInfrai in it, or another client"
+    "a blocking client cannot be called in its own event loop, for example in its api_key function: "
+    "use AsyncInfrai there, or another client"
 )
 _runners: Final[weakref.WeakSet[Runner]] = weakref.WeakSet()
 _left_behind: Final[list[object]] = []
@@ -47,7 +48,13 @@ _exiting: Final = threading.Event()
 
 
 class ThreadCall(Generic[R]):
-    """One call on its way through the loop, while a thread waits for what becomes of it."""
+    """A call that runs in the event loop while a thread waits for its result.
+
+    Four parties may touch it at the same time: the waiting thread, the event loop, a signal handler in the waiting
+    thread, and a thread that closes the client. The waiting thread sets ``abandoned`` before it asks the loop to
+    cancel: ``_begin``, if it has not run yet, then starts nothing, and ``_complete`` releases no lock. Callbacks of a
+    loop run in order, so the cancellation cannot come before ``_begin``.
+    """
 
     __slots__ = ("_done", "_start", "_task", "abandoned", "error", "over", "value")
 
@@ -58,22 +65,22 @@ class ThreadCall(Generic[R]):
         self._task: asyncio.Task[None] | None = None
         self.value: R
         self.error: BaseException | None = None
-        self.over = False  # there is a value, or an error
-        self.abandoned = False  # nobody waits any longer
+        self.over = False  # the call has a value or an error
+        self.abandoned = False  # no thread waits for it any more
 
-    # --- in the thread that waits ---
+    # --- in the waiting thread ---
 
     def cross(self, loop: Loop, seconds: float | None = None) -> None:
-        """Run it in the loop and wait until it is over, given up, or ``seconds`` have passed.
+        """Run the call in the loop, and wait until it is over or given up, or until ``seconds`` have passed.
 
-        It is not over afterwards where the loop had no time left for it.
+        If the loop ends before the call has started, the call is not over afterwards and can cross into another loop.
         """
         __tracebackhide__ = True
         self.abandoned = False
         try:
             loop.call_soon_threadsafe(self._begin, loop)
             self._wait(seconds)
-        except BaseException as error:  # Ctrl-C, or what else a signal's handler raises
+        except BaseException as error:  # Ctrl-C, or another exception of a signal handler
             if not isinstance(error, RuntimeError) or not loop.is_closed():
                 self._cancel_from_thread(loop)
                 raise
@@ -94,37 +101,38 @@ class ThreadCall(Generic[R]):
             loop.call_soon_threadsafe(self._cancel)
 
     def run_refusal(self) -> None:
-        """Take the one step that a call of a closed client has: it ends in its refusal, and needs no loop for it."""
+        """Run a call of a closed client, without a loop: it raises its refusal before it would suspend."""
         self.over = True
         coroutine = self._start()
         try:
             coroutine.send(None)
         except StopIteration as stop:
             self.value = stop.value
-        except BaseException as error:  # noqa: BLE001 - raised by whoever waits
+        except BaseException as error:  # noqa: BLE001 - raised in the waiting thread
             self.error = error
         else:
             coroutine.close()
-            self.error = ClientClosedError("the client is closed")
+            self.error = ClientClosedError("the client is closed: create another one")
 
-    # --- in whoever ends the loop ---
+    # --- in the thread that ends the loop ---
 
     def give_up(self) -> None:
-        """Send the thread away that waits: the loop has ended, or is stuck."""
+        """Wake the waiting thread, because the loop has ended or is stuck."""
         if self._task is None:
             self._release()
         else:
-            self.end("the client was closed before the answer came")
+            self.end("the client was closed before the response arrived")
 
     def end(self, why: str) -> None:
-        """Let the waiting thread raise an error."""
+        """Make the waiting thread raise an error."""
         if not self.over:
             self.error, self.over = TransportError(why, outcome="maybe_applied"), True
             self._release()
 
     def _release(self) -> None:
         self.abandoned = True
-        with contextlib.suppress(RuntimeError):  # the answer comes at the same moment
+        # The call may complete at the same moment; the second release of the lock then raises RuntimeError.
+        with contextlib.suppress(RuntimeError):
             self._done.release()
 
     # --- in the loop ---
@@ -132,7 +140,7 @@ class ThreadCall(Generic[R]):
     def _begin(self, loop: Loop) -> None:
         if self.abandoned:
             return
-        if loop.ending:
+        if loop.ending:  # a task that starts now would not be cancelled with the others
             self._release()
         else:
             self._task = loop.create_task(self._complete())
@@ -140,7 +148,7 @@ class ThreadCall(Generic[R]):
     async def _complete(self) -> None:
         try:
             self.value = await self._start()
-        except BaseException as error:  # noqa: BLE001 - all of them are the waiting thread's
+        except BaseException as error:  # noqa: BLE001 - raised in the waiting thread
             self.error = error
         self.over = True
         if not self.abandoned:
@@ -152,24 +160,24 @@ class ThreadCall(Generic[R]):
 
 
 class LoopThread:
-    """An event loop in a thread of its own, which runs for as long as its portal is open."""
+    """An event loop in a thread of its own; it runs as long as its portal is open."""
 
     def __init__(self) -> None:
         self._opened: Opened = Future()
-        # A context of its own: that of a notebook's cell would tell anyio that a loop runs here already.
+        # In an empty context: that of a notebook's cell would make anyio believe that a loop is already running here.
         self._thread = threading.Thread(
             target=Context().run, args=(_serve, self._opened), name="infrai-async", daemon=True
         )
         try:
             self._thread.start()
-        except RuntimeError as error:  # no thread is to be had
+        except RuntimeError as error:  # no thread can be started
             self._opened.set_exception(error)
 
     def loop(self) -> Loop:
-        """Return the loop, once it runs.
+        """Wait until the loop runs, and return it.
 
         Raises:
-            TransportError: it could not start.
+            TransportError: the loop could not be started.
         """
         failure = self._opened.exception()
         if failure is not None:
@@ -178,43 +186,43 @@ class LoopThread:
 
     @property
     def ident(self) -> int | None:
-        """What ``threading.get_ident`` says in this thread; another one's may be the same when this has ended."""
+        """The identifier of this thread; another thread may get the same one after this has ended."""
         return self._thread.ident
 
     def is_current(self) -> bool:
-        """Return whether the caller runs in this thread."""
+        """Return whether the current thread is this one."""
         return threading.current_thread() is self._thread
 
     @property
     def ended(self) -> bool:
-        """Whether the loop runs no longer, or could not start."""
+        """Whether the loop has ended, or could not be started."""
         return self._opened.done() and (self._opened.exception() is not None or not self._thread.is_alive())
 
     def stop(self) -> None:
-        """Let the loop end: it cancels its tasks and closes its sessions."""
+        """Make the loop end; it cancels its tasks and closes its sessions."""
         self._opened.add_done_callback(_stop)
 
     def join(self, seconds: float) -> None:
-        """Wait for the end."""
+        """Wait at most ``seconds`` for the thread to end."""
         self._thread.join(max(0.0, seconds))
 
 
 class Loop(asyncio.SelectorEventLoop):
-    """An event loop that can still look a name up when the main thread has ended, and executors take no more work."""
+    """An event loop that can resolve host names after the main thread has ended and executors accept no more work."""
 
-    ending = False  # what began now would not be cancelled with the rest
+    ending = False  # true once the loop no longer cancels new tasks at its end
 
     def run_in_executor(  # type: ignore[override] # the base class is stricter than its own documentation
         self, executor: Executor | None, func: Callable[..., Any], *args: Any
     ) -> asyncio.Future[Any]:
-        """Run a function in the executor, or without one in a thread of its own."""
+        """Run a function in the executor or, without one, in a thread of its own."""
         if executor is not None:
             return super().run_in_executor(executor, func, *args)
         future: Future[Any] = Future()
         work = partial(_work, future, func, *args)
         try:
             threading.Thread(target=work, daemon=True).start()
-        except RuntimeError:  # late in an exit there are no threads either, and nobody else whom this would block
+        except RuntimeError:  # late in the exit no thread can be started; blocking the loop then harms no other call
             work()
         return asyncio.wrap_future(future, loop=self)
 
@@ -246,16 +254,20 @@ async def _stay_open(opened: Opened) -> None:
 
 
 def _stop(opened: Opened) -> None:
-    if opened.exception() is None:  # else it never ran
+    if opened.exception() is None:  # otherwise the loop never ran
         loop, portal = opened.result()
-        with contextlib.suppress(RuntimeError):  # it has ended
+        with contextlib.suppress(RuntimeError):  # the loop has ended
             loop.call_soon_threadsafe(lambda: run_one_step(portal.stop()))
 
 
 class Runner:
-    """Runs coroutines for threads that wait for them, in one loop that starts with the first of them.
+    """Runs coroutines for waiting threads, in one event loop that starts with the first call.
 
-    The loop ends with ``close``, with the runner, or with the interpreter; a forked child starts one of its own.
+    The loop ends when the runner is closed or collected, or when the interpreter exits. A forked child process starts
+    a loop of its own.
+
+    ``_closed`` and ``_thread`` change under the lock. ``_loop`` is only a cache for the fast path of ``run``, which uses
+    it without the lock: a call that finds a loop there that has ended clears it and starts over.
     """
 
     def __init__(self) -> None:
@@ -272,16 +284,18 @@ class Runner:
         self._finalizer: weakref.finalize[..., Runner] | None = None
 
     def run(self, start: Callable[[], Coroutine[Any, Any, R]]) -> R:
-        """Run a coroutine, made by ``start``, to its end: return what it returns, raise what it raises.
+        """Run the coroutine that ``start`` creates; return its result, or raise its exception.
 
         Raises:
-            ConfigurationError: called from the client's own loop, which cannot wait for itself.
-            TransportError: the coroutine was cancelled in the loop.
+            ConfigurationError: called in the client's own event loop, which cannot wait for itself.
+            TransportError: the coroutine was cancelled in the event loop.
         """
         __tracebackhide__ = True
         thread_call = ThreadCall(start)
         try:
-            self._thread_calls.add(thread_call)  # before the look at the loop: whoever ends that one finds this waiting
+            # The call is registered before ``_loop`` is read; a closing thread clears ``_loop`` before it looks for
+            # registered calls. So either this thread finds no loop, or the closing thread finds this call and wakes it.
+            self._thread_calls.add(thread_call)
             while not thread_call.over:
                 loop = self._loop
                 if loop is None or _thread.get_ident() == self._ident:
@@ -291,7 +305,7 @@ class Runner:
                 else:
                     thread_call.cross(loop)
                     if not thread_call.over and self._loop is loop:
-                        self._loop = None  # it has ended: by closing, or by the interpreter's exit
+                        self._loop = None  # the loop has ended, by ``close`` or by the exit of the interpreter
         finally:
             self._thread_calls.discard(thread_call)
         if thread_call.error is None:
@@ -300,20 +314,21 @@ class Runner:
         try:
             raise error
         finally:
-            del error  # its traceback has this frame: they would keep each other
+            del error  # the traceback refers to this frame: breaks the reference cycle
 
     def _open(self) -> Loop | None:
-        """Return the loop, started if need be; ``None`` when there will be none any more."""
+        """Return the loop, after starting it if necessary; ``None`` if the runner is closed."""
         if _exiting.is_set() and threading.current_thread().daemon:
-            threading.Event().wait()  # nothing it could say would reach anybody
+            threading.Event().wait()  # the interpreter is about to kill this thread, and must not start another loop
         if not self._closed and (self._thread is None or self._thread.ended):
-            # Ctrl-C reaches the main thread alone: in another, it cannot come between a loop and the note of it.
-            # What `threading` has for it waits for a condition, which Ctrl-C can leave locked: a lock alone it cannot.
+            # Started in a helper thread: Ctrl-C interrupts the main thread only, so it cannot come between the start
+            # of the loop and its assignment to ``_thread``, which would leave a loop running that is never stopped.
+            # ``threading.Thread.start`` waits for a condition that Ctrl-C can leave locked; a bare lock it cannot.
             started = _thread.allocate_lock()
             started.acquire()
             try:
                 _thread.start_new_thread(self._start, (started,))
-            except RuntimeError as error:  # no thread is to be had
+            except RuntimeError as error:  # no thread can be started
                 raise TransportError(f"the client's event loop could not be started: {error}") from error
             while not started.acquire(True, _POLL):
                 pass
@@ -325,10 +340,10 @@ class Runner:
         return self._loop
 
     def check_outside(self) -> None:
-        """Make sure that the caller is not in the loop, which cannot wait for itself.
+        """Raise if the current thread is that of the loop, which cannot wait for itself.
 
         Raises:
-            ConfigurationError: it is.
+            ConfigurationError: called in the client's own event loop.
         """
         thread = self._thread
         if thread is not None and thread.is_current():
@@ -336,7 +351,7 @@ class Runner:
 
     def _start(self, started: _thread.LockType) -> None:
         try:
-            with self._lock:
+            with self._lock:  # several threads may start the loop at once; only the first of them does
                 if not self._closed and (self._thread is None or self._thread.ended):
                     self._thread = LoopThread()
                     self._finalizer = weakref.finalize(self, self._thread.stop)
@@ -345,11 +360,11 @@ class Runner:
             started.release()
 
     def close(self, shut_down: Callable[[float], Coroutine[Any, Any, None]], grace: float) -> None:
-        """Refuse what comes, run ``shut_down`` in the loop, and end the loop; calling it again does nothing more.
+        """Refuse new calls, run ``shut_down`` in the loop, and end the loop. Closing is idempotent.
 
         Args:
-            shut_down: closes what lives in the loop, within so many seconds; called again with zero on Ctrl-C.
-            grace: seconds that it takes at most; a loop that is stuck longer is left alone.
+            shut_down: closes everything in the loop within the given seconds. It is called again with zero on Ctrl-C.
+            grace: the seconds to give to ``shut_down``. A loop that is stuck for longer is abandoned.
         """
         with self._lock:
             thread, self._closed, self._loop = self._thread, True, None
@@ -377,29 +392,28 @@ class Runner:
             self._thread_calls.discard(thread_call)
 
     def end(self) -> LoopThread | None:
-        """Let the loop end at exit, and return its thread, if there is one; the next call would start another."""
+        """End the loop at the exit of the interpreter, and return its thread, if there is one."""
         with self._lock:
             thread, self._thread, self._loop = self._thread, None, None
         for thread_call in tuple(self._thread_calls):
-            thread_call.abandoned = True  # of daemon threads, which had better not wake to say so
+            thread_call.abandoned = True  # waiting daemon threads must not be woken during the exit
         if thread is not None:
             thread.stop()
         return thread
 
     def after_fork(self) -> None:
-        """Begin afresh in a forked child, where the thread does not exist: what the parent has stays the parent's."""
-        _left_behind.append(
-            (self._thread, self._loop, self._thread_calls)
-        )  # kept alive: collecting them would complain
-        for thread_call in self._thread_calls:  # of this very thread, which forked in a signal's handler
-            thread_call.end("the process was forked during this call, which goes on in the parent")
+        """Reset the runner in a forked child process, where the loop's thread does not exist."""
+        # Kept alive: if collected in the child, they would warn about being unclosed.
+        _left_behind.append((self._thread, self._loop, self._thread_calls))
+        for thread_call in self._thread_calls:  # calls of this thread, which forked in a signal handler
+            thread_call.end("the process was forked during this call, which continues in the parent process")
         if self._finalizer is not None:
             self._finalizer.detach()
         self._reset()
 
 
 def _as_raised(error: BaseException) -> BaseException:
-    """Return an error as the waiting thread raises it: its traceback then ends where the thread called."""
+    """Prepare an exception for the waiting thread, so that its traceback ends at the call in that thread."""
     if isinstance(error, InfraiError):
         return error.with_traceback(None)
     if isinstance(error, asyncio.CancelledError):
@@ -414,7 +428,7 @@ def _all_runners() -> list[Runner]:
     while True:
         try:
             return list(_runners)
-        except RuntimeError:  # another thread made one at that moment
+        except RuntimeError:  # another thread created a runner during the iteration
             continue
 
 

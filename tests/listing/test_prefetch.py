@@ -196,7 +196,7 @@ async def test_closing_the_client_ends_it() -> None:
         await settled(oracle, 2)
         await client.aclose(grace=0)
         await eventually(lambda: asyncio.all_tasks() <= before, SOON)
-        with pytest.raises(TransportError, match="closed before the answer came"):
+        with pytest.raises(TransportError, match="closed before the response arrived"):
             await cursor.page()
         with pytest.raises(ClientClosedError):
             await cursor.page()
