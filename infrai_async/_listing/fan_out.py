@@ -16,11 +16,12 @@ import inspect
 import weakref
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
-from itertools import chain, islice, repeat
+from itertools import chain, repeat
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeAlias, TypeVar
 
 from infrai_async._display.progress import Progress, ProgressReporter
+from infrai_async._listing.batches import Chunks, Singles
 from infrai_async._listing.cursor import Cursor, check_count
 from infrai_async.errors import ClientClosedError, InvalidArgument
 from infrai_async.models import Page
@@ -34,7 +35,6 @@ _Batch: TypeAlias = Page[T] | Sequence[T]
 _Batches: TypeAlias = AsyncIterator[_Batch[T]]
 
 _ENOUGH: Final = 1_000  # queued items at which workers stop; the pages in flight at that moment are added to them
-_CHUNK: Final = 100  # items to take from a plain iterable at once
 
 
 def fan_out(
@@ -296,7 +296,7 @@ class _Work(Generic[P, C]):
         suspended = [batches for _, batches in self._suspended]
         self._suspended.clear()
         for batches in (*suspended, self._source):
-            if isinstance(batches, _Nested | _Single):
+            if isinstance(batches, _Nested | Singles):
                 await batches.aclose()
 
     def cancel(self) -> None:
@@ -445,54 +445,6 @@ class _Nested(Generic[P, C]):
         await self._source.aclose()
 
 
-class _Single(Generic[T]):
-    """The items of an asynchronous iterable, one in each batch, because the next item may take long."""
-
-    def __init__(self, source: AsyncIterable[T]) -> None:
-        self._items = aiter(source)
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Sequence[T]:
-        return (await anext(self._items),)
-
-    async def aclose(self) -> None:
-        close = getattr(self._items, "aclose", None)
-        if close is not None:
-            await close()
-
-
-class _Chunks(Generic[T]):
-    """The items of a plain iterable, in chunks, because its items are available without waiting."""
-
-    def __init__(self, source: Iterable[T]) -> None:
-        self._items = iter(source)
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Sequence[T]:
-        chunk: list[T] = []
-        try:
-            chunk.extend(islice(self._items, _CHUNK))
-        except Exception as error:
-            if not chunk:
-                raise
-            self._items = _failing(error)  # raised after the items that came before it
-        if not chunk:
-            raise StopAsyncIteration
-        return chunk
-
-
-def _failing(error: Exception) -> Iterator[Any]:
-    try:
-        raise error
-    finally:
-        del error  # the traceback refers to this frame: breaks the reference cycle
-    yield
-
-
 def _batches(what: str, source: object) -> _Batches[Any]:
     match source:
         case Cursor():
@@ -500,9 +452,9 @@ def _batches(what: str, source: object) -> _Batches[Any]:
         case FanOut():
             return _Nested(source)
         case AsyncIterable():
-            return _Single(source)
+            return Singles(source)
         case Iterable():
-            return _Chunks(source)
+            return Chunks(source)
         case Coroutine():
             source.close()
     raise InvalidArgument(f"{what} a cursor or another iterable, not {type(source).__name__}")
