@@ -49,7 +49,8 @@ def lowest(session: nox.Session) -> None:
         *("uv", "pip", "compile", "--quiet", "--resolution", "lowest-direct", "--python-version", str(version).strip()),
         *("pyproject.toml", *extras, "--no-header", "--no-annotate", "--output-file", str(bounds)),
     )
-    session.install("-e", f".[{EXTRAS}]", *groups("test"), "--constraint", str(bounds))
+    # pip would try its way through the newer versions of all that the tests bring along.
+    session.run("uv", "pip", "install", "--quiet", "-e", f".[{EXTRAS}]", *groups("test"), "--constraint", str(bounds))
     gateway = [f"tests/gateway/{wing}" for wing in ("http", "objects", "services", "state", "targeting")]
     session.run("python", "-m", "pytest", *IN_FOUR, *CLIENT, *gateway, *session.posargs)
 

@@ -470,10 +470,10 @@ import asyncio, sys, threading
 from infrai_async import AsyncInfrai
 async def use(client):
     await client.db.project.get("p")
-    await asyncio.sleep(0.05)
+    together.wait(60)
     await client.aclose(0.2)
 for _ in range(5):
-    client = AsyncInfrai("k", base_url=sys.argv[1])
+    client, together = AsyncInfrai("k", base_url=sys.argv[1]), threading.Barrier(4)
     threads = [threading.Thread(target=lambda: asyncio.run(use(client))) for _ in range(4)]
     for thread in threads: thread.start()
     for thread in threads: thread.join()
