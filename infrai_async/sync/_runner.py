@@ -266,8 +266,8 @@ class Runner:
     The loop ends when the runner is closed or collected, or when the interpreter exits. A forked child process starts
     a loop of its own.
 
-    ``_closed`` and ``_thread`` change under the lock. ``_loop`` is only a cache for the fast path of ``run``, which uses
-    it without the lock: a call that finds a loop there that has ended clears it and starts over.
+    ``_closed`` and ``_thread`` change under the lock. ``_loop`` is only a cache for the fast path of ``run``, which
+    uses it without the lock: a call that finds an ended loop there clears it and starts over.
     """
 
     def __init__(self) -> None:

@@ -108,7 +108,7 @@ async def test_a_cursor_that_comes_back_is_an_error_where_it_would_be_without(pr
     with Oracle(reply) as oracle:
         async with AsyncInfrai("k", base_url=oracle.url) as client:
             got = []
-            with pytest.raises(PaginationError, match="again after 3 pages"):
+            with pytest.raises(PaginationError, match="twice within 3 pages"):
                 async for item in client.db.project.list(prefetch=prefetch):
                     got.append(item.id)
     assert got == ["p0", "p1", "p2"]

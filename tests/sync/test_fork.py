@@ -212,7 +212,7 @@ if child == 0:
     sys.exit()
 say(wait(child))
 """
-    refused = "db.project.get: the client was closed before the call was sent"
+    refused = "db.project.get: the client is closed: create another one"
     assert ends(script, oracle) == ([refused, "0"], "", 0)
 
 
