@@ -23,7 +23,7 @@ class Inventory:
     they have ended. After an exception it cannot be read further; with a checkpoint, another inventory resumes it.
     """
 
-    __slots__ = ("_checkpoint", "_closed", "_entries", "_handed", "_items")
+    __slots__ = ("_checkpoint", "_closed", "_current_id", "_entries", "_items")
 
     def __init__(
         self,
@@ -41,13 +41,15 @@ class Inventory:
             _projects(list_projects, checkpoint_file),
             lambda project: _entry(project, inspect_project, checkpoint_file),
             concurrency,
-            _recording(on_error, checkpoint_file) if checkpoint_file is not None and callable(on_error) else on_error,
+            _recording_errors(on_error, checkpoint_file)
+            if checkpoint_file is not None and callable(on_error)
+            else on_error,
             progress,
             what="db.inventory",
             enough=concurrency,  # an entry may be large
         )
         self._items: Iterator[ProjectInventory] = iter(())
-        self._handed: str | None = None
+        self._current_id: str | None = None
         self._closed = False
 
     def __repr__(self) -> str:
@@ -65,10 +67,10 @@ class Inventory:
 
     def _next(self) -> ProjectInventory | None:
         """Return the next entry of the current batch, if there is one; the previous entry then counts as done."""
-        if self._handed is not None and self._checkpoint is not None:
-            self._checkpoint.done(self._handed)
+        if self._current_id is not None and self._checkpoint is not None:
+            self._checkpoint.done(self._current_id)
         entry = next(self._items, None)
-        self._handed = None if entry is None else entry.project.id
+        self._current_id = None if entry is None else entry.project.id
         return entry
 
     @property
@@ -125,7 +127,7 @@ async def _entry(
         checkpoint.done(project.id)
 
 
-def _recording(on_error: Callable[[Project, Exception], object], checkpoint: Checkpoint) -> OnError[Project]:
+def _recording_errors(on_error: Callable[[Project, Exception], object], checkpoint: Checkpoint) -> OnError[Project]:
     """Wrap ``on_error`` so that a project counts as done after it has returned."""
 
     async def record_error(project: Project, error: Exception) -> None:

@@ -18,7 +18,7 @@ Fetch: TypeAlias = Callable[[str | None], Awaitable[Page[T]]]
 
 
 @attrs.frozen
-class Reached(Generic[T]):
+class FetchedPage(Generic[T]):
     """A page, and the number of items still wanted after it; ``None`` means all."""
 
     page: Page[T]
@@ -43,7 +43,7 @@ class Prefetcher(Generic[T]):
     def __init__(self, fetch: Fetch[T], pages: int) -> None:
         self._fetch = fetch
         self._pages = pages
-        self._tasks: deque[asyncio.Task[Reached[T]]] = deque()
+        self._tasks: deque[asyncio.Task[FetchedPage[T]]] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._finalizer: weakref.finalize[..., Prefetcher[T]] | None = None
 
@@ -61,9 +61,9 @@ class Prefetcher(Generic[T]):
             self._move_to(loop)
         tasks = self._tasks
         if not tasks:
-            self._start(loop, _reach(self._fetch, cursor, left))
+            self._start(loop, _fetch_page(self._fetch, cursor, left))
         while len(tasks) <= self._pages and not _ends(tasks[-1]):
-            self._start(loop, _reach_next(self._fetch, tasks[-1]))
+            self._start(loop, _fetch_next_page(self._fetch, tasks[-1]))
         # The first task leaves the queue only after its page has arrived: if the reader is cancelled while it waits,
         # pages that have already arrived stay, because their cursors must not be fetched a second time.
         try:
@@ -75,7 +75,7 @@ class Prefetcher(Generic[T]):
         tasks.popleft()
         return page
 
-    def _start(self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Reached[T]]) -> None:
+    def _start(self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, FetchedPage[T]]) -> None:
         task = loop.create_task(work)
         task.add_done_callback(_retrieve_exception)
         self._tasks.append(task)
@@ -89,7 +89,7 @@ class Prefetcher(Generic[T]):
         self._finalizer = weakref.finalize(self, _abandon, loop, self._tasks)
         self._finalizer.atexit = False
 
-    def _unfinished(self) -> list[asyncio.Task[Reached[T]]]:
+    def _unfinished(self) -> list[asyncio.Task[FetchedPage[T]]]:
         """Remove and return the tasks that have no page yet; the others stay, since no cursor is fetched twice."""
         unfinished = []
         while self._tasks and not _succeeded(self._tasks[-1]):
@@ -97,21 +97,21 @@ class Prefetcher(Generic[T]):
         return unfinished
 
 
-async def _reach(fetch: Fetch[T], cursor: str | None, left: int | None) -> Reached[T]:
+async def _fetch_page(fetch: Fetch[T], cursor: str | None, left: int | None) -> FetchedPage[T]:
     page = await fetch(cursor)
-    return Reached(page, None if left is None else max(0, left - len(page.items)))
+    return FetchedPage(page, None if left is None else max(0, left - len(page.items)))
 
 
-async def _reach_next(fetch: Fetch[T], before: asyncio.Task[Reached[T]]) -> Reached[T]:
-    reached = await before
-    return reached if reached.is_last else await _reach(fetch, reached.page.next_cursor, reached.left)
+async def _fetch_next_page(fetch: Fetch[T], before: asyncio.Task[FetchedPage[T]]) -> FetchedPage[T]:
+    fetched = await before
+    return fetched if fetched.is_last else await _fetch_page(fetch, fetched.page.next_cursor, fetched.left)
 
 
 def _succeeded(task: asyncio.Task[Any]) -> bool:
     return task.done() and not task.cancelled() and task.exception() is None
 
 
-def _ends(task: asyncio.Task[Reached[T]]) -> bool:
+def _ends(task: asyncio.Task[FetchedPage[T]]) -> bool:
     return task.done() and (not _succeeded(task) or task.result().is_last)
 
 

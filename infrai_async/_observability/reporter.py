@@ -77,7 +77,7 @@ class Reporter:
         self._attempt += 1
         self._emit(AttemptSent, method=method, origin=origin, path=target.partition("?")[0], waited=waited)
 
-    def answered(self, metadata: Metadata) -> None:
+    def note_response(self, metadata: Metadata) -> None:
         """Record the metadata of a response, for the event of the call's end."""
         if metadata.cost_usd is not None:
             self._cost = add_exactly(self._cost or Decimal(0), metadata.cost_usd)

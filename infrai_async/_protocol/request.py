@@ -96,7 +96,7 @@ def build(
     query: list[str] = []
     body: dict[str, JSON] = {}
     for param in route.params:
-        value = _given(param, arguments)
+        value = _argument(param, arguments)
         if value is UNSET:
             if param.required:
                 raise InvalidArgument(f"{param.name} is required", capability=capability.id)
@@ -181,7 +181,7 @@ def _misfits(param: Param, value: str) -> str:
 def _check_other_routes(capability: Capability[Any], route: Route, arguments: Mapping[str, object]) -> None:
     """Check the arguments that only the other generation's route sends: they may still be wrong."""
     for param in capability.params.values():
-        if param not in route.params and (value := _given(param, arguments)) is not UNSET:
+        if param not in route.params and (value := _argument(param, arguments)) is not UNSET:
             _checked(capability, param, value)
 
 
@@ -199,7 +199,7 @@ def canonical_call(name: str, capability: Capability[Any], arguments: Mapping[st
     given = {
         param.name: _checked(capability, param, value)
         for param in capability.params.values()
-        if (value := _given(param, arguments)) is not UNSET
+        if (value := _argument(param, arguments)) is not UNSET
     }
     return _canonical([name, capability.id, given]).encode()
 
@@ -247,7 +247,7 @@ def seconds(name: str, value: float | timedelta) -> float:
     return float(amount)
 
 
-def _given(param: Param, arguments: Mapping[str, object]) -> object:
+def _argument(param: Param, arguments: Mapping[str, object]) -> object:
     value = arguments.get(param.name, UNSET)
     if value is None and param.kind != "json":
         value = UNSET
@@ -270,7 +270,7 @@ def _checked(capability: Capability[Any], param: Param, value: object) -> JSON:
 
 def _check_needs(capability: Capability[Any], param: Param, value: object, arguments: Mapping[str, object]) -> None:
     other = param.needs.get(str(value))
-    if other is not None and _given(capability.params[other], arguments) is UNSET:
+    if other is not None and _argument(capability.params[other], arguments) is UNSET:
         raise InvalidArgument(f"{other} is required with {param.name}={value!r}", capability=capability.id)
 
 

@@ -118,13 +118,13 @@ class CallState:
             if response is not None:
                 response.close()
 
-    def broken(self, error: TransportError, *, not_sent: bool = False) -> NoResponse:
+    def without_response(self, error: TransportError, *, not_sent: bool = False) -> NoResponse:
         """Return the result of an attempt without a complete response."""
         sent = self.trace.connected and not not_sent
         started_at, seconds, waited = self._times()
         return NoResponse(error, sent, started_at, seconds, waited)
 
-    def answered(self, response: aiohttp.ClientResponse, body: bytes | None) -> Response:
+    def with_response(self, response: aiohttp.ClientResponse, body: bytes | None) -> Response:
         """Return the result of an attempt with a response; without a ``body``, the response was too large."""
         started_at, seconds, waited = self._times()
         return Response(response.status, response.headers, body or b"", started_at, seconds, waited, body is None)
@@ -142,7 +142,7 @@ class CallState:
             if self.call.scopes is not None:
                 self.call.scopes.charge(cost, self.call.capability.id, metadata.vendor)
         if self.reporter is not None:
-            self.reporter.answered(metadata)
+            self.reporter.note_response(metadata)
 
     def note_wait(self, what: Waiting) -> None:
         """Record what the call waits for."""
@@ -162,7 +162,7 @@ class CallState:
             self._reason = reason
             self._task.cancel()
 
-    def interrupted(self) -> NoResponse | Closed | Expired | ThrottledPastDeadline | None:
+    def resolve_cancellation(self) -> NoResponse | Closed | Expired | ThrottledPastDeadline | None:
         """Undo a cancellation by the pool, and return its meaning; return ``None`` for a cancellation by other code."""
         # Both may have cancelled the task in the same step of the loop, which raises a single CancelledError. Then the
         # count stays above its initial value, and the other code's cancellation prevails.
@@ -174,5 +174,5 @@ class CallState:
         if not self.sending:
             return Closed() if reason is Reason.CLOSED else Expired(self._waiting.value)
         if reason is Reason.CLOSED:
-            return self.broken(TransportError("the client was closed before the response arrived"))
-        return self.broken(TimeoutError("the call's time limit was reached before the response arrived"))
+            return self.without_response(TransportError("the client was closed before the response arrived"))
+        return self.without_response(TimeoutError("the call's time limit was reached before the response arrived"))

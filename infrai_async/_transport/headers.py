@@ -39,7 +39,7 @@ class HeaderTemplate:
         self.complete: CIMultiDict[str] | None = None
         self._secret = key.encode() if key is not None and len(key) >= _SHORTEST_SECRET else None
 
-    def to_give(self, idempotency_key: str | None) -> CIMultiDict[str]:
+    def to_pass(self, idempotency_key: str | None) -> CIMultiDict[str]:
         """Return the headers to pass to aiohttp, which adds its own."""
         return self._given if idempotency_key is None else _with_key(self._given, idempotency_key)
 

@@ -130,7 +130,7 @@ class Pool:
                         if flow is None and (value := _read_quickly(call, state, response, body)) is not None:
                             succeeded = True
                             return value
-                        result = state.answered(response, body)
+                        result = state.with_response(response, body)
                 except BaseException as error:
                     if (result := _as_result(session, state, error)) is None:
                         raise
@@ -202,7 +202,7 @@ class Pool:
             request.method,
             self._url(request.target),
             data=None if request.body is None else _payload(request.body),
-            headers=template.to_give(request.idempotency_key) if template.complete is None else None,
+            headers=template.to_pass(request.idempotency_key) if template.complete is None else None,
             allow_redirects=False,
         )
 
@@ -319,12 +319,12 @@ def _read_quickly(call: Call[T], state: CallState, response: aiohttp.ClientRespo
 def _as_result(session: LoopSession, state: CallState, error: BaseException) -> Result | InfraiError:
     """Return the exception as a result for the flow; ``None`` if it must propagate unchanged."""
     if isinstance(error, asyncio.CancelledError):
-        return state.interrupted()
+        return state.resolve_cancellation()
     if isinstance(error, InfraiError):
         return error
     if isinstance(error, aiohttp.ClientError | OSError):
         transport, not_sent = as_transport_error(error)
-        return state.broken(transport, not_sent=not_sent)
+        return state.without_response(transport, not_sent=not_sent)
     if isinstance(error, RuntimeError) and session.http.closed:
         return ConfigurationError("session was closed by its owner: keep it open for as long as the client is used")
     return None

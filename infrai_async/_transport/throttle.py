@@ -82,8 +82,8 @@ class AdmissionControl:
             throttled: the call that the service has throttled. Its own flow decides whether it waits.
             seconds: the length of the pause.
         """
-        # First the gate is closed, then the waiting calls are searched. A call that starts to wait in between, in
-        # another thread, is missed by the search but checks the gate itself, which is closed by then.
+        # The gate closes before the waiting calls are searched, and a call registers with its session before it checks
+        # the gate. Whatever the threads do meanwhile, a call is found by the search or finds the gate closed itself.
         now = time.monotonic()
         with self._lock:
             self._gate.close(now + seconds, now)

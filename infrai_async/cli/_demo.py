@@ -1,4 +1,4 @@
-"""``infrai-async demo``: the main job on this machine, for real, and what it did and cost."""
+"""``infrai-async demo``: a run of all services on this machine, with a report of results and cost."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ _VISITORS: Final = 10
 
 
 class Mismatch(Exception):
-    """Something answered, but not what it should have."""
+    """A step succeeded, but with an unexpected result."""
 
 
 def demo(typed: Namespace) -> int:
     """Run the demo.
 
     Args:
-        typed: what the command was given.
+        typed: the parsed arguments of the command.
 
     Returns:
         The exit code.
@@ -53,12 +53,12 @@ async def _demo(typed: Namespace) -> Exit:
             await _play(typed, tally)
             ok = True
         except asyncio.CancelledError:
-            if not tally.interrupted:  # else it was said before clearing up
+            if not tally.interrupted:  # otherwise it was reported before clearing up
                 complain("interrupted")
             tally.interrupted = True
         except BrokenPipeError:
-            raise  # nobody is left to be told
-        except Exception as error:  # noqa: BLE001 - whatever did not work, the last line has to say so
+            raise  # stdout has no reader any more
+        except Exception as error:  # noqa: BLE001 - the last line must report any kind of failure
             complain(error)
     _conclude(tally, ok=ok)
     return Exit.OK if ok else Exit.FAILED
@@ -78,7 +78,7 @@ async def _play(typed: Namespace, tally: Tally) -> None:
 
 
 async def _use(gateway: LocalGateway, typed: Namespace, tally: Tally) -> None:
-    note(f"a gateway of our own runs at {gateway.base_url}")
+    note(f"a gateway for this demo runs at {gateway.base_url}")
     async with AsyncInfrai(gateway.api_key, base_url=gateway.base_url, max_concurrency=typed.concurrency) as client:
         try:
             await _Demo(client, typed, tally).play()
@@ -87,7 +87,7 @@ async def _use(gateway: LocalGateway, typed: Namespace, tally: Tally) -> None:
 
 
 def _report(tally: Tally) -> None:
-    """Show the figures before clearing up, which takes a while; half a table would only confuse a human."""
+    """Show the results before clearing up, which takes a while; on a terminal not if the demo was interrupted."""
     if not on_terminal():
         write_table(tally.by_region())
     elif not tally.interrupted:
@@ -95,7 +95,7 @@ def _report(tally: Tally) -> None:
 
 
 def _conclude(tally: Tally, *, ok: bool) -> None:
-    """Say at the very end whether it all worked, clearing up included."""
+    """Report at the very end whether everything worked, including clearing up."""
     summary = tally.summary(ok=ok)
     if not on_terminal():
         write_json(summary)
@@ -106,7 +106,7 @@ def _conclude(tally: Tally, *, ok: bool) -> None:
 
 
 class _Demo:
-    """The steps, in order; each says what it did, and raises when something is not as it should be."""
+    """The steps of the demo, in order. Each reports what it did, and raises if a result is not as expected."""
 
     def __init__(self, client: AsyncInfrai, typed: Namespace, tally: Tally) -> None:
         self._client = client
@@ -114,7 +114,7 @@ class _Demo:
         self._tally = tally
 
     async def play(self) -> None:
-        """Take all the steps."""
+        """Run all steps."""
         before = (await self._client.account.balance()).balance_usd
         await self._create_projects()
         await self._create_branches()
@@ -122,9 +122,9 @@ class _Demo:
         await self._query()
         await self._store()
         await self._deliver()
-        await self._ask_flag()
+        await self._evaluate_flag()
         after = (await self._client.account.balance()).balance_usd
-        _check("what the wallet lost", before - after, self._client.stats.cost_usd)
+        _check("the amount taken from the wallet", before - after, self._client.stats.cost_usd)
         write_step("wallet", f"{before} USD before, {after} USD after", before=float(before), after=float(after))
 
     # --- databases ---------------------------------------------------------------------------------------------
@@ -149,11 +149,11 @@ class _Demo:
         self._tally.add_branch(branch, project)
 
     async def _side_by_side(self, title: str, calls: Sequence[Callable[[], Awaitable[None]]]) -> None:
-        """Make calls at once, in turns: so each one's timeout begins when its turn comes, however many there are."""
-        turns = asyncio.Semaphore(self._typed.concurrency)
+        """Make calls concurrently. The semaphore starts each call's timeout only when the call is about to be sent."""
+        slots = asyncio.Semaphore(self._typed.concurrency)
 
         async def make(call: Callable[[], Awaitable[None]]) -> None:
-            async with turns:
+            async with slots:
                 await call()
             advance()
 
@@ -163,7 +163,7 @@ class _Demo:
                     group.create_task(make(call))
 
     async def _list(self) -> None:
-        """List projects and, while their pages still come, the branches of those that are there already."""
+        """List all projects and, while their pages are still arriving, the branches of those listed so far."""
         tally, few = self._tally, max(1, self._typed.projects // 3)
         with progress("listing branches", self._typed.projects) as advance:
             async with asyncio.TaskGroup() as group:
@@ -185,7 +185,7 @@ class _Demo:
         advance()
 
     async def _query(self) -> None:
-        """Write a row into a branch, read it back, and look for it in the project that the branch is a copy of."""
+        """Write a row into a branch, read it back, and check that the branch's source project does not have it."""
         branch = self._tally.branches[0]
         project = next(project for project in self._tally.projects if project.id == branch.project_id)
         async with _connected(branch.connection_uri) as connection:
@@ -195,7 +195,7 @@ class _Demo:
         async with _connected(project.connection_uri) as connection:
             in_source = await connection.fetchval("select to_regclass('visits') is not null")
         _check("the row read back from a branch", row, "/checkout")
-        _check("that the branch's source has its table", in_source, False)
+        _check("whether the branch's source has its table", in_source, False)
         text = f"wrote {row!r} into {branch.masked_uri} and read it back; its source does not have it"
         write_step("sql", text, branch=branch.masked_uri, row=row, in_source=in_source)
 
@@ -207,24 +207,25 @@ class _Demo:
         download = await self._client.storage.object.presign(bucket=bucket, key="hello.txt", method="GET")
         read = await _round_trip(upload.url, download.url, _HELLO)
         _check("the object", read, _HELLO)
-        url = upload.url.partition("?")[0]  # what follows is the signature
+        url = upload.url.partition("?")[0]  # without the signature
         text = f"bucket {bucket!r}; put {len(_HELLO)} bytes to {url} and got them back, both over signed URLs"
         write_step("storage", text, bucket=bucket, url=url, bytes=len(read))
 
     async def _deliver(self) -> None:
-        async with _origin() as (origin, asked):
+        async with _origin() as (origin, requested):
             distribution = await self._client.cdn.distribution.create(origin=origin, cache_ttl_seconds=60)
             pages = await _visit(f"{distribution.edge_url}/index.html", _VISITORS)
             stats = await self._client.cdn.cache.stats(distribution_id=distribution.distribution_id)
         _check("the pages through the edge", pages, [_PAGE] * _VISITORS)
-        _check("what the origin was asked for", asked, ["/index.html"])
+        _check("the paths requested from the origin", requested, ["/index.html"])
         _check("the requests that the edge counted", stats.requests, _VISITORS)
         text = (
-            f"{len(pages)} visitors got a page through {distribution.edge_url}; its origin was asked {len(asked)} time"
+            f"{len(pages)} visitors got a page through {distribution.edge_url}; its origin got {len(requested)} request"
         )
-        write_step("cdn", text, url=distribution.edge_url, served=len(pages), fetched=len(asked), hits=stats.hit_ratio)
+        url, fetched = distribution.edge_url, len(requested)
+        write_step("cdn", text, url=url, served=len(pages), fetched=fetched, hits=stats.hit_ratio)
 
-    async def _ask_flag(self) -> None:
+    async def _evaluate_flag(self) -> None:
         flags, half = self._client.flags, RolloutConfig(percentage=50, salt="demo")
         flag = await flags.set("new-checkout", type="bool", default_value=False, rollout=half)
         users = [f"user-{n}" for n in range(_USERS)]
@@ -232,7 +233,7 @@ class _Demo:
         values = await asyncio.gather(*(flags.get_value(flag.key, user_id=user) for user in users))
         _check("the flag's values", [value.value for value in values], [state.enabled for state in states])
         on = sum(map(bool, states))
-        text = f"{flag.key!r}, rolled out to half of all, is on for {on} of {len(users)} users"
+        text = f"{flag.key!r}, rolled out to 50 % of the users, is on for {on} of {len(users)}"
         write_step("flags", text, key=flag.key, users=len(users), on=on)
 
 
@@ -240,32 +241,32 @@ async def _round_trip(upload: str, download: str, data: bytes) -> bytes:
     async with aiohttp.ClientSession(raise_for_status=True) as session:
         async with session.put(URL(upload, encoded=True), data=data):
             pass
-        async with session.get(URL(download, encoded=True)) as answer:
-            return await answer.read()
+        async with session.get(URL(download, encoded=True)) as response:
+            return await response.read()
 
 
 @asynccontextmanager
 async def _origin() -> AsyncIterator[tuple[str, list[str]]]:
-    """Serve a page on loopback, and keep what was asked for."""
-    asked: list[str] = []
+    """Serve a page on loopback, and record the requested paths."""
+    requested: list[str] = []
 
     async def serve(request: web.BaseRequest) -> web.Response:
-        asked.append(request.path)
+        requested.append(request.path)
         return web.Response(body=_PAGE, content_type="text/html")
 
     runner = web.ServerRunner(web.Server(serve))
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}", asked
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}", requested
     finally:
         await runner.cleanup()
 
 
 async def _visit(url: str, times: int) -> list[bytes]:
     async def visit() -> bytes:
-        async with session.get(url) as answer:
-            return await answer.read()
+        async with session.get(url) as response:
+            return await response.read()
 
     async with aiohttp.ClientSession(raise_for_status=True) as session:
         return list(await asyncio.gather(*(visit() for _ in range(times))))
@@ -281,7 +282,7 @@ async def _connected(uri: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Recor
 
 
 def _check_listed(what: str, listed: Sequence[Project | Branch], created: Sequence[Project | Branch]) -> None:
-    """Hold a list to what was created: each of it, and each once."""
+    """Check that a list contains everything that was created, exactly once."""
     found, wanted = (Counter(model.id for model in models) for models in (listed, created))
     missing, excess = (wanted - found).total(), (found - wanted).total()
     if missing or excess:
@@ -290,4 +291,4 @@ def _check_listed(what: str, listed: Sequence[Project | Branch], created: Sequen
 
 def _check(what: str, found: object, wanted: object) -> None:
     if found != wanted:
-        raise Mismatch(f"{what}: {found!r}, and it should be {wanted!r}")
+        raise Mismatch(f"{what}: {found!r}, but expected {wanted!r}")

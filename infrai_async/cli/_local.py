@@ -1,4 +1,4 @@
-"""``infrai-async local``: the gateway, until a signal ends it."""
+"""``infrai-async local``: runs the gateway until a signal ends it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from infrai_async.local import DirectoryInUse, LocalGateway
 
 _SCREEN: Final = """\
 Infrai on this machine: {base_url}
-Its state is kept in {place}; the same again gives the same key, address and databases.
+Its state is kept in {place}; start it with the same again for the same key, address and databases.
 
 In another terminal:
 
@@ -26,21 +26,21 @@ Then, in the prompt of `python -m asyncio`:
     from infrai_async import AsyncInfrai; client = AsyncInfrai()
     await client.db.project.create(name="shop")
 
-A browser shows at {base_url} what there is by now. Ctrl-C ends it.
+Open {base_url} in a browser to see its contents. Press Ctrl-C to stop it.
 """
 
 
 def local(typed: Namespace) -> int:
-    """Serve until a signal comes.
+    """Serve until a signal arrives.
 
     Args:
-        typed: what the command was given.
+        typed: the parsed arguments of the command.
 
     Returns:
-        The exit code: a signal is the way to end it, and so a success.
+        The exit code. A signal is the normal way to end, and counts as success.
 
     Raises:
-        UsageError: the gateway refuses its settings.
+        UsageError: the gateway does not accept its settings.
     """
     data_dir = Path(typed.data_dir).expanduser().absolute()
     try:
@@ -84,9 +84,10 @@ def _announce(gateway: LocalGateway, data_dir: Path, shared: bool) -> None:
 
 
 async def _look_for_postgres(gateway: LocalGateway) -> None:
-    """Say now what else the first database call would say: Postgres starts after the gateway answers.
+    """Report now if Postgres cannot be used, rather than at the user's first database call.
 
-    The call asks for what is not there, and failed calls cost nothing (CONTRACT.md D24).
+    Postgres starts only after the gateway is ready. The call requests a project that does not exist, because failed
+    calls cost nothing (contract D24).
     """
     async with AsyncInfrai(
         gateway.api_key, base_url=gateway.base_url, timeout=None, retry=RetryPolicy.none(), allow_http=True

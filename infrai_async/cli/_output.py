@@ -1,4 +1,4 @@
-"""What commands write: results to stdout, as JSON lines or as tables; the rest to stderr."""
+"""The output of commands: results on stdout, as JSON lines or as tables; everything else on stderr."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from importlib.util import find_spec
 
 
 class Exit(IntEnum):
-    """How a command ended."""
+    """The exit codes of the commands."""
 
     OK = 0
     FAILED = 1
@@ -20,21 +20,21 @@ class Exit(IntEnum):
 
 
 class UsageError(Exception):
-    """The command cannot run as it was typed, or not with what is installed."""
+    """The command line is wrong, or a package that the command needs is not installed."""
 
 
 def on_terminal() -> bool:
-    """Whether a human reads stdout."""
+    """Return whether stdout is a terminal."""
     return sys.stdout.isatty()
 
 
 def write_json(record: Mapping[str, object]) -> None:
-    """Write one JSON line, at once."""
+    """Write one JSON line, and flush it."""
     print(json.dumps(record), flush=True)
 
 
 def write_step(name: str, text: str, **facts: object) -> None:
-    """Write what was done: ``text`` for a human, ``facts`` for a program."""
+    """Report a step: ``text`` on a terminal, ``facts`` as a JSON line otherwise."""
     if on_terminal():
         print(f"{name + ':':<10} {text}", flush=True)
     else:
@@ -42,7 +42,7 @@ def write_step(name: str, text: str, **facts: object) -> None:
 
 
 def write_table(rows: Sequence[Mapping[str, object]]) -> None:
-    """Write records that have the same fields: a table for a human, JSON lines for a program."""
+    """Write records that have the same fields: a table on a terminal, JSON lines otherwise."""
     if not on_terminal():
         for row in rows:
             write_json(row)
@@ -66,7 +66,7 @@ def _rich_table(rows: Sequence[Mapping[str, object]]) -> None:
 
 
 def plain_table(rows: Sequence[Mapping[str, object]]) -> str:
-    """Return a table in ASCII; columns that begin with a number are aligned to the right."""
+    """Return an ASCII table; columns whose first value is a number are aligned to the right."""
     cells = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     aligned = [">" if _is_number(value) else "<" for value in rows[0].values()]
@@ -87,18 +87,18 @@ def _cell(value: object) -> str:
 
 
 def complain(problem: BaseException | str) -> None:
-    """Write one line on stderr, if it is still there."""
+    """Write an error as one line on stderr, if stderr is still open."""
     note(f"infrai-async: {problem if isinstance(problem, str) else describe(problem)}")
 
 
 def note(text: str) -> None:
-    """Write a line on stderr, if it is still there: a closed terminal must not keep a command from clearing up."""
+    """Write a line on stderr, if it is still open: a closed terminal must not keep a command from clearing up."""
     with suppress(OSError):
         print(text, file=sys.stderr, flush=True)
 
 
 def describe(error: BaseException) -> str:
-    """Return an error in one line, with its hints and without passwords."""
+    """Return an exception as one line, with its notes and without passwords."""
     from infrai_async.errors import InfraiError
     from infrai_async.models import mask_uri
 

@@ -1,4 +1,4 @@
-"""What a signal does to a command: the end, but an orderly one."""
+"""Signal handling: a signal ends a command in an orderly way."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from contextlib import contextmanager
 
 
 def leave_on_signals() -> None:
-    """From now on, until a command listens itself, a signal ends the process as a success: nothing runs yet."""
+    """Exit with code 0 on a signal, until a command handles signals itself: nothing has been started yet."""
     for number in _signals():
         signal.signal(number, lambda *_: sys.exit(0))
 
 
 @contextmanager
 def cancel_on_signals() -> Iterator[None]:
-    """Cancel the current task at the first signal.
+    """Cancel the current task on the first signal, and ignore all later ones until the end of the process.
 
-    Later ones change nothing, to the end of the process: a Postgres that was started has to be ended, and then the
-    command's own exit code has to come out, however often Ctrl-C is pressed.
+    However often Ctrl-C is pressed, a Postgres that was started must be stopped, and the process must end with the
+    command's own exit code.
     """
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None  # noqa: S101 - this runs in a coroutine
@@ -38,12 +38,12 @@ def cancel_on_signals() -> Iterator[None]:
     finally:
         signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
         for number in numbers:
-            loop.remove_signal_handler(number)  # which puts back what kills
+            loop.remove_signal_handler(number)  # restores the default handler, which would end the process
             signal.signal(number, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
 
 
 def _signals() -> list[signal.Signals]:
-    """SIGHUP is a closed terminal, unless ``nohup`` says that it shall not matter."""
+    """Return the signals to handle. SIGHUP reports a closed terminal; under ``nohup`` it is ignored."""
     hung_up = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
     return [signal.SIGINT, signal.SIGTERM, *hung_up]

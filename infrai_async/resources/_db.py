@@ -102,12 +102,12 @@ class Db(Resource):
                 self.branch.list(project_id=project.id).collect(), self.snapshot.list(project_id=project.id).collect()
             )
         except NotFoundError:
-            if await self._is_there(project.id):
+            if await self._exists(project.id):
                 raise
             return None
         return ProjectInventory(project=project, branches=tuple(branches), snapshots=tuple(snapshots))
 
-    async def _is_there(self, id: str) -> bool:
+    async def _exists(self, id: str) -> bool:
         try:
             await self.project.get(id)
         except NotFoundError:

@@ -401,7 +401,7 @@ def test_the_key_shows_nowhere(oracle: Oracle) -> None:
             shown += [repr(client), repr(vars(client)), repr(client._dispatcher.pool.settings), repr(client.stats)]
             headers = client._dispatcher.options.headers
             shown += [repr(getattr(headers, name)) for name in headers.__slots__]
-            shown += [repr((template.to_give("k1"), template.complete)) for template in headers._last[1:]]
+            shown += [repr((template.to_pass("k1"), template.complete)) for template in headers._last[1:]]
         async with AsyncInfrai(key, base_url="http://127.0.0.1:9", timeout=1) as client:
             try:
                 await client.db.project.create(name="x")

@@ -141,7 +141,7 @@ def reported(*costs: float | None) -> tuple[CallFinished, list[Event]]:
         for number, cost in enumerate(costs):
             reporter.sent("GET", "https://api.infrai.cc", "/v1/things?cursor=private", 0.0)
             envelope = Envelope(metadata={"cost_usd": cost, "request_id": f"r-{number}"})
-            reporter.answered(metadata_of(envelope))
+            reporter.note_response(metadata_of(envelope))
     (*_, last) = seen
     assert isinstance(last, CallFinished)
     return last, seen
