@@ -1,4 +1,4 @@
-"""Lists: a cursor reads pages as they are needed and remembers where it stands."""
+"""Cursors, which read the pages of a listing as they are needed and keep the position."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T", bound=Model)
 
 
 class Items(builtins.list[T]):
-    """What ``collect`` returns: a list that a notebook shows as a table."""
+    """The list that ``collect`` returns; notebooks show it as a table."""
 
     __slots__ = ()
 
@@ -39,11 +39,11 @@ class Items(builtins.list[T]):
 
 
 class Cursor(Generic[T]):
-    """Every item of a listing, fetched page by page while it is read.
+    """An asynchronous iterator over the items of a listing, which fetches pages as they are needed.
 
-    A cursor is read once, as a file is: ``async for``, ``pages()``, ``page()`` and ``collect()`` all go on from where
-    it stands. Leaving a loop early leaves nothing running, and loses nothing either: ``next_cursor`` then still names
-    the page whose items were not all handed out.
+    A cursor is read once, like a file: ``async for``, ``pages()``, ``page()`` and ``collect()`` all continue
+    from its current position. Leaving a loop early leaves nothing running and loses nothing: ``next_cursor`` then
+    still names the page with the unread items.
     """
 
     __slots__ = (
@@ -73,7 +73,7 @@ class Cursor(Generic[T]):
         self._ahead = _read_ahead(_once(fetch, self._seen), prefetch) if prefetch else None
         self._capability = capability
         self._left = max_items
-        self._items: Iterator[T] = iter(())  # what is left of the page in hand
+        self._items: Iterator[T] = iter(())  # the unread items of the current page
         self._resume = cursor
         self._next = cursor
         self._started = False
@@ -84,10 +84,10 @@ class Cursor(Generic[T]):
 
     @property
     def next_cursor(self) -> str | None:
-        """Where to resume: ``list(cursor=...)`` goes on there, in another process too.
+        """Cursor to resume from: ``list(cursor=...)`` continues there, in another process too.
 
-        While a page's items are still being handed out it names that page, so that nothing is lost; ``None`` before
-        the first page of a fresh listing, and after the last.
+        While items of a page remain unread, it names that page, so that none is lost. ``None`` before the first page
+        of a new listing and after the last page.
         """
         return self._resume if self._in_hand else self._next
 
@@ -111,12 +111,12 @@ class Cursor(Generic[T]):
             await self._load()
 
     async def _load(self) -> None:
-        """Take the next page in hand."""
+        """Make the next page the current one."""
         self._items = iter((await self._fetch_next()).items)
 
     async def _fetch_next(self) -> Page[T]:
         if self._fetching:
-            raise RuntimeError("this cursor is being read by another task or thread: give each a cursor of its own")
+            raise RuntimeError("this cursor is being read by another task or thread: use a cursor of its own for each")
         self._fetching = True
         try:
             if self._ahead is None:
@@ -133,45 +133,54 @@ class Cursor(Generic[T]):
 
     def _cut(self, page: Page[T], left: int) -> Page[T]:
         if len(page.items) > left:
-            self._next = self._resume  # what is cut off is still to come for whoever resumes
+            self._next = self._resume  # resuming reads this page again, for the items cut off here
             page = Page(items=page.items[:left], next_cursor=self._next, metadata=page.metadata)
         self._left = left - len(page.items)
         return page
 
     async def page(self) -> Page[T]:
-        """Return the next page; an empty one without a ``next_cursor`` at the end.
+        """Fetch the next page.
 
-        Items of a page that a loop had begun come as a page of their own.
+        Returns:
+            The next ``Page``, or the unread items of a partly read one; at the end, an empty page without
+            ``next_cursor``.
 
         Raises:
-            PaginationError: the service handed out a cursor for the second time.
-            InfraiError: whatever the call itself may raise.
+            PaginationError: the service repeated a cursor.
+            InfraiError: the call for the page failed.
         """
         return self._rest() or (Page() if self._fetched_all else await self._fetch_next())
 
     def _rest(self) -> Page[T] | None:
-        """What is left of the page in hand, as a page of its own."""
+        """Return the unread items of the current page as a page, or ``None`` if there are none."""
         if not (rest := tuple(self._items)):
             return None
         return Page(items=rest, next_cursor=self._next, metadata=rest[0].metadata)
 
     def pages(self) -> Pages[T]:
-        """Return an asynchronous iterator over pages: ``async for page in cursor.pages()``."""
+        """Iterate over pages: ``async for page in cursor.pages()``.
+
+        Returns:
+            An asynchronous iterator of ``Page``, the unread items of a partly read page first.
+        """
         return Pages(self)
 
     async def collect(self, *, max_items: int | None = None, progress: Progress = False) -> builtins.list[T]:
-        """Return the items that are left as a list; a notebook shows it as a table.
+        """Read the remaining items into a list.
 
         Args:
-            max_items: at most so many; the cursor then stands behind them.
-            progress: ``True`` for a bar, or a function that is called with ``(done, total)`` after each page; the
-                total is ``None`` until all is done, because the service does not say it.
+            max_items: maximum number of items to read; the cursor then continues after them. No limit when omitted.
+            progress: ``True`` for a progress bar, or a function called with ``(done, total)`` items after each page;
+                ``total`` is ``None`` until the end, because the service does not report it.
+
+        Returns:
+            A list of the items; notebooks show it as a table.
 
         Raises:
-            InvalidArgument: ``max_items`` is negative or no whole number, or ``progress`` is no function.
-            ConfigurationError: ``progress=True`` without tqdm.
-            PaginationError: the service handed out a cursor for the second time.
-            InfraiError: whatever the calls themselves may raise.
+            InvalidArgument: ``max_items`` is not an integer or is negative, or ``progress`` is not a function.
+            ConfigurationError: ``progress=True``, but tqdm is not installed.
+            PaginationError: the service repeated a cursor.
+            InfraiError: the call for a page failed.
         """
         limit = check_max_items(max_items)
         found: Items[T] = Items()
@@ -181,7 +190,7 @@ class Cursor(Generic[T]):
         return found
 
     def _gather(self, found: builtins.list[T], limit: int | None, report: Report) -> bool:
-        """Add what is in hand, and report it; true while another page is wanted."""
+        """Add the unread items of the current page, report progress, and return whether to fetch another page."""
         found.extend(islice(self._items, None if limit is None else limit - len(found)))
         wanted = len(found) != limit and not self._fetched_all
         if found or not wanted:
@@ -191,9 +200,17 @@ class Cursor(Generic[T]):
     async def to_records(
         self, *, max_items: int | None = None, progress: Progress = False
     ) -> builtins.list[dict[str, JSON]]:
-        """Return the items that are left as plain dicts, as ``pandas.DataFrame(...)`` takes them.
+        """Read the remaining items as plain dicts, for example for ``pandas.DataFrame(...)``.
 
-        Arguments and errors are those of ``collect``. Secrets stand in them in clear.
+        Args:
+            max_items: as for ``collect``.
+            progress: as for ``collect``.
+
+        Returns:
+            A list of the items' ``to_dict()``. Secrets, such as connection URIs, are not masked.
+
+        Raises:
+            InfraiError: as for ``collect``.
         """
         return [item.to_dict() for item in await self.collect(max_items=max_items, progress=progress)]
 
@@ -219,33 +236,33 @@ class Pages(Generic[T]):
 
 
 def _read_ahead(fetch: Fetch[T], pages: int) -> Prefetcher[T]:
-    from infrai_async._listing.prefetch import Prefetcher  # few listings need it
+    from infrai_async._listing.prefetch import Prefetcher  # imported here because few listings prefetch
 
     return Prefetcher(fetch, pages)
 
 
 class _Seen:
-    """The cursors whose pages have come."""
+    """The cursors whose pages have been fetched."""
 
     def __init__(self, capability: str) -> None:
         self._capability = capability
-        self._hashes: set[int] = set()  # not the cursors: a listing may have millions of pages
+        self._hashes: set[int] = set()  # hashes save memory: a listing may have millions of pages
 
     def check(self, cursor: str | None) -> None:
-        """Refuse one whose page has come already."""
+        """Raise ``PaginationError`` if the page of this cursor has been fetched already."""
         if hash(cursor) in self._hashes:
             raise PaginationError(
-                f"the service handed out a cursor again after {len(self._hashes)} pages: going on would never end",
+                f"the service repeated a cursor after {len(self._hashes)} pages, so the listing would never end",
                 capability=self._capability,
             )
 
     def add(self, cursor: str | None) -> None:
-        """Note that its page has come."""
+        """Record that the page of this cursor has been fetched."""
         self._hashes.add(hash(cursor))
 
 
 def _once(fetch: Fetch[T], seen: _Seen) -> Fetch[T]:
-    """Return ``fetch`` so that it fetches no page twice."""
+    """Wrap ``fetch`` so that it refuses to fetch a page twice."""
 
     async def fetch_once(cursor: str | None) -> Page[T]:
         seen.check(cursor)
@@ -257,19 +274,19 @@ def _once(fetch: Fetch[T], seen: _Seen) -> Fetch[T]:
 
 
 def check_max_items(max_items: object) -> int | None:
-    """Return ``max_items`` as given.
+    """Return ``max_items`` unchanged.
 
     Raises:
-        InvalidArgument: it is negative or no whole number.
+        InvalidArgument: ``max_items`` is not an integer, or is negative.
     """
     return None if max_items is None else check_count("max_items", max_items)
 
 
 def check_count(name: str, number: object, *, least: int = 0) -> int:
-    """Return a number of things as given.
+    """Return ``number`` unchanged.
 
     Raises:
-        InvalidArgument: it is less than ``least`` or no whole number.
+        InvalidArgument: ``number`` is not an integer, or is less than ``least``.
     """
     if isinstance(number, bool) or not isinstance(number, int) or number < least:
         raise InvalidArgument(f"{name} must be a whole number, {least} or more")

@@ -1,9 +1,9 @@
-"""The blocking facade: the asynchronous client, for threads that wait.
+"""The blocking client, a facade over the asynchronous one.
 
     _client, _resources -> _many -> _facade -> _runner
 
-Nothing is done twice here: a method is declared by the asynchronous one that it stands for (``_facade``), and a call of
-it runs that one in the client's own event loop (``_runner``).
+No logic is duplicated: each blocking method is declared by its asynchronous equivalent (``_facade``), and calling it
+runs that method in the client's own event loop (``_runner``).
 """
 
 from __future__ import annotations

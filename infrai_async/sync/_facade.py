@@ -1,4 +1,4 @@
-"""How a blocking class is declared: each method is a stub, and all else comes from the asynchronous method it names."""
+"""Declaration of blocking classes: each method is a stub that names the asynchronous method it runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Stub: TypeAlias = Callable[[Any], None]
 
 
 class Facade(Generic[A]):
-    """Holds the asynchronous twin, and the runner of the loop in which the twin's methods run."""
+    """Base of the blocking classes: holds the asynchronous object and the runner of the loop it runs in."""
 
     def __init__(self, async_object: A, runner: Runner) -> None:
         self._async = async_object
@@ -33,7 +33,7 @@ class Facade(Generic[A]):
 def blocking(
     method: Callable[Concatenate[A, P], Coroutine[Any, Any, R]],
 ) -> Callable[[Stub], Callable[Concatenate[Facade[A], P], R]]:
-    """Declare the blocking equivalent of a method: signature, types and docstring are those of ``method``."""
+    """Declare the blocking equivalent of a method, with the same signature, types and docstring."""
 
     def call(self: Facade[A], /, *args: P.args, **kwargs: P.kwargs) -> R:
         __tracebackhide__ = True
@@ -45,7 +45,7 @@ def blocking(
 def paged(
     method: Callable[Concatenate[A, P], cursor.Cursor[T]],
 ) -> Callable[[Stub], Callable[Concatenate[Facade[A], P], Cursor[T]]]:
-    """Declare the blocking equivalent of a listing: the same, but for the cursor, which is a blocking one."""
+    """Declare the blocking equivalent of a listing; it returns a blocking cursor and is otherwise the same."""
 
     def call(self: Facade[A], /, *args: P.args, **kwargs: P.kwargs) -> Cursor[T]:
         __tracebackhide__ = True
@@ -56,27 +56,27 @@ def paged(
 
 
 def returning(returns: object, method: Callable[P, R]) -> Callable[P, R]:
-    """Give a declared method the return type that it has instead of its twin's."""
+    """Set the return type of a declared method, which differs from that of its asynchronous equivalent."""
     method.__annotations__ = {**get_type_hints(inspect.unwrap(method)), "return": returns}
     vars(method)["__signature__"] = inspect.signature(method).replace(return_annotation=returns)
     return method
 
 
 def declared(stub: Stub, call: Callable[P, R], method: Callable[..., object]) -> Callable[P, R]:
-    """Give ``call`` the name, the signature and the docstring of the method that it stands for."""
+    """Give ``call`` the name, signature and docstring of ``method``, whose blocking equivalent it is."""
     if stub.__name__ != method.__name__:
-        raise TypeError(f"{stub.__qualname__} borrows from {method.__qualname__}")
+        raise TypeError(f"{stub.__qualname__} is declared by {method.__qualname__}: their names must be equal")
     update_wrapper(call, method)
     call.__module__ = stub.__module__
     return call
 
 
 class Cursor(Facade[cursor.Cursor[T]], Generic[T]):
-    """Every item of a listing, fetched page by page while it is read; each page is one way into the event loop.
+    """An iterator over the items of a listing, which fetches pages as they are needed.
 
-    A cursor is read once, as a file is: ``for``, ``next``, ``pages()``, ``page()`` and ``collect()`` all go on from
-    where it stands. Leaving a loop early leaves nothing running, and loses nothing either: ``next_cursor`` then still
-    names the page whose items were not all handed out.
+    A cursor is read once, like a file: ``for``, ``next``, ``pages()``, ``page()`` and ``collect()`` all continue
+    from its current position. Leaving a loop early leaves nothing running and loses nothing: ``next_cursor`` then
+    still names the page with the unread items.
     """
 
     def __repr__(self) -> str:
@@ -84,10 +84,10 @@ class Cursor(Facade[cursor.Cursor[T]], Generic[T]):
 
     @property
     def next_cursor(self) -> str | None:
-        """Where to resume: ``list(cursor=...)`` goes on there, in another process too.
+        """Cursor to resume from: ``list(cursor=...)`` continues there, in another process too.
 
-        While a page's items are still being handed out it names that page, so that nothing is lost; ``None`` before
-        the first page of a fresh listing, and after the last.
+        While items of a page remain unread, it names that page, so that none is lost. ``None`` before the first page
+        of a new listing and after the last page.
         """
         return self._async.next_cursor
 
@@ -101,7 +101,7 @@ class Cursor(Facade[cursor.Cursor[T]], Generic[T]):
         raise StopIteration
 
     def _batches(self) -> Iterator[Iterator[T]]:
-        """Give what is in hand, page after page: the twin's own iterators, so that both stand at the same item."""
+        """Yield the item iterators of the asynchronous cursor, page by page, so that both share one position."""
         __tracebackhide__ = True
         async_object = self._async
         yield async_object._items
@@ -113,24 +113,35 @@ class Cursor(Facade[cursor.Cursor[T]], Generic[T]):
     def page(self) -> None: ...
 
     def pages(self) -> Iterator[Page[T]]:
-        """Iterate over pages: ``for page in cursor.pages()``."""
+        """Iterate over pages: ``for page in cursor.pages()``.
+
+        Returns:
+            An iterator of ``Page``, the unread items of a partly read page first.
+
+        Raises:
+            PaginationError: while reading: the service repeated a cursor.
+            InfraiError: while reading: the call for a page failed.
+        """
         __tracebackhide__ = True
         while self._async._in_hand or not self._async._fetched_all:
             yield self.page()
 
     def collect(self, *, max_items: int | None = None, progress: Progress = False) -> builtins.list[T]:
-        """Return the items that are left as a list; a notebook shows it as a table.
+        """Read the remaining items into a list.
 
         Args:
-            max_items: at most so many; the cursor then stands behind them.
-            progress: ``True`` for a bar, or a function that is called with ``(done, total)`` after each page; the
-                total is ``None`` until all is done, because the service does not say it.
+            max_items: maximum number of items to read; the cursor then continues after them. No limit when omitted.
+            progress: ``True`` for a progress bar, or a function called with ``(done, total)`` items after each page;
+                ``total`` is ``None`` until the end, because the service does not report it.
+
+        Returns:
+            A list of the items; notebooks show it as a table.
 
         Raises:
-            InvalidArgument: ``max_items`` is negative or no whole number, or ``progress`` is no function.
-            ConfigurationError: ``progress=True`` without tqdm.
-            PaginationError: the service handed out a cursor for the second time.
-            InfraiError: whatever the calls themselves may raise.
+            InvalidArgument: ``max_items`` is not an integer or is negative, or ``progress`` is not a function.
+            ConfigurationError: ``progress=True``, but tqdm is not installed.
+            PaginationError: the service repeated a cursor.
+            InfraiError: the call for a page failed.
         """
         __tracebackhide__ = True
         limit = check_max_items(max_items)
@@ -142,9 +153,17 @@ class Cursor(Facade[cursor.Cursor[T]], Generic[T]):
         return found
 
     def to_records(self, *, max_items: int | None = None, progress: Progress = False) -> builtins.list[dict[str, JSON]]:
-        """Return the items that are left as plain dicts, as ``pandas.DataFrame(...)`` takes them.
+        """Read the remaining items as plain dicts, for example for ``pandas.DataFrame(...)``.
 
-        Arguments and errors are those of ``collect``. Secrets stand in them in clear.
+        Args:
+            max_items: as for ``collect``.
+            progress: as for ``collect``.
+
+        Returns:
+            A list of the items' ``to_dict()``. Secrets, such as connection URIs, are not masked.
+
+        Raises:
+            InfraiError: as for ``collect``.
         """
         __tracebackhide__ = True
         return [item.to_dict() for item in self.collect(max_items=max_items, progress=progress)]

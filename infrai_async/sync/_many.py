@@ -1,4 +1,4 @@
-"""The blocking equivalents of what lists many things at once; each way into the event loop brings all that is ready."""
+"""Blocking equivalents of ``FanOut`` and ``Inventory``; each crossing into the event loop fetches all that is ready."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ M = TypeVar("M", bound=_AsyncMany)
 
 
 class _Many(Facade[M], Generic[M]):
-    """What is read batch by batch, and may be left early."""
+    """Base of the iterators that are read in batches and may be left early."""
 
     def __init__(self, async_object: M, runner: Runner, reporter: ProgressReporter) -> None:
         super().__init__(async_object, runner)
@@ -34,7 +34,7 @@ class _Many(Facade[M], Generic[M]):
         return repr(self._async)
 
     def _load(self) -> bool:
-        """Have the twin take what is ready in hand; false at the end."""
+        """Load the next batch of the asynchronous iterator; return whether there was one."""
         __tracebackhide__ = True
         more = False
         try:
@@ -47,7 +47,7 @@ class _Many(Facade[M], Generic[M]):
         return more
 
     def close(self) -> None:
-        """End everything that is under way, and wait for its end; calling it again does nothing more."""
+        """Cancel all work in progress and wait for its end. Closing is idempotent."""
         __tracebackhide__ = True
         self._reporter.close()
         self._runner.run(self._async.aclose)
@@ -62,10 +62,10 @@ class _Many(Facade[M], Generic[M]):
 
 
 class FanOut(_Many[_fan_out.FanOut[P, C]], Generic[P, C]):
-    """Pairs of parent and child, as an iterator that is read once, by one thread at a time.
+    """An iterator over ``(parent, child)`` pairs, read once and by one thread at a time.
 
-    Left early, it ends what is under way when it is dropped; ``with`` and ``close`` also wait for that end. An error,
-    and Ctrl-C while it is waited for, end it for good.
+    When it is left early, dropping it cancels the work in progress; ``with`` and ``close`` also wait for the work to
+    end. After an error, or Ctrl-C during a wait, it cannot be continued.
     """
 
     def __iter__(self) -> Iterator[tuple[P, C]]:
@@ -85,10 +85,10 @@ class FanOut(_Many[_fan_out.FanOut[P, C]], Generic[P, C]):
 
 
 class Inventory(_Many[_inventory.Inventory]):
-    """The entries of an inventory, as an iterator that is read once, by one thread at a time.
+    """An iterator over the ``ProjectInventory`` of each project, read once and by one thread at a time.
 
-    Left early, it ends what is under way when it is dropped; ``with`` and ``close`` also wait for that end. An error
-    ends it for good; with a checkpoint, another one goes on.
+    When it is left early, dropping it cancels the work in progress; ``with`` and ``close`` also wait for the work to
+    end. After an error it cannot be continued; with a checkpoint, a new inventory resumes.
     """
 
     def __iter__(self) -> Self:
@@ -111,9 +111,9 @@ def fan_out(
     on_error: OnError[P],
     progress: Progress,
 ) -> FanOut[P, C]:
-    """Return the blocking fan-out over blocking cursors; progress is reported in the thread that reads it."""
-    source: Any = _twin_of(parents)
-    listed: Any = (lambda parent: _twin_of(children(parent))) if callable(children) else children
+    """Return the blocking fan-out over blocking cursors; progress is reported in the reading thread."""
+    source: Any = _async_of(parents)
+    listed: Any = (lambda parent: _async_of(children(parent))) if callable(children) else children
     async_object: _fan_out.FanOut[P, C] = _fan_out.fan_out(source, listed, concurrency=concurrency, on_error=on_error)
     return FanOut(async_object, runner, ProgressReporter(progress, _fan_out.title(source)))
 
@@ -121,7 +121,7 @@ def fan_out(
 def inventory(
     method: Callable[Concatenate[A, Parameters], _inventory.Inventory],
 ) -> Callable[[Stub], Callable[Concatenate[Facade[A], Parameters], Inventory]]:
-    """Declare the blocking equivalent of an inventory; progress is reported in the thread that reads it."""
+    """Declare the blocking equivalent of an inventory; progress is reported in the reading thread."""
 
     def call(self: Facade[A], /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Inventory:
         __tracebackhide__ = True
@@ -131,5 +131,5 @@ def inventory(
     return lambda stub: returning(Inventory, declared(stub, call, method))
 
 
-def _twin_of(source: object) -> object:
+def _async_of(source: object) -> object:
     return source._async if isinstance(source, Cursor | _Many) else source

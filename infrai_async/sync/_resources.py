@@ -1,4 +1,4 @@
-"""The namespaces of the blocking client: what they do, take, return and raise is what their twins declare."""
+"""The resources of the blocking client, each method declared by its asynchronous equivalent."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ class Db(Facade[_db.Db]):
 
     @cached_property
     def project(self) -> Projects:
-        """Projects: a database each."""
+        """Projects, each a database of its own."""
         return Projects(self._async.project, self._runner)
 
     @cached_property
     def branch(self) -> Branches:
-        """Branches: copies of a project to try things in."""
+        """Branches: isolated copies of a project."""
         return Branches(self._async.branch, self._runner)
 
     @cached_property
     def snapshot(self) -> Snapshots:
-        """Snapshots: a project frozen at one moment."""
+        """Snapshots: point-in-time copies of a project."""
         return Snapshots(self._async.snapshot, self._runner)
 
     @inventory(_db.Db.inventory)
@@ -80,16 +80,16 @@ class Snapshots(Facade[_db.Snapshots]):
 
 
 class Storage(Facade[_storage.Storage]):
-    """Object storage."""
+    """Object storage: buckets and the objects in them."""
 
     @cached_property
     def bucket(self) -> Buckets:
-        """Buckets."""
+        """Buckets, which hold objects."""
         return Buckets(self._async.bucket, self._runner)
 
     @cached_property
     def object(self) -> Objects:
-        """Objects, whose bytes travel over presigned URLs."""
+        """Objects; their content is uploaded and downloaded through presigned URLs."""
         return Objects(self._async.object, self._runner)
 
 
@@ -118,12 +118,12 @@ class Cdn(Facade[_cdn.Cdn]):
 
     @cached_property
     def distribution(self) -> Distributions:
-        """Distributions: an edge in front of an origin."""
+        """Distributions, each an edge in front of an origin."""
         return Distributions(self._async.distribution, self._runner)
 
     @cached_property
     def cache(self) -> Cache:
-        """What the edges hold."""
+        """The caches of the distributions."""
         return Cache(self._async.cache, self._runner)
 
 
@@ -157,7 +157,7 @@ class Cache(Facade[_cdn.Cache]):
 
 
 class Flags(Facade[_flags.Flags]):
-    """Feature flags."""
+    """Feature flags: define, evaluate and roll out."""
 
     @blocking(_flags.Flags.is_enabled)
     def is_enabled(self) -> None: ...
@@ -188,7 +188,7 @@ class Flags(Facade[_flags.Flags]):
 
 
 class Account(Facade[_account.Account]):
-    """The account behind the key."""
+    """The account that the API key belongs to."""
 
     @blocking(_account.Account.balance)
     def balance(self) -> None: ...
@@ -201,7 +201,7 @@ class Account(Facade[_account.Account]):
 
 
 class Discovery(Facade[_discovery.Discovery]):
-    """The service's own list of its capabilities."""
+    """The capabilities that the service offers. These calls need no API key."""
 
     @blocking(_discovery.Discovery.list)
     def list(self) -> None: ...

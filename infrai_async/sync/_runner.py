@@ -1,7 +1,7 @@
-"""The event loop behind a blocking client, and the way into it.
+"""The event loop behind a blocking client, and how threads run coroutines in it.
 
-A call crosses by one ``call_soon_threadsafe`` and comes back by one lock, which the waiting thread acquires and the
-call's last step releases: a third of what the portal's own calls cost. The portal is there for the loop's life.
+A call enters the loop with one ``call_soon_threadsafe``, and its end wakes the waiting thread by releasing one lock.
+This takes a third of the time of a call through anyio's ``BlockingPortal``, which is used only to keep the loop alive.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import _thread
 import asyncio
 import atexit
 import contextlib
-import encodings.idna  # noqa: F401 - for the same reason as anyio below, when a host is looked up
+import encodings.idna  # noqa: F401 - imported now for the reason given for anyio; resolving a host needs it
 import os
 import sys
 import threading
@@ -22,24 +22,25 @@ from contextvars import Context
 from functools import partial
 from typing import Any, Final, Generic, TypeAlias, TypeVar, cast
 
-# All that the loop's thread would import otherwise: a child forked in the middle of it would wait for ever.
+# Import now whatever the loop's thread would import later. A child forked while that thread holds an import lock would
+# inherit the lock without its owner, and wait for it forever.
 import anyio
 import anyio._backends._asyncio
 from anyio.from_thread import BlockingPortal
 
-import infrai_async._protocol.decode  # noqa: F401 - as anyio above
+import infrai_async._protocol.decode  # noqa: F401 - imported now for the reason given for anyio
 from infrai_async._transport.loop_session import step
 from infrai_async.errors import ClientClosedError, ConfigurationError, InfraiError, TransportError
 
 R = TypeVar("R")
 Opened: TypeAlias = "Future[tuple[Loop, BlockingPortal]]"
 
-_POLL: Final = 0.1 if sys.platform == "win32" else -1.0  # seconds; on Windows only a wait that ends sees Ctrl-C
+_POLL: Final = 0.1 if sys.platform == "win32" else -1.0  # seconds; on Windows, Ctrl-C interrupts no endless wait
 _LONGEST: Final = 0.1 if sys.platform == "win32" else threading.TIMEOUT_MAX
-_LAST_WORDS: Final = 2.0  # seconds for a loop to end, beyond the grace that its calls were given
+_LOOP_END_TIME: Final = 2.0  # seconds for a loop to end after the grace period of its calls
 _OWN_LOOP: Final = (
-    "a blocking client cannot wait in its own event loop, as in a function that it calls there (api_key): "
-    "use AsyncInfrai in it, or another client"
+    "a blocking client cannot be used in its own event loop, where it calls functions such as api_key, children and "
+    "on_error: use AsyncInfrai or another client there"
 )
 _runners: Final[weakref.WeakSet[Runner]] = weakref.WeakSet()
 _left_behind: Final[list[object]] = []
@@ -47,9 +48,14 @@ _exiting: Final = threading.Event()
 
 
 class ThreadCall(Generic[R]):
-    """One call on its way through the loop, while a thread waits for what becomes of it."""
+    """A call that runs in the loop while a thread waits for its result.
 
-    __slots__ = ("_done", "_start", "_task", "error", "over", "unheard", "value")
+    Attributes:
+        over: whether there is a result: ``value`` or ``error``.
+        abandoned: whether no thread waits for the result any longer.
+    """
+
+    __slots__ = ("_done", "_start", "_task", "abandoned", "error", "over", "value")
 
     def __init__(self, start: Callable[[], Coroutine[Any, Any, R]]) -> None:
         self._start = start
@@ -58,24 +64,26 @@ class ThreadCall(Generic[R]):
         self._task: asyncio.Task[None] | None = None
         self.value: R
         self.error: BaseException | None = None
-        self.over = False  # there is a value, or an error
-        self.unheard = False  # nobody waits any longer
+        self.over = False
+        self.abandoned = False
 
-    # --- in the thread that waits ---
+    # --- called in the waiting thread ---
 
     def cross(self, loop: Loop, seconds: float | None = None) -> None:
-        """Run it in the loop and wait until it is over, given up, or ``seconds`` have passed.
+        """Run the call in the loop, and wait until it is over or given up, or until ``seconds`` have passed.
 
-        It is not over afterwards where the loop had no time left for it.
+        Afterwards ``over`` is false if the loop ended before the call could start, or if time ran out.
         """
         __tracebackhide__ = True
-        self.unheard = False
+        self.abandoned = False
         try:
             loop.call_soon_threadsafe(self._begin, loop)
             self._wait(seconds)
-        except BaseException as error:  # Ctrl-C, or what else a signal's handler raises
+        except BaseException as error:  # Ctrl-C, or whatever else a signal handler raises
+            # A RuntimeError of a closed loop means that the call did not start: the caller retries it in a new loop.
+            # Any other exception may arrive after the call was scheduled, so it must be cancelled in the loop.
             if not isinstance(error, RuntimeError) or not loop.is_closed():
-                self._recall(loop)
+                self._cancel_in_loop(loop)
                 raise
 
     def _wait(self, seconds: float | None) -> None:
@@ -88,50 +96,55 @@ class ThreadCall(Generic[R]):
         while (left := until - time.monotonic()) > 0 and not self._done.acquire(True, min(left, _LONGEST)):
             pass
 
-    def _recall(self, loop: Loop) -> None:
-        self.unheard = True
+    def _cancel_in_loop(self, loop: Loop) -> None:
+        # Set before the cancellation is scheduled: if ``_begin`` has not run yet, it sees the flag and starts no task.
+        self.abandoned = True
         with contextlib.suppress(RuntimeError):  # the loop has ended
             loop.call_soon_threadsafe(self._cancel)
 
-    def be_refused(self) -> None:
-        """Take the one step that a call of a closed client has: it ends in its refusal, and needs no loop for it."""
+    def refuse(self) -> None:
+        """Run a call of a closed client, whose first step raises the refusal and therefore needs no loop."""
         self.over = True
         coroutine = self._start()
         try:
             coroutine.send(None)
         except StopIteration as stop:
             self.value = stop.value
-        except BaseException as error:  # noqa: BLE001 - raised by whoever waits
+        except BaseException as error:  # noqa: BLE001 - raised in the waiting thread
             self.error = error
         else:
             coroutine.close()
             self.error = ClientClosedError("the client is closed")
 
-    # --- in whoever ends the loop ---
+    # --- called in the thread that ends the loop ---
 
     def give_up(self) -> None:
-        """Send the thread away that waits: the loop has ended, or is stuck."""
+        """Release the waiting thread, because the loop has ended or is stuck."""
         if self._task is None:
             self._release()
         else:
-            self.end("the client was closed before the answer came")
+            self.end("the client was closed before the response arrived")
 
     def end(self, why: str) -> None:
-        """Let the waiting thread raise an error."""
+        """End the call with an error, which the waiting thread raises."""
         if not self.over:
             self.error, self.over = TransportError(why, outcome="maybe_applied"), True
             self._release()
 
     def _release(self) -> None:
-        self.unheard = True
-        with contextlib.suppress(RuntimeError):  # the answer comes at the same moment
+        self.abandoned = True
+        # The call may finish in the loop's thread at this moment and release the lock first. Releasing it again raises
+        # RuntimeError; the waiting thread has been woken either way.
+        with contextlib.suppress(RuntimeError):
             self._done.release()
 
-    # --- in the loop ---
+    # --- called in the loop ---
 
     def _begin(self, loop: Loop) -> None:
-        if self.unheard:
+        if self.abandoned:
             return
+        # The loop is ending and may have collected the tasks to cancel already, so a task created now could be left
+        # unfinished. The call stays not over, and its thread tries again: in a new loop, or to be refused.
         if loop.ending:
             self._release()
         else:
@@ -140,10 +153,11 @@ class ThreadCall(Generic[R]):
     async def _carry(self) -> None:
         try:
             self.value = await self._start()
-        except BaseException as error:  # noqa: BLE001 - all of them are the waiting thread's
+        except BaseException as error:  # noqa: BLE001 - raised in the waiting thread
             self.error = error
+        # ``over`` is set before the lock is released, because the waiting thread reads it as soon as it wakes.
         self.over = True
-        if not self.unheard:
+        if not self.abandoned:
             self._done.release()
 
     def _cancel(self) -> None:
@@ -152,24 +166,24 @@ class ThreadCall(Generic[R]):
 
 
 class LoopThread:
-    """An event loop in a thread of its own, which runs for as long as its portal is open."""
+    """An event loop in a thread of its own, which runs until its portal is stopped."""
 
     def __init__(self) -> None:
         self._opened: Opened = Future()
-        # A context of its own: that of a notebook's cell would tell anyio that a loop runs here already.
+        # An empty context: with that of a notebook cell, anyio would believe that a loop is running here already.
         self._thread = threading.Thread(
             target=Context().run, args=(_serve, self._opened), name="infrai-async", daemon=True
         )
         try:
             self._thread.start()
-        except RuntimeError as error:  # no thread is to be had
+        except RuntimeError as error:  # the system allows no more threads
             self._opened.set_exception(error)
 
     def loop(self) -> Loop:
-        """Return the loop, once it runs.
+        """Return the loop, after waiting for its start.
 
         Raises:
-            TransportError: it could not start.
+            TransportError: the loop could not be started.
         """
         failure = self._opened.exception()
         if failure is not None:
@@ -178,7 +192,7 @@ class LoopThread:
 
     @property
     def ident(self) -> int | None:
-        """What ``threading.get_ident`` says in this thread; another one's may be the same when this has ended."""
+        """The ``threading.get_ident`` of this thread; another thread may reuse it once this one has ended."""
         return self._thread.ident
 
     def is_current(self) -> bool:
@@ -187,34 +201,38 @@ class LoopThread:
 
     @property
     def ended(self) -> bool:
-        """Whether the loop runs no longer, or could not start."""
+        """Whether the loop has ended or could not start."""
         return self._opened.done() and (self._opened.exception() is not None or not self._thread.is_alive())
 
     def stop(self) -> None:
-        """Let the loop end: it cancels its tasks and closes its sessions."""
+        """Make the loop end, which cancels its tasks and closes its sessions."""
         self._opened.add_done_callback(_stop)
 
     def join(self, seconds: float) -> None:
-        """Wait for the end."""
+        """Wait at most ``seconds`` for the thread to end."""
         self._thread.join(max(0.0, seconds))
 
 
 class Loop(asyncio.SelectorEventLoop):
-    """An event loop that can still look a name up when the main thread has ended, and executors take no more work."""
+    """An event loop that can resolve names at interpreter exit, when executors accept no more work.
 
-    ending = False  # what began now would not be cancelled with the rest
+    Attributes:
+        ending: whether the portal has stopped; tasks created from then on would not be cancelled.
+    """
+
+    ending = False
 
     def run_in_executor(  # type: ignore[override] # the base class is stricter than its own documentation
         self, executor: Executor | None, func: Callable[..., Any], *args: Any
     ) -> asyncio.Future[Any]:
-        """Run a function in the executor, or without one in a thread of its own."""
+        """Run a function in the executor or, if that is ``None``, in a new thread."""
         if executor is not None:
             return super().run_in_executor(executor, func, *args)
         future: Future[Any] = Future()
         work = partial(_work, future, func, *args)
         try:
             threading.Thread(target=work, daemon=True).start()
-        except RuntimeError:  # late in an exit there are no threads either, and nobody else whom this would block
+        except RuntimeError:  # late in interpreter exit no thread can start, and no other task is left to block
             work()
         return asyncio.wrap_future(future, loop=self)
 
@@ -224,7 +242,7 @@ def _work(future: Future[Any], func: Callable[..., object], *args: object) -> No
         return
     try:
         future.set_result(func(*args))
-    except BaseException as error:  # noqa: BLE001 - raised where the result is awaited
+    except BaseException as error:  # noqa: BLE001 - raised where the future is awaited
         future.set_exception(error)
 
 
@@ -246,24 +264,25 @@ async def _stay_open(opened: Opened) -> None:
 
 
 def _stop(opened: Opened) -> None:
-    if opened.exception() is None:  # else it never ran
+    if opened.exception() is None:  # otherwise the loop never ran
         loop, portal = opened.result()
-        with contextlib.suppress(RuntimeError):  # it has ended
+        with contextlib.suppress(RuntimeError):  # the loop has ended
             loop.call_soon_threadsafe(lambda: step(portal.stop()))
 
 
 class Runner:
-    """Runs coroutines for threads that wait for them, in one loop that starts with the first of them.
+    """Runs coroutines in one event loop, started on first use, for threads that wait for the results.
 
-    The loop ends with ``close``, with the runner, or with the interpreter; a forked child starts one of its own.
+    The loop ends on ``close``, when the runner is garbage collected, or at interpreter exit. A forked child starts a
+    loop of its own.
     """
 
     def __init__(self) -> None:
         self._closed = False
-        self._begin_afresh()
+        self._reset()
         _runners.add(self)
 
-    def _begin_afresh(self) -> None:
+    def _reset(self) -> None:
         self._lock = threading.Lock()
         self._thread: LoopThread | None = None
         self._loop: Loop | None = None
@@ -272,26 +291,32 @@ class Runner:
         self._finalizer: weakref.finalize[..., Runner] | None = None
 
     def run(self, start: Callable[[], Coroutine[Any, Any, R]]) -> R:
-        """Run a coroutine, made by ``start``, to its end: return what it returns, raise what it raises.
+        """Run the coroutine that ``start`` creates to its end.
+
+        Returns:
+            The result of the coroutine.
 
         Raises:
-            ConfigurationError: called from the client's own loop, which cannot wait for itself.
+            ConfigurationError: called from the client's own loop, which would wait for itself.
             TransportError: the coroutine was cancelled in the loop.
+            Exception: any exception that the coroutine raises.
         """
         __tracebackhide__ = True
         thread_call = ThreadCall(start)
         try:
-            self._thread_calls.add(thread_call)  # before the look at the loop: whoever ends that one finds this waiting
+            # Registered before the loop is read: ``close`` marks the client closed, then gives up all registered calls.
+            # In the opposite order, a call could slip between the two and wait forever for a loop that is stuck.
+            self._thread_calls.add(thread_call)
             while not thread_call.over:
                 loop = self._loop
                 if loop is None or _thread.get_ident() == self._ident:
                     loop = self._open()
                 if loop is None:
-                    thread_call.be_refused()
+                    thread_call.refuse()
                 else:
                     thread_call.cross(loop)
                     if not thread_call.over and self._loop is loop:
-                        self._loop = None  # it has ended: by closing, or by the interpreter's exit
+                        self._loop = None  # it ended before the call started: forget it, and try again
         finally:
             self._thread_calls.discard(thread_call)
         if thread_call.error is None:
@@ -300,18 +325,19 @@ class Runner:
         try:
             raise error
         finally:
-            del error  # its traceback has this frame: they would keep each other
+            del error  # breaks the reference cycle of the error, its traceback and this frame
 
     def _open(self) -> Loop | None:
-        """Return the loop, started if need be; ``None`` when there will be none any more."""
+        """Return the loop, started if necessary; ``None`` if the client is closed."""
         if _exiting.is_set() and threading.current_thread().daemon:
-            threading.Event().wait()  # nothing it could say would reach anybody
+            threading.Event().wait()  # the interpreter is exiting: a daemon thread must start no new loop
         if not self._closed and (self._thread is None or self._thread.ended):
-            # Ctrl-C reaches the main thread alone: in another, it cannot come between a loop and the note of it.
+            # Ctrl-C is raised in the main thread only. Started from a helper thread, the loop cannot be lost to an
+            # interrupt between its creation and its assignment to ``_thread``.
             starter = threading.Thread(target=self._start)
             try:
                 starter.start()
-            except RuntimeError as error:  # no thread is to be had
+            except RuntimeError as error:  # the system allows no more threads
                 raise TransportError(f"the client's event loop could not be started: {error}") from error
             starter.join()
         thread = self._thread
@@ -322,10 +348,10 @@ class Runner:
         return self._loop
 
     def check_outside(self) -> None:
-        """Make sure that the caller is not in the loop, which cannot wait for itself.
+        """Check that the caller does not run in the loop, which would wait for itself.
 
         Raises:
-            ConfigurationError: it is.
+            ConfigurationError: the caller runs in the loop.
         """
         thread = self._thread
         if thread is not None and thread.is_current():
@@ -338,60 +364,64 @@ class Runner:
                 self._finalizer = weakref.finalize(self, self._thread.stop)
                 self._finalizer.atexit = False
 
-    def close(self, farewell: Callable[[float], Coroutine[Any, Any, None]], grace: float) -> None:
-        """Refuse what comes, run ``farewell`` in the loop, and end the loop; calling it again does nothing more.
+    def close(self, close_pool: Callable[[float], Coroutine[Any, Any, None]], grace: float) -> None:
+        """Refuse new calls, run ``close_pool`` in the loop, then end the loop. Closing is idempotent.
 
         Args:
-            farewell: closes what lives in the loop, within so many seconds; called again with zero on Ctrl-C.
-            grace: seconds that it takes at most; a loop that is stuck longer is left alone.
+            close_pool: closes the resources of the loop, within the given number of seconds; called again with 0 on
+                Ctrl-C.
+            grace: time in seconds that ``close_pool`` gets. A loop that blocks for longer is abandoned.
         """
         with self._lock:
             thread, self._closed, self._loop = self._thread, True, None
         if thread is None or thread.ended:
             return
         try:
-            self._bid(thread, farewell, grace)
+            self._close_in(thread, close_pool, grace)
         except BaseException:
-            self._bid(thread, farewell, 0.0)
+            self._close_in(thread, close_pool, 0.0)
             raise
         finally:
             thread.stop()
-            thread.join(_LAST_WORDS)
+            thread.join(_LOOP_END_TIME)
+            # The loop has ended or is stuck, so no registered call may go on waiting. A call that is registered later
+            # finds ``_closed`` set and no loop.
             for other in tuple(self._thread_calls):
                 other.give_up()
 
-    def _bid(self, thread: LoopThread, farewell: Callable[[float], Coroutine[Any, Any, None]], grace: float) -> None:
-        thread_call = ThreadCall(partial(farewell, grace))
+    def _close_in(
+        self, thread: LoopThread, close_pool: Callable[[float], Coroutine[Any, Any, None]], grace: float
+    ) -> None:
+        thread_call = ThreadCall(partial(close_pool, grace))
         try:
             self._thread_calls.add(thread_call)
-            thread_call.cross(thread.loop(), grace + _LAST_WORDS)
+            thread_call.cross(thread.loop(), grace + _LOOP_END_TIME)
         finally:
             self._thread_calls.discard(thread_call)
 
     def end(self) -> LoopThread | None:
-        """Let the loop end at exit, and return its thread, if there is one; the next call would start another."""
+        """End the loop at interpreter exit and return its thread, if any; a later call would start a new loop."""
         with self._lock:
             thread, self._thread, self._loop = self._thread, None, None
         for thread_call in tuple(self._thread_calls):
-            thread_call.unheard = True  # of daemon threads, which had better not wake to say so
+            thread_call.abandoned = True  # a daemon thread; it must not wake up during interpreter exit
         if thread is not None:
             thread.stop()
         return thread
 
     def after_fork(self) -> None:
-        """Begin afresh in a forked child, where the thread does not exist: what the parent has stays the parent's."""
-        _left_behind.append(
-            (self._thread, self._loop, self._thread_calls)
-        )  # kept alive: collecting them would complain
-        for thread_call in self._thread_calls:  # of this very thread, which forked in a signal's handler
+        """Reset the runner in a forked child, where its thread does not exist; the parent's objects are left alone."""
+        # Kept alive: their finalizers would act on the parent's loop, or warn.
+        _left_behind.append((self._thread, self._loop, self._thread_calls))
+        for thread_call in self._thread_calls:  # a call of this thread, if a signal handler forked during it
             thread_call.end("the process was forked during this call, which goes on in the parent")
         if self._finalizer is not None:
             self._finalizer.detach()
-        self._begin_afresh()
+        self._reset()
 
 
 def _as_raised(error: BaseException) -> BaseException:
-    """Return an error as the waiting thread raises it: its traceback then ends where the thread called."""
+    """Return an error as the waiting thread raises it, without the traceback frames of this module."""
     if isinstance(error, InfraiError):
         return error.with_traceback(None)
     if isinstance(error, asyncio.CancelledError):
@@ -406,13 +436,13 @@ def _all_runners() -> list[Runner]:
     while True:
         try:
             return list(_runners)
-        except RuntimeError:  # another thread made one at that moment
+        except RuntimeError:  # another thread created a runner during the iteration
             continue
 
 
 def _at_exit() -> None:
     _exiting.set()
-    until = time.monotonic() + _LAST_WORDS
+    until = time.monotonic() + _LOOP_END_TIME
     for thread in [runner.end() for runner in _all_runners()]:
         if thread is not None:
             thread.join(until - time.monotonic())

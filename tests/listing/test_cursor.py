@@ -138,7 +138,7 @@ async def test_a_cursor_that_comes_back_after_any_period_is_an_error(period: int
     with Oracle(scripted(pages)) as oracle:
         async with AsyncInfrai("k", base_url=oracle.url) as client:
             got: list[Project] = []
-            with pytest.raises(PaginationError, match=r"db\.project\.list: the service handed out a cursor again"):
+            with pytest.raises(PaginationError, match=r"db\.project\.list: the service repeated a cursor after"):
                 async for item in client.db.project.list():
                     got.append(item)
     assert [item.id for item in got] == [f"p{n}" for n in range(period + 1)]

@@ -198,7 +198,7 @@ async def test_closing_the_client_ends_it() -> None:
         await client.aclose(grace=0)
         await asyncio.sleep(0.05)
         assert asyncio.all_tasks() == before
-        with pytest.raises(TransportError, match="closed before the answer came"):
+        with pytest.raises(TransportError, match="closed before the response arrived"):
             await cursor.page()
         with pytest.raises(ClientClosedError):
             await cursor.page()
