@@ -1,1 +1,1 @@
-"""Lists: cursors over pages, pages fetched ahead, and many lists at once."""
+"""Listings: cursors over pages, prefetching, fan-out over many listings, and resumable inventories."""

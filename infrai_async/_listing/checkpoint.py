@@ -1,8 +1,8 @@
-"""What a long listing has done, in a file, so that another run goes on where this one ended, however it ended.
+"""Checkpoints: a file that records the progress of a long listing, so that a later run can resume it.
 
-The file is a list of JSON lines that only grows, until it is written anew without what is no longer needed: a header,
-the cursor of the first page that is not done (``page``), and the ids that are done on that page and behind it
-(``done``). Ids and cursors are all that stands in it.
+The file consists of JSON lines and is only appended to, until it is rewritten without obsolete lines: a header, the
+cursor of the first unfinished page (``page``), and the ids that are done on that page or later ones (``done``). It
+contains nothing but ids and cursors.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from infrai_async.errors import ConfigurationError, InvalidArgument
 Line: TypeAlias = dict[str, object]
 
 _HEADER: Final[Line] = {"infrai_async": "inventory", "version": 1}
-_STALE: Final = 1_000  # lines that are no longer needed, before the file is written anew
+_STALE: Final = 1_000  # number of obsolete lines at which the file is rewritten
 
 
 @attrs.define
 class _Page:
-    """A page that was begun: what is on it, where the next one is, and what is still to do."""
+    """A page in progress: its ids, the cursor of the next page, and the ids that are not done yet."""
 
     ids: frozenset[str]
     following: str | None
@@ -36,10 +36,10 @@ class _Page:
 
 
 class Checkpoint:
-    """The file, and what it says; used from one listing, but from any thread.
+    """The checkpoint file and its contents, used by one listing at a time, but from any thread.
 
     Raises:
-        InvalidArgument: ``path`` is no path.
+        InvalidArgument: ``path`` is not the path of a file.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -48,6 +48,8 @@ class Checkpoint:
             raise InvalidArgument("checkpoint must be the path of a file")
         self._path = Path(given)
         self._fresh = self._path.with_name(f"{self._path.name}.new")
+        # The loop's thread records pages while the reader's thread, with the blocking client, records finished ids.
+        # Without the lock, a line could be appended to a file that is being replaced, and so be lost.
         self._lock = threading.Lock()
         self._cursor: str | None = None
         self._done: set[str] = set()
@@ -57,21 +59,21 @@ class Checkpoint:
         self._torn = False
 
     def open(self) -> str | None:
-        """Read the file, if there is one, and return the cursor at which to go on; ``None`` is the beginning.
+        """Read the file, if it exists, and return the cursor to resume from; ``None`` means the beginning.
 
         Raises:
-            ConfigurationError: the file is not one of ours, or cannot be read or written.
+            ConfigurationError: the file is not a checkpoint, or cannot be read or written.
         """
-        with self._lock, _telling(self._path):
+        with self._lock, _os_errors_as_configuration(self._path):
             self._cursor, self._done = _read(self._path)
-            self._write_anew()
+            self._rewrite()
         return self._cursor
 
     def begin(self, ids: Iterable[str], following: str | None) -> frozenset[str]:
-        """Note a page, in order: what is on it, and the cursor of the next. Return what of it is still to do."""
-        with self._lock, _telling(self._path):
+        """Record the next page, with its ids and the cursor that follows; return the ids that are not done yet."""
+        with self._lock, _os_errors_as_configuration(self._path):
             there = frozenset(ids)
-            to_do = there - self._done - self._page_of.keys()  # a listing that shifts may name one twice
+            to_do = there - self._done - self._page_of.keys()  # a listing that changes meanwhile may repeat an id
             page = _Page(there, following, set(to_do))
             self._pages.append(page)
             self._page_of.update(dict.fromkeys(to_do, page))
@@ -79,38 +81,42 @@ class Checkpoint:
         return to_do
 
     def done(self, id: str) -> None:
-        """Note that one is done."""
-        with self._lock, _telling(self._path):
+        """Record that an id is done."""
+        with self._lock, _os_errors_as_configuration(self._path):
             page = self._page_of.pop(id, None)
             if page is None:
                 return
             page.to_do.discard(id)
+            # Recorded before the pages move on, which drops the ids of finished pages again. A process that is killed
+            # between the two writes resumes at the old page and finds all of its ids done.
             self._done.add(id)
             self._append({"done": id})
             self._move_on()
 
     def _move_on(self) -> None:
-        """Leave behind the pages that are done; the last one of all keeps its place until ``remove``."""
+        """Drop leading pages that are done; the last page of the listing is kept until ``remove``."""
         while self._pages and not self._pages[0].to_do and self._pages[0].following is not None:
-            left = self._pages.popleft()
-            self._cursor = left.following
-            self._done -= left.ids
+            finished = self._pages.popleft()
+            self._cursor = finished.following
+            self._done -= finished.ids
             self._append({"page": self._cursor})
         if self._lines - len(self._done) > _STALE:
-            self._write_anew()
+            self._rewrite()
 
     def _append(self, line: Line) -> None:
         if self._torn:
-            self._write_anew()  # with this line's news, too
+            self._rewrite()  # includes the news of this line
             return
-        self._torn = True  # a full disk takes the beginning of a line
-        with self._path.open("ab") as file:  # opened each time, so that nothing is ever left open
+        # Set before the write and cleared after it: a write that fails half-way, as on a full disk, leaves part of a
+        # line behind, and the next line appended to it would be unreadable. The file is then rewritten instead.
+        self._torn = True
+        with self._path.open("ab") as file:  # opened each time, so that no open file is left behind
             file.write(_encoded(line))
         self._torn = False
         self._lines += 1
 
-    def _write_anew(self) -> None:
-        """Write what is needed, and nothing else, in one step that is done or not done."""
+    def _rewrite(self) -> None:
+        """Replace the file atomically by one without obsolete lines."""
         done: list[Line] = [{"done": id} for id in sorted(self._done)]
         lines: list[Line] = [_HEADER, {"page": self._cursor}, *done]
         self._fresh.write_bytes(b"".join(_encoded(line) for line in lines))
@@ -118,8 +124,8 @@ class Checkpoint:
         self._lines, self._torn = len(lines), False
 
     def remove(self) -> None:
-        """Remove the file: all is done."""
-        with self._lock, _telling(self._path):
+        """Remove the file, because the listing is complete."""
+        with self._lock, _os_errors_as_configuration(self._path):
             self._path.unlink(missing_ok=True)
             self._fresh.unlink(missing_ok=True)
 
@@ -140,7 +146,7 @@ def _read(path: Path) -> tuple[str | None, set[str]]:
         content = path.read_bytes()
     except FileNotFoundError:
         return None, set()
-    *whole, _ = content.split(b"\n")  # behind the last line break is what a killed process did not finish
+    *whole, _ = content.split(b"\n")  # after the last line break is what a killed process left unfinished
     if not content:
         return None, set()
     cursor: str | None = None
@@ -159,15 +165,17 @@ def _read(path: Path) -> tuple[str | None, set[str]]:
                     raise ValueError("no such line")
     except ValueError:
         raise ConfigurationError(
-            f"checkpoint: {path} is not a checkpoint of an inventory, and is left as it is: name another file"
+            f"checkpoint: {path} is not a checkpoint of an inventory and was not changed: use another file"
         ) from None
     return cursor, done
 
 
 @contextlib.contextmanager
-def _telling(path: Path) -> Iterator[None]:
+def _os_errors_as_configuration(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise ConfigurationError(f"checkpoint: {path} cannot be read and written: {reason}") from error
+        raise ConfigurationError(
+            f"checkpoint: {path} cannot be read or written: {reason}; fix this, or use another path"
+        ) from error

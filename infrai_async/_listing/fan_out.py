@@ -1,8 +1,8 @@
-"""One listing for each item of another, many at a time, with as much under way as the consumer keeps up with.
+"""Concurrent listing of the children of many parents, with backpressure from the reader.
 
-Whole pages travel from the tasks that fetch them to the consumer. A task lasts no longer than there is something to
-fetch: where enough waits for the consumer, listings are set aside and go on later in another task. So one that was
-left early, or is not read, has nothing running.
+Tasks fetch whole pages and queue them for the reader. When enough items are queued, a task sets its listing aside and
+ends; another task continues that listing once the reader has caught up. A fan-out that is not being read therefore has
+no task that waits.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ OnError: TypeAlias = Callable[[P, Exception], Awaitable[object] | object] | None
 _Batch: TypeAlias = Page[T] | Sequence[T]
 _Batches: TypeAlias = AsyncIterator[_Batch[T]]
 
-_ENOUGH: Final = 1_000  # items that wait for the consumer; what is fetched at that moment comes on top
-_CHUNK: Final = 100  # items of a plain iterable at once
+_ENOUGH: Final = 1_000  # queued items at which fetching pauses; pages being fetched at that moment come on top
+_CHUNK: Final = 100  # items taken from a plain iterable at a time
 
 
 def fan_out(
@@ -42,30 +42,34 @@ def fan_out(
     on_error: OnError[P] = None,
     progress: Progress = False,
 ) -> FanOut[P, C]:
-    """List the children of every parent, many parents at a time.
+    """List the children of many parents concurrently.
 
-    Read it by ``async for parent, child in fan_out(...)``. Every child comes exactly once, as soon as it is there: the
-    children of one parent in their order, those of different parents in any. Nothing is sent until it is read, and no
-    more is fetched than the reader keeps up with.
+    Read it with ``async for parent, child in fan_out(...)``. Every child is yielded exactly once, as soon as it has
+    arrived: children of one parent in order, children of different parents in any order. Nothing is sent until the
+    result is read, and only a bounded number of children is fetched ahead of the reader.
 
     Args:
-        parents: a cursor, or any other iterable, asynchronous or not; another fan-out too. It is listed while
-            children are, and only as far as needed.
-        children: called with a parent, gives such an iterable of its children; it must not block.
-        concurrency: how many parents' children are listed at once.
-        on_error: called with a parent and the error that its children ended in, plain or asynchronous, and the rest
-            goes on. Without it the first error ends everything. An error of the parents' own listing always does.
-        progress: ``True`` for a bar, or a function that is called with ``(done, total)``: parents whose children are
-            all there, and parents in all, which is ``None`` until those are all listed.
+        parents: a cursor, or any other plain or asynchronous iterable, including another fan-out. It is read while
+            children are listed, and only as far as needed.
+        children: function called with a parent that returns such an iterable of its children. It must not block.
+        concurrency: maximum number of parents whose children are listed at once.
+        on_error: plain or asynchronous function, called with a parent and the error that ended the listing of its
+            children; the fan-out then continues. Without it the first error ends the fan-out. An error in ``parents``
+            itself always does.
+        progress: ``True`` for a progress bar, or a function called with ``(done, total)``: the number of parents whose
+            children are complete, and of all parents, which is ``None`` until they are all listed.
+
+    Returns:
+        A ``FanOut``, an asynchronous iterator of ``(parent, child)`` pairs.
 
     Raises:
-        InvalidArgument: an argument is wrong.
+        InvalidArgument: an argument is invalid.
     """
     return spread(parents, children, concurrency, on_error, progress, what=title(parents), enough=_ENOUGH)
 
 
 def title(parents: object) -> str:
-    """Return what a bar over ``parents`` is called."""
+    """Return the title of the progress bar over ``parents``."""
     return parents._capability if isinstance(parents, Cursor) else "fan_out"
 
 
@@ -79,21 +83,21 @@ def spread(
     what: str,
     enough: int,
 ) -> FanOut[P, C]:
-    """Do as ``fan_out`` does: ``what`` is the bar's title, ``enough`` how many children wait for the reader."""
+    """Start a fan-out with ``what`` as the bar's title and ``enough`` queued children at which fetching pauses."""
     if not callable(children):
-        raise InvalidArgument("children must be a function of a parent that gives an iterable of its children")
+        raise InvalidArgument("children must be a function that takes a parent and returns an iterable of its children")
     if on_error is not None and not callable(on_error):
-        raise InvalidArgument("on_error must be a function of a parent and an error")
+        raise InvalidArgument("on_error must be a function that takes a parent and an error")
     at_once = check_count("concurrency", concurrency, least=1)
     work = _Work(_batches("parents must be", parents), children, at_once, on_error, enough)
     return FanOut(work, ProgressReporter(progress, what))
 
 
 class FanOut(Generic[P, C]):
-    """Pairs of parent and child, as an asynchronous iterator that is read once, by one task at a time.
+    """An asynchronous iterator over ``(parent, child)`` pairs, read once and by one task at a time.
 
-    Left early, it ends what is under way when it is dropped; ``async with`` and ``aclose`` also wait for that end.
-    An error, and a cancellation while it is waited for, end it for good.
+    When it is left early, dropping it cancels the work in progress; ``async with`` and ``aclose`` also wait for the
+    work to end. After an error, or a cancellation during a wait, it cannot be continued.
     """
 
     __slots__ = ("__weakref__", "_items", "_reporter", "_work")
@@ -121,8 +125,10 @@ class FanOut(Generic[P, C]):
         return self._work.progress
 
     async def _load(self) -> bool:
-        """Take what is ready in hand, or wait for it or for news of progress; false at the end."""
+        """Take the queued pages, waiting for pages or progress if there are none; return false at the end."""
         work = self._work
+        # The tasks reference ``work`` but not this object. When the reader drops it, even in another thread, the
+        # finalizer cancels them; it must not reference this object, which would then never be collected.
         if work.begin():
             weakref.finalize(self, _abandon, work).atexit = False
         work.check_reader()
@@ -141,7 +147,7 @@ class FanOut(Generic[P, C]):
         return False
 
     async def aclose(self) -> None:
-        """End everything that is under way, and wait for its end; calling it again does nothing more."""
+        """Cancel all work in progress and wait for its end. Closing is idempotent."""
         self._items = iter(())
         try:
             await self._work.stop()
@@ -158,10 +164,12 @@ class FanOut(Generic[P, C]):
 
 
 class _Work(Generic[P, C]):
-    """What the tasks of a fan-out share with its reader; it does not know the reader's side, so that it can be dropped.
+    """State that the tasks of a fan-out share with its reader.
+
+    It holds no reference to the ``FanOut``, so that dropping the ``FanOut`` can end the tasks.
 
     Attributes:
-        failed: it ended before its last item.
+        failed: whether the fan-out ended before its last item.
     """
 
     def __init__(
@@ -179,15 +187,15 @@ class _Work(Generic[P, C]):
         self._on_error = on_error
         self._enough = enough
         self._parents: deque[P] = deque()
-        self._exhausted = False  # there are no more parents than those
+        self._exhausted = False  # whether all parents have been listed
         self._aside: deque[tuple[P, _Batches[C]]] = deque()
         self._ready: deque[tuple[P, _Batch[C]]] = deque()
-        self._waiting = 0  # items that are ready
+        self._waiting = 0  # number of queued items
         self._counted = 0
         self._done = 0
-        self._told = 0  # of those that are done
+        self._reported = 0  # how many of ``_done`` the reader knows
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._lister: asyncio.Task[None] | None = None  # of parents
+        self._lister: asyncio.Task[None] | None = None  # lists the parents
         self._workers: set[asyncio.Task[None]] = set()
         self._reader: asyncio.Task[Any] | None = None
         self._reading: asyncio.Future[None] | None = None
@@ -196,35 +204,37 @@ class _Work(Generic[P, C]):
 
     @property
     def progress(self) -> tuple[int, int | None]:
-        """Parents done, and parents in all."""
+        """Number of parents whose children are complete, and of all parents if known."""
         return self._done, self._counted if self._exhausted else None
 
     @property
     def over(self) -> bool:
-        """Whether nothing more comes."""
+        """Whether there is nothing more to read."""
         return self._stopped or (self._exhausted and not (self._workers or self._parents or self._aside or self._ready))
 
-    # --- the reader's side ---
+    # --- called by the reader ---
 
     def begin(self) -> bool:
-        """Settle in the running loop; true for the first time."""
+        """Bind to the running loop; return whether this is the first read."""
         try:
             loop = asyncio.get_running_loop()
-        except RuntimeError:  # only the facade takes a step without a loop: that of a closed client
+        except RuntimeError:  # without a loop, only a closed blocking client gets here
             raise ClientClosedError("the client is closed") from None
         first = self._loop is None
         if first:
             self._loop = loop
         elif loop is not self._loop:
-            raise RuntimeError("a fan-out is read in the event loop in which its reading began")
+            raise RuntimeError("this fan-out is bound to the event loop that read it first: read it in that loop")
         return first
 
     def check_reader(self) -> None:
-        """Make sure that reading can go on, and watch the task that reads."""
+        """Check that the fan-out can be read, and watch the reading task."""
         if self._reading is not None:
-            raise RuntimeError("this fan-out is being read by another task: give each task one of its own")
+            raise RuntimeError("this fan-out is being read by another task: use a fan-out of its own for each task")
         if self.failed:
-            raise RuntimeError("this fan-out ended before its last item, by an error or a cancellation")
+            raise RuntimeError(
+                "this fan-out was ended by an error or a cancellation and cannot be continued: start another"
+            )
         reader = asyncio.current_task()
         if reader is not self._reader and not self._stopped:
             self._forget_reader()
@@ -238,16 +248,21 @@ class _Work(Generic[P, C]):
             self._reader = None
 
     def _reader_ended(self, reader: asyncio.Task[Any]) -> None:
-        """End with a reader that was cancelled while it did something else: its traceback may keep all alive."""
-        self._reader = None  # its error's traceback keeps what it read, which would keep the tasks
+        """Cancel the fan-out with a reader that was cancelled outside of it.
+
+        The traceback of the cancellation may keep the ``FanOut`` alive, so that its finalizer would not run.
+        """
+        self._reader = None  # the task's exception may reference the fan-out through its traceback
         if reader.cancelled():
             self.failed = True
             self.cancel()
 
     async def take(self) -> list[tuple[P, _Batch[C]]]:
-        """Wait for pages, or for a parent to be done; return the pages that are ready, but no more than enough."""
+        """Return queued pages of about ``enough`` items, after waiting for a page or for a parent to be complete."""
         self._fill()
-        while not (self._ready or self._done > self._told or self._error is not None or self.over):
+        # Everything below runs in the loop, so no page can be queued between this check and the creation of the future:
+        # ``_wake`` either runs before the check, or finds the future.
+        while not (self._ready or self._done > self._reported or self._error is not None or self.over):
             self._reading = asyncio.get_running_loop().create_future()
             try:
                 await self._reading
@@ -258,18 +273,18 @@ class _Work(Generic[P, C]):
             try:
                 raise error
             finally:
-                del error  # its traceback has this frame: they would keep each other
+                del error  # breaks the reference cycle of the error, its traceback and this frame
         pages, count = [], 0
         while self._ready and count < self._enough:
             pages.append(self._ready.popleft())
             count += len(pages[-1][1])
         self._waiting -= count
-        self._told = self._done
+        self._reported = self._done
         self._fill()
         return pages
 
     async def stop(self) -> None:
-        """End the tasks, and wait for their end; then close what was set aside."""
+        """Cancel the tasks, wait for their end, then close the listings that were set aside."""
         self.cancel()
         while running := [task for task in self._tasks() if not task.done()]:
             if running == [asyncio.current_task()]:
@@ -282,9 +297,10 @@ class _Work(Generic[P, C]):
                 await batches.aclose()
 
     def cancel(self) -> None:
-        """End the tasks."""
+        """Cancel the tasks without waiting for their end."""
         if self._stopped:
             return
+        # From here on, ``_ended`` starts no new tasks and does not report the cancelled ones as failures.
         self._stopped = True
         self._forget_reader()
         self._parents.clear()
@@ -304,15 +320,15 @@ class _Work(Generic[P, C]):
             self._reading.set_result(None)
 
     def abandon(self) -> None:
-        """End the tasks from wherever the garbage collector runs."""
+        """Cancel the tasks from any thread, as the garbage collector may run in any."""
         if self._loop is not None and not self._stopped:
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self.cancel)
 
-    # --- the tasks' side ---
+    # --- called by the tasks ---
 
     def _fill(self) -> None:
-        """Have as much under way as is wanted now."""
+        """Start the tasks that are wanted now, within the limits of concurrency and of queued items."""
         if self._stopped or self._error is not None or self._waiting >= self._enough:
             return
         if self._lister is None and not self._exhausted and len(self._parents) < self._concurrency:
@@ -322,7 +338,8 @@ class _Work(Generic[P, C]):
             self._workers.add(self._start(self._list_children()))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        # Not by the loop's factory: an eager one would run it before it is counted.
+        # Not ``loop.create_task``: an eager task factory would run the task here, before ``_lister`` or ``_workers``
+        # contains it, and ``_fill``, called from that task, would start too many.
         task = asyncio.Task(work, loop=asyncio.get_running_loop())
         task.add_done_callback(self._ended)
         return task
@@ -371,9 +388,9 @@ class _Work(Generic[P, C]):
             except Exception as error:
                 if self._on_error is None:
                     raise
-                told = self._on_error(parent, error)
-                if inspect.isawaitable(told):
-                    await told
+                result = self._on_error(parent, error)
+                if inspect.isawaitable(result):
+                    await result
                 self._note_done()
 
     def _note_done(self) -> None:
@@ -381,7 +398,7 @@ class _Work(Generic[P, C]):
         self._wake()
 
     async def _list_children_of(self, parent: P, batches: _Batches[C] | None) -> bool:
-        """List until all are there, or there is enough: it is then set aside."""
+        """List children until the end (return true), or set the listing aside when enough are queued (false)."""
         if batches is None:
             batches = _batches("children must return", self._children(parent))
         async for page in batches:
@@ -404,11 +421,11 @@ def _pairs(page: tuple[P, _Batch[C]]) -> Iterator[tuple[P, C]]:
     return zip(repeat(parent), items)
 
 
-# --- any iterable, as batches ---
+# --- adapters: any iterable as an asynchronous iterator of batches ---
 
 
 class _Nested(Generic[P, C]):
-    """The batches of another fan-out."""
+    """Adapter for another fan-out."""
 
     def __init__(self, source: FanOut[P, C]) -> None:
         self._source = source
@@ -428,7 +445,7 @@ class _Nested(Generic[P, C]):
 
 
 class _Single(Generic[T]):
-    """An asynchronous iterable, item by item: the next may take a while."""
+    """Adapter for an asynchronous iterable, one item at a time, because the next item may take long."""
 
     def __init__(self, source: AsyncIterable[T]) -> None:
         self._items = aiter(source)
@@ -446,7 +463,7 @@ class _Single(Generic[T]):
 
 
 class _Chunks(Generic[T]):
-    """A plain iterable, a chunk at once: it comes without waiting."""
+    """Adapter for a plain iterable, in chunks, because its items need no waiting."""
 
     def __init__(self, source: Iterable[T]) -> None:
         self._items = iter(source)
@@ -461,7 +478,7 @@ class _Chunks(Generic[T]):
         except Exception as error:
             if not chunk:
                 raise
-            self._items = _failing(error)  # what came before it comes first
+            self._items = _failing(error)  # the items before the error are returned first
         if not chunk:
             raise StopAsyncIteration
         return chunk
@@ -471,7 +488,7 @@ def _failing(error: Exception) -> Iterator[Any]:
     try:
         raise error
     finally:
-        del error  # its traceback has this frame: they would keep each other
+        del error  # breaks the reference cycle of the error, its traceback and this frame
     yield
 
 

@@ -1,4 +1,4 @@
-"""Every project with what it has, as a fan-out that remembers in a file what was done."""
+"""Inventory of all projects: a fan-out that records its progress in a checkpoint."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from infrai_async.models import Project, ProjectInventory
 
 
 class Inventory:
-    """The entries of an inventory, as an asynchronous iterator that is read once, by one task at a time.
+    """An asynchronous iterator over the ``ProjectInventory`` of each project, read once and by one task at a time.
 
-    Left early, it ends what is under way when it is dropped; ``async with`` and ``aclose`` also wait for that end. An
-    error ends it for good; with a checkpoint, another one goes on.
+    When it is left early, dropping it cancels the work in progress; ``async with`` and ``aclose`` also wait for the
+    work to end. After an error it cannot be continued; with a checkpoint, a new inventory resumes.
     """
 
-    __slots__ = ("_checkpoint", "_closed", "_entries", "_handed", "_items")
+    __slots__ = ("_checkpoint", "_closed", "_entries", "_items", "_yielded")
 
     def __init__(
         self,
@@ -35,19 +35,19 @@ class Inventory:
         on_error: OnError[Project],
         progress: Progress,
     ) -> None:
-        noted = None if checkpoint is None else Checkpoint(checkpoint)
-        self._checkpoint = noted
+        recorded = None if checkpoint is None else Checkpoint(checkpoint)
+        self._checkpoint = recorded
         self._entries = spread(
-            _projects(list_projects, noted),
-            lambda project: _entry(project, look_into, noted),
+            _projects(list_projects, recorded),
+            lambda project: _entry(project, look_into, recorded),
             concurrency,
-            _noting(on_error, noted) if noted is not None and callable(on_error) else on_error,
+            _recording(on_error, recorded) if recorded is not None and callable(on_error) else on_error,
             progress,
             what="db.inventory",
-            enough=concurrency,  # an entry may be large
+            enough=concurrency,  # few, because an entry may be large
         )
         self._items: Iterator[ProjectInventory] = iter(())
-        self._handed: str | None = None
+        self._yielded: str | None = None
         self._closed = False
 
     def __repr__(self) -> str:
@@ -64,11 +64,11 @@ class Inventory:
                 raise StopAsyncIteration
 
     def _next(self) -> ProjectInventory | None:
-        """Hand out the next entry in hand, if there is one; the one before it is then done."""
-        if self._handed is not None and self._checkpoint is not None:
-            self._checkpoint.done(self._handed)
+        """Return the next loaded entry, if any, and record that the one before it is done."""
+        if self._yielded is not None and self._checkpoint is not None:
+            self._checkpoint.done(self._yielded)
         entry = next(self._items, None)
-        self._handed = None if entry is None else entry.project.id
+        self._yielded = None if entry is None else entry.project.id
         return entry
 
     @property
@@ -76,7 +76,7 @@ class Inventory:
         return self._entries._progress
 
     async def _load(self) -> bool:
-        """Take what is ready in hand, or wait for it; false at the end."""
+        """Load the entries that are ready, waiting for some if necessary; return false at the end."""
         more = await self._entries._load()
         self._items = map(itemgetter(1), self._entries._items)
         if not more and not self._closed and self._checkpoint is not None:
@@ -84,7 +84,7 @@ class Inventory:
         return more
 
     async def aclose(self) -> None:
-        """End everything that is under way, and wait for its end; calling it again does nothing more."""
+        """Cancel all work in progress and wait for its end. Closing is idempotent."""
         self._closed = True
         self._items = iter(())
         await self._entries.aclose()
@@ -101,7 +101,7 @@ class Inventory:
 async def _projects(
     list_from: Callable[[str | None], Cursor[Project]], checkpoint: Checkpoint | None
 ) -> AsyncIterator[Project]:
-    """Give the projects that are still to look into."""
+    """Yield the projects that are not done yet."""
     pages = list_from(None if checkpoint is None else checkpoint.open()).pages()
     async for page in pages:
         if checkpoint is None:
@@ -125,13 +125,13 @@ async def _entry(
         checkpoint.done(project.id)
 
 
-def _noting(on_error: Callable[[Project, Exception], object], checkpoint: Checkpoint) -> OnError[Project]:
-    """Return ``on_error`` so that a project it was called for is done."""
+def _recording(on_error: Callable[[Project, Exception], object], checkpoint: Checkpoint) -> OnError[Project]:
+    """Wrap ``on_error`` to record that the project is done when it has returned."""
 
-    async def told(project: Project, error: Exception) -> None:
-        answer = on_error(project, error)
-        if inspect.isawaitable(answer):
-            await answer
+    async def record(project: Project, error: Exception) -> None:
+        result = on_error(project, error)
+        if inspect.isawaitable(result):
+            await result
         checkpoint.done(project.id)
 
-    return told
+    return record

@@ -1,4 +1,4 @@
-"""Pages of a listing that are fetched before they are asked for."""
+"""Prefetching: pages of a listing are fetched before they are requested."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ Fetch: TypeAlias = Callable[[str | None], Awaitable[Page[T]]]
 
 @attrs.frozen
 class Reached(Generic[T]):
-    """A page, and how many items are still wanted behind it; ``None`` is all of them."""
+    """A fetched page, and how many items are wanted after it (``None``: all)."""
 
     page: Page[T]
     left: int | None
 
     @property
     def is_last(self) -> bool:
-        """Whether there is nothing to fetch behind it."""
+        """Whether no further page is to be fetched."""
         return self.page.next_cursor is None or self.left == 0
 
 
 class Prefetcher(Generic[T]):
-    """Fetches the next pages while the one in hand is being read, each as soon as the one before it names its cursor.
+    """Fetches pages in the background while the current page is read.
 
-    The tasks know nothing of this object, so that dropping it, with the cursor that owns it, ends them.
+    Each page is fetched as soon as the page before it has revealed its cursor. The tasks hold no reference to this
+    object, so that dropping it, together with its cursor, cancels them.
     """
 
     def __init__(self, fetch: Fetch[T], pages: int) -> None:
@@ -44,13 +45,13 @@ class Prefetcher(Generic[T]):
         self._finalizer: weakref.finalize[..., Prefetcher[T]] | None = None
 
     async def take(self, cursor: str | None, left: int | None) -> Page[T]:
-        """Return the page that ``cursor`` names, and have the next ones fetched; ``left`` items are still wanted.
+        """Return the page at ``cursor`` and start fetching the next ones, as far as ``left`` items are wanted.
 
-        An error, or a cancellation, ends what was under way behind it; asked again, it fetches again.
+        After an error or a cancellation the unfinished tasks are cancelled; calling it again fetches their pages anew.
         """
         try:
             loop = asyncio.get_running_loop()
-        except RuntimeError:  # the client is closed, and the facade takes the call's one step: its refusal
+        except RuntimeError:  # only a closed blocking client gets here; the call raises its refusal
             return await self._fetch(cursor)
         if loop is not self._loop:
             self._move(loop)
@@ -62,19 +63,22 @@ class Prefetcher(Generic[T]):
         try:
             page = (await tasks[0]).page
         except BaseException:
+            # Pages that have arrived stay queued: the listing has counted their cursors as followed, and fetching one
+            # again would look like a cycle. Unfinished tasks leave the queue, so that the next call starts them anew.
             for task in self._unfinished():
                 task.cancel()
             raise
+        # Only now: a reader cancelled during the wait must find a page that has arrived when it reads again.
         tasks.popleft()
         return page
 
     def _begin(self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Reached[T]]) -> None:
         task = loop.create_task(work)
-        task.add_done_callback(_hear)
+        task.add_done_callback(_retrieve_exception)
         self._tasks.append(task)
 
     def _move(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Go on in another loop, with the pages that have come."""
+        """Continue in another loop, keeping the pages that have arrived."""
         if self._loop is not None and self._finalizer is not None:
             self._finalizer.detach()
             _abandon(self._loop, self._unfinished())
@@ -83,7 +87,7 @@ class Prefetcher(Generic[T]):
         self._finalizer.atexit = False
 
     def _unfinished(self) -> list[asyncio.Task[Reached[T]]]:
-        """Take out what has brought no page; what has must stay, for its cursor is not fetched again."""
+        """Remove and return the tasks without a page; those with one stay, because no cursor is fetched twice."""
         found = []
         while self._tasks and not _succeeded(self._tasks[-1]):
             found.append(self._tasks.pop())
@@ -108,14 +112,14 @@ def _ends(task: asyncio.Task[Reached[T]]) -> bool:
     return task.done() and (not _succeeded(task) or task.result().is_last)
 
 
-def _hear(task: asyncio.Task[Any]) -> None:
-    """Take note of an error, so that nobody complains when its page is never asked for."""
+def _retrieve_exception(task: asyncio.Task[Any]) -> None:
+    """Retrieve the exception, so that asyncio logs no warning if the page is never requested."""
     if not task.cancelled():
         task.exception()
 
 
 def _abandon(loop: asyncio.AbstractEventLoop, tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """End tasks from wherever the garbage collector, or another loop, runs."""
+    """Cancel tasks of ``loop`` from any thread, as the garbage collector may run in any."""
     with contextlib.suppress(RuntimeError):  # the loop is closed
         for task in tuple(tasks):
             if not task.done():

@@ -319,7 +319,7 @@ async def test_a_line_that_did_not_fit_on_the_disk_spoils_nothing(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", full)
-        with pytest.raises(ConfigurationError, match="cannot be read and written: No space left"):
+        with pytest.raises(ConfigurationError, match="cannot be read or written: No space left"):
             checkpoint.done("a")
     checkpoint.done("b")
     checkpoint.done("b")
@@ -391,7 +391,7 @@ async def test_a_file_that_cannot_be_written_is_said_before_anything_is_sent(tmp
     with Oracle(account(5)) as oracle:
         async with AsyncInfrai("k", base_url=oracle.url) as client:
             for path in (tmp_path, tmp_path / "missing" / "file"):
-                with pytest.raises(ConfigurationError, match=r"checkpoint: .* cannot be read and written"):
+                with pytest.raises(ConfigurationError, match=r"checkpoint: .* cannot be read or written"):
                     await anext(client.db.inventory(checkpoint=path))
     assert oracle.seen == []
 
