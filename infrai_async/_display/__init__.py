@@ -1,1 +1,1 @@
-"""How results look in a notebook, and how progress is shown."""
+"""Display of results in notebooks, and of progress."""

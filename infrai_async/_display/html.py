@@ -1,7 +1,7 @@
-"""Tables for notebooks: what the repr of a value shows, as HTML.
+"""HTML tables for notebooks, with the contents of a value's repr.
 
-Values come from a service, so every text is escaped; a field is masked, or left out, as it is in the repr.
-Every function takes a ``footer``: what the line below says, by name, without what is ``None``.
+Values come from a service, so all text is escaped. Fields are masked or left out as in the repr. Every function takes a
+``footer``, a mapping whose entries are shown below the table unless they are ``None``.
 """
 
 from __future__ import annotations
@@ -20,20 +20,21 @@ Footer: TypeAlias = Mapping[str, object] | None
 
 _MOST_ROWS = 50
 _MOST_CHARACTERS = 200
-_LEFT = 'style="text-align: left"'  # Jupyter's own style is to the right
-_CELL = 'style="text-align: left; overflow-wrap: anywhere; min-width: 9em"'  # so that wide tables wrap, not scroll
-_NO_MATHS = 'class="tex2jax_ignore mathjax_ignore"'  # Jupyter would typeset what stands between two dollar signs
+_LEFT = 'style="text-align: left"'  # Jupyter aligns to the right by default
+_CELL = 'style="text-align: left; overflow-wrap: anywhere; min-width: 9em"'  # wide tables wrap instead of scrolling
+_NO_MATHS = 'class="tex2jax_ignore mathjax_ignore"'  # otherwise Jupyter typesets text between dollar signs
 
 
 def record(value: object, *, footer: Footer = None) -> str:
-    """Return one attrs object as a table of field and value."""
+    """Return an attrs object as a table with a row for each field."""
     return _table(type(value).__name__, ("field", "value"), list(_cells(value).items()), footer=footer)
 
 
 def table(values: Sequence[object], *, empty: str = "empty", footer: Footer = None) -> str:
-    """Return objects as a table with a column for each field, without those that are ``None`` in every row shown.
+    """Return objects as a table with a column for each field, except fields that are ``None`` in all rows shown.
 
-    Their classes may differ; one that is no attrs object has a single field. ``empty`` is what to say of none at all.
+    Classes may be mixed; an object that is not an attrs object has one field, ``value``. ``empty`` is the text for an
+    empty sequence.
     """
     shown = values[:_MOST_ROWS]
     cells = [_cells(value) for value in shown]
@@ -46,7 +47,7 @@ def table(values: Sequence[object], *, empty: str = "empty", footer: Footer = No
 
 
 def mapping(values: Mapping[str, object], *, empty: str = "empty", footer: Footer = None) -> str:
-    """Return a mapping as a table of key and value; ``empty`` is what to say when there is nothing in it."""
+    """Return a mapping as a table with a row for each key; ``empty`` is the text for an empty mapping."""
     rows = [(key, _text(value)) for key, value in list(values.items())[:_MOST_ROWS]]
     caption = f"{type(values).__name__} ({len(values)})" if rows else empty
     return _table(caption, ("key", "value"), rows, more=len(values) - len(rows), footer=footer)
@@ -57,7 +58,7 @@ def _unique(names: Iterable[str]) -> list[str]:
 
 
 def _cells(value: object) -> dict[str, str | None]:
-    """The text of each field that the repr shows, by name; ``None`` has no text."""
+    """Return the text of each field that the repr shows, by field name; ``None`` stays ``None``."""
     cls = type(value)
     if not attrs.has(cls):
         return {"value": _text(value)}
@@ -84,7 +85,7 @@ def _text(value: object) -> str | None:
             return str(value).lower()
         case datetime():
             return value.isoformat(sep=" ", timespec="seconds").replace("+00:00", " UTC")
-        case Decimal():  # with a vast exponent, the zeros alone would fill the memory
+        case Decimal():  # with a huge exponent, the zeros would fill the memory
             return f"{value:f}" if abs(value.adjusted()) < _MOST_CHARACTERS else str(value)
         case tuple():
             return ", ".join(_text(item) or "" for item in value)
@@ -95,7 +96,7 @@ def _text(value: object) -> str | None:
 
 
 def _safe(text: str) -> str:
-    """Cut ``text``, spell out what is invisible or would turn the direction of its neighbours, and escape it."""
+    """Truncate and escape ``text``; invisible and bidirectional control characters become escape sequences."""
     cut = text if len(text) <= _MOST_CHARACTERS else text[: _MOST_CHARACTERS - 1] + "…"
     return html.escape("".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in cut))
 
@@ -119,5 +120,5 @@ def _row(tag: str, texts: Iterable[str | None]) -> str:
 
 
 def _notes(more: int, footer: Mapping[str, object]) -> list[str]:
-    said = [f"{_safe(name)}: {_safe(text)}" for name, value in footer.items() if (text := _text(value)) is not None]
-    return [*([f"… and {more} more"] if more else []), *([" · ".join(said)] if said else [])]
+    shown = [f"{_safe(name)}: {_safe(text)}" for name, value in footer.items() if (text := _text(value)) is not None]
+    return [*([f"… and {more} more"] if more else []), *([" · ".join(shown)] if shown else [])]

@@ -1,4 +1,4 @@
-"""How far something has come: a bar, or a function of the caller's."""
+"""Progress reports, shown as a bar or passed to a function of the caller."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ Progress: TypeAlias = bool | Report
 
 
 def check_progress(progress: Progress) -> Progress:
-    """Return ``progress`` as given, before anything depends on it.
+    """Return ``progress`` unchanged.
 
     Raises:
-        InvalidArgument: neither a truth value nor a function.
+        InvalidArgument: ``progress`` is neither a boolean nor a function.
     """
     if not isinstance(progress, bool) and not callable(progress):
-        raise InvalidArgument("progress must be True for a bar, or a function of (done, total)")
+        raise InvalidArgument("progress must be True for a bar, or a function that takes (done, total)")
     return progress
 
 
 @contextmanager
 def reporting(progress: Progress, what: str) -> Iterator[Report]:
-    """Give a function to call with how much is done, and of how much in all where that is known.
+    """Yield a function that reports progress, to be called with ``(done, total)``; ``total`` may be ``None``.
 
     Args:
-        progress: ``True`` for a bar (tqdm's, as it suits the notebook or the terminal), or a function that is called
-            with ``(done, total)``.
-        what: the bar's title.
+        progress: ``True`` for a tqdm bar, which suits the notebook or the terminal, or a function called with
+            ``(done, total)``.
+        what: title of the bar.
 
     Raises:
-        ConfigurationError: ``True``, and tqdm is not installed.
-        InvalidArgument: neither a truth value nor a function.
+        ConfigurationError: ``progress`` is ``True``, but tqdm is not installed.
+        InvalidArgument: ``progress`` is neither a boolean nor a function.
     """
     given = check_progress(progress)
     if given is False:
@@ -46,10 +46,10 @@ def reporting(progress: Progress, what: str) -> Iterator[Report]:
 
 
 class ProgressReporter:
-    """Reports from its first use until it is closed, or dropped; the arguments are those of ``reporting``.
+    """A progress report that is opened and closed by method calls; the arguments are those of ``reporting``.
 
     Raises:
-        InvalidArgument: ``progress`` is neither a truth value nor a function.
+        InvalidArgument: ``progress`` is neither a boolean nor a function.
     """
 
     def __init__(self, progress: Progress, what: str) -> None:
@@ -58,21 +58,21 @@ class ProgressReporter:
         self._closed = False
 
     def open(self) -> None:
-        """Begin; calling it again, or after the end, does nothing more.
+        """Start reporting. Opening is idempotent, and has no effect after ``close``.
 
         Raises:
-            ConfigurationError: ``progress`` is ``True``, and tqdm is not installed.
+            ConfigurationError: ``progress`` is ``True``, but tqdm is not installed.
         """
         if self._report is None and not self._closed:
             self._report = self._context.__enter__()
 
     def report(self, done: int, total: int | None) -> None:
-        """Say how far it has come."""
+        """Report the progress, if open."""
         if self._report is not None:
             self._report(done, total)
 
     def close(self) -> None:
-        """End; calling it again does nothing more."""
+        """Stop reporting. Closing is idempotent."""
         self._closed = True
         if self._report is not None:
             self._report = None
@@ -80,7 +80,7 @@ class ProgressReporter:
 
 
 def _unseen(done: int, total: int | None) -> None:
-    """Report to nobody."""
+    """Discard the report."""
 
 
 def _bar(what: str) -> Iterator[Report]:
@@ -95,7 +95,7 @@ def _bar(what: str) -> Iterator[Report]:
         def report(done: int, total: int | None) -> None:
             if total != bar.total and not bar.disable:
                 begun = bar.start_t
-                bar.reset(total)  # nothing else makes the notebook's bar as wide as one with a total
+                bar.reset(total)  # only ``reset`` gives the notebook's bar the width of a bar with a total
                 bar.start_t = begun
             bar.update(done - bar.n)
 

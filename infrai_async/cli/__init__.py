@@ -2,6 +2,6 @@
 
     __main__ -> {_local, _demo} -> {_output, _progress, _signals}
 
-It stands above the client and the gateway and uses both as anybody would. A command's module, and with it everything
-heavy, is imported when that command runs.
+It uses the client and the gateway through their public interfaces. The module of a command, with its heavy imports, is
+loaded when the command runs.
 """

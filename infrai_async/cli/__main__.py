@@ -1,4 +1,4 @@
-"""What can be typed, and who carries it out."""
+"""Argument parser and entry point of the command line."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from infrai_async._version import __version__
 from infrai_async.cli._output import Exit, UsageError, complain
 
 _EXTRA_LOCAL: Final = frozenset({"asyncpg", "sqlalchemy"})
-"""What the extra ``local`` brings and the commands import; its Postgres is looked for by the gateway itself."""
+"""Packages of the extra ``local`` that the commands import; the gateway itself locates Postgres."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        arguments: what was typed after the program's name; by default what the process was started with.
+        arguments: command-line arguments without the program name; those of the process when omitted.
 
     Returns:
         The exit code, one of ``Exit``.
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain("interrupted")
         return Exit.FAILED
     except BrokenPipeError:
-        # Whoever read us has gone; Python's last flush at exit must not fail on that a second time.
+        # The reader of the pipe has gone. Without this, Python's final flush at exit would fail as well.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.FAILED
 
@@ -74,8 +74,8 @@ def _parser() -> ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"infrai-async {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="command")
-    _add_local(commands.add_parser("local", help="serve the API on this machine, with a real Postgres behind it"))
-    _add_demo(commands.add_parser("demo", help="see it work on this machine: databases, objects, an edge, flags"))
+    _add_local(commands.add_parser("local", help="serve the API on this machine, backed by a real Postgres"))
+    _add_demo(commands.add_parser("demo", help="try everything on this machine: databases, objects, CDN and flags"))
     return parser
 
 
@@ -86,37 +86,45 @@ def _add_local(parser: ArgumentParser) -> None:
         "--data-dir",
         metavar="D",
         default="~/.infrai/local",
-        help="where its state lives; the same directory gives the same key and databases again (default: %(default)s)",
+        help="directory for its state; the same directory restores the same key and databases (default: %(default)s)",
     )
-    parser.add_argument("--host", metavar="H", default="127.0.0.1", help="listen there (default: %(default)s)")
-    parser.add_argument("--port", metavar="P", type=_port, default=0, help="listen there (default: a free one)")
+    parser.add_argument("--host", metavar="H", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", metavar="P", type=_port, default=0, help="port to listen on (default: a free one)")
     _add_postgres(parser)
-    parser.add_argument("--s3-endpoint", metavar="U", help="an S3-compatible store for the objects")
+    parser.add_argument("--s3-endpoint", metavar="U", help="URL of an S3-compatible store for the objects")
     parser.add_argument(
         "--allow-host",
         metavar="NAME",
         action="append",
         default=[],
-        help="a further name that requests may address it by, for example a compose service's; may be repeated",
+        help="additional host name to accept, for example that of a compose service; may be repeated",
     )
 
 
 def _add_demo(parser: ArgumentParser) -> None:
-    parser.description = "Start a gateway in a temporary directory, use all of it, and say what that did and cost."
+    parser.description = (
+        "Start a gateway in a temporary directory, use all of its services, and report what that did and cost."
+    )
     parser.set_defaults(run=_demo)
-    parser.add_argument("--projects", metavar="N", type=_count, default=20, help="how many (default: %(default)s)")
     parser.add_argument(
-        "--branches", metavar="N", type=_count, default=5, help="of each project (default: %(default)s)"
+        "--projects", metavar="N", type=_count, default=20, help="number of projects (default: %(default)s)"
     )
     parser.add_argument(
-        "--concurrency", metavar="N", type=_count, default=16, help="calls in flight at once (default: %(default)s)"
+        "--branches", metavar="N", type=_count, default=5, help="branches per project (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--concurrency",
+        metavar="N",
+        type=_count,
+        default=16,
+        help="maximum number of calls in flight (default: %(default)s)",
     )
     _add_postgres(parser)
 
 
 def _add_postgres(parser: ArgumentParser) -> None:
-    parser.add_argument("--postgres-dsn", metavar="U", help="a Postgres server that exists, as postgresql://...")
-    parser.add_argument("--postgres-bin", metavar="D", help="the directory with the programs of the Postgres to start")
+    parser.add_argument("--postgres-dsn", metavar="U", help="URL of an existing Postgres server, postgresql://...")
+    parser.add_argument("--postgres-bin", metavar="D", help="directory with the Postgres programs to start")
 
 
 def _count(text: str) -> int:

@@ -1,4 +1,4 @@
-"""``infrai-async demo``: the main job on this machine, for real, and what it did and cost."""
+"""``infrai-async demo``: use every service of a local gateway, and report the results and the cost."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ _VISITORS: Final = 10
 
 
 class Mismatch(Exception):
-    """Something answered, but not what it should have."""
+    """A response differs from the expected one."""
 
 
 def demo(typed: Namespace) -> int:
     """Run the demo.
 
     Args:
-        typed: what the command was given.
+        typed: parsed arguments of the command.
 
     Returns:
         The exit code.
@@ -53,12 +53,12 @@ async def _demo(typed: Namespace) -> Exit:
             await _play(typed, tally)
             ok = True
         except asyncio.CancelledError:
-            if not tally.interrupted:  # else it was said before clearing up
+            if not tally.interrupted:  # otherwise reported before clearing up
                 complain("interrupted")
             tally.interrupted = True
         except BrokenPipeError:
-            raise  # nobody is left to be told
-        except Exception as error:  # noqa: BLE001 - whatever did not work, the last line has to say so
+            raise  # there is no reader to report to
+        except Exception as error:  # noqa: BLE001 - the summary must report any failure
             complain(error)
     _conclude(tally, ok=ok)
     return Exit.OK if ok else Exit.FAILED
@@ -87,7 +87,7 @@ async def _use(gateway: LocalGateway, typed: Namespace, tally: Tally) -> None:
 
 
 def _report(tally: Tally) -> None:
-    """Show the figures before clearing up, which takes a while; half a table would only confuse a human."""
+    """Show the figures before clearing up, which takes a while; an interrupted run shows no table on a terminal."""
     if not on_terminal():
         write_table(tally.by_region())
     elif not tally.interrupted:
@@ -95,7 +95,7 @@ def _report(tally: Tally) -> None:
 
 
 def _conclude(tally: Tally, *, ok: bool) -> None:
-    """Say at the very end whether it all worked, clearing up included."""
+    """Report at the very end whether everything worked, clearing up included."""
     summary = tally.summary(ok=ok)
     if not on_terminal():
         write_json(summary)
@@ -106,7 +106,7 @@ def _conclude(tally: Tally, *, ok: bool) -> None:
 
 
 class _Demo:
-    """The steps, in order; each says what it did, and raises when something is not as it should be."""
+    """The steps in order; each reports what it did and raises ``Mismatch`` on an unexpected result."""
 
     def __init__(self, client: AsyncInfrai, typed: Namespace, tally: Tally) -> None:
         self._client = client
@@ -114,7 +114,7 @@ class _Demo:
         self._tally = tally
 
     async def play(self) -> None:
-        """Take all the steps."""
+        """Run all steps."""
         before = (await self._client.account.balance()).balance_usd
         await self._create_projects()
         await self._create_branches()
@@ -131,7 +131,7 @@ class _Demo:
 
     async def _create_projects(self) -> None:
         names = [(f"demo-{n}", _REGIONS[n % len(_REGIONS)]) for n in range(self._typed.projects)]
-        await self._side_by_side("creating projects", [partial(self._create_project, *name) for name in names])
+        await self._run_concurrently("creating projects", [partial(self._create_project, *name) for name in names])
         count = len(self._tally.projects)
         write_step("projects", f"{count} created, a Postgres database each", created=count)
 
@@ -140,7 +140,7 @@ class _Demo:
 
     async def _create_branches(self) -> None:
         names = [(project, f"branch-{n}") for n in range(self._typed.branches) for project in self._tally.projects]
-        await self._side_by_side("creating branches", [partial(self._create_branch, *name) for name in names])
+        await self._run_concurrently("creating branches", [partial(self._create_branch, *name) for name in names])
         count = len(self._tally.branches)
         write_step("branches", f"{count} created, each a copy of its project's database", created=count)
 
@@ -148,8 +148,8 @@ class _Demo:
         branch = await self._client.db.branch.create(project_id=project.id, branch_name=name)
         self._tally.add_branch(branch, project)
 
-    async def _side_by_side(self, title: str, calls: Sequence[Callable[[], Awaitable[None]]]) -> None:
-        """Make calls at once, in turns: so each one's timeout begins when its turn comes, however many there are."""
+    async def _run_concurrently(self, title: str, calls: Sequence[Callable[[], Awaitable[None]]]) -> None:
+        """Run calls with limited concurrency; each call's timeout starts only when its turn comes."""
         turns = asyncio.Semaphore(self._typed.concurrency)
 
         async def make(call: Callable[[], Awaitable[None]]) -> None:
@@ -163,7 +163,7 @@ class _Demo:
                     group.create_task(make(call))
 
     async def _list(self) -> None:
-        """List projects and, while their pages still come, the branches of those that are there already."""
+        """List all projects and, while pages are still arriving, the branches of those already listed."""
         tally, few = self._tally, max(1, self._typed.projects // 3)
         with progress("listing branches", self._typed.projects) as advance:
             async with asyncio.TaskGroup() as group:
@@ -185,7 +185,7 @@ class _Demo:
         advance()
 
     async def _query(self) -> None:
-        """Write a row into a branch, read it back, and look for it in the project that the branch is a copy of."""
+        """Write a row into a branch, read it back, and check that the source project does not have it."""
         branch = self._tally.branches[0]
         project = next(project for project in self._tally.projects if project.id == branch.project_id)
         async with _connected(branch.connection_uri) as connection:
@@ -207,7 +207,7 @@ class _Demo:
         download = await self._client.storage.object.presign(bucket=bucket, key="hello.txt", method="GET")
         read = await _round_trip(upload.url, download.url, _HELLO)
         _check("the object", read, _HELLO)
-        url = upload.url.partition("?")[0]  # what follows is the signature
+        url = upload.url.partition("?")[0]  # the rest is the signature
         text = f"bucket {bucket!r}; put {len(_HELLO)} bytes to {url} and got them back, both over signed URLs"
         write_step("storage", text, bucket=bucket, url=url, bytes=len(read))
 
@@ -240,13 +240,13 @@ async def _round_trip(upload: str, download: str, data: bytes) -> bytes:
     async with aiohttp.ClientSession(raise_for_status=True) as session:
         async with session.put(URL(upload, encoded=True), data=data):
             pass
-        async with session.get(URL(download, encoded=True)) as answer:
-            return await answer.read()
+        async with session.get(URL(download, encoded=True)) as response:
+            return await response.read()
 
 
 @asynccontextmanager
 async def _origin() -> AsyncIterator[tuple[str, list[str]]]:
-    """Serve a page on loopback, and keep what was asked for."""
+    """Serve a page on loopback; yield its URL and the list of requested paths."""
     asked: list[str] = []
 
     async def serve(request: web.BaseRequest) -> web.Response:
@@ -264,8 +264,8 @@ async def _origin() -> AsyncIterator[tuple[str, list[str]]]:
 
 async def _visit(url: str, times: int) -> list[bytes]:
     async def visit() -> bytes:
-        async with session.get(url) as answer:
-            return await answer.read()
+        async with session.get(url) as response:
+            return await response.read()
 
     async with aiohttp.ClientSession(raise_for_status=True) as session:
         return list(await asyncio.gather(*(visit() for _ in range(times))))
@@ -281,7 +281,7 @@ async def _connected(uri: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Recor
 
 
 def _check_listed(what: str, listed: Sequence[Project | Branch], created: Sequence[Project | Branch]) -> None:
-    """Hold a list to what was created: each of it, and each once."""
+    """Check that a list contains everything that was created, exactly once."""
     found, wanted = (Counter(model.id for model in models) for models in (listed, created))
     missing, excess = (wanted - found).total(), (found - wanted).total()
     if missing or excess:

@@ -1,4 +1,4 @@
-"""``infrai-async local``: the gateway, until a signal ends it."""
+"""``infrai-async local``: serve the local gateway until a signal arrives."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ A browser shows at {base_url} what there is by now. Ctrl-C ends it.
 
 
 def local(typed: Namespace) -> int:
-    """Serve until a signal comes.
+    """Serve until a signal arrives.
 
     Args:
-        typed: what the command was given.
+        typed: parsed arguments of the command.
 
     Returns:
-        The exit code: a signal is the way to end it, and so a success.
+        The exit code; ending by a signal is a success.
 
     Raises:
-        UsageError: the gateway refuses its settings.
+        UsageError: the gateway rejects its settings.
     """
     data_dir = Path(typed.data_dir).expanduser().absolute()
     try:
@@ -84,9 +84,9 @@ def _announce(gateway: LocalGateway, data_dir: Path, shared: bool) -> None:
 
 
 async def _look_for_postgres(gateway: LocalGateway) -> None:
-    """Say now what else the first database call would say: Postgres starts after the gateway answers.
+    """Wait for Postgres, which starts after the gateway is reachable, and report a failure of its start.
 
-    The call asks for what is not there, and failed calls cost nothing (CONTRACT.md D24).
+    It requests a project that does not exist, because failed calls cost nothing (contract D24).
     """
     async with AsyncInfrai(
         gateway.api_key, base_url=gateway.base_url, timeout=None, retry=RetryPolicy.none(), allow_http=True

@@ -1,4 +1,4 @@
-"""What commands write: results to stdout, as JSON lines or as tables; the rest to stderr."""
+"""Output of the commands: results on stdout, as JSON lines or tables; everything else on stderr."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from importlib.util import find_spec
 
 
 class Exit(IntEnum):
-    """How a command ended."""
+    """Exit codes."""
 
     OK = 0
     FAILED = 1
@@ -20,21 +20,21 @@ class Exit(IntEnum):
 
 
 class UsageError(Exception):
-    """The command cannot run as it was typed, or not with what is installed."""
+    """The command cannot run with these arguments, or with the installed packages."""
 
 
 def on_terminal() -> bool:
-    """Whether a human reads stdout."""
+    """Return whether stdout is a terminal."""
     return sys.stdout.isatty()
 
 
 def write_json(record: Mapping[str, object]) -> None:
-    """Write one JSON line, at once."""
+    """Write one JSON line and flush it."""
     print(json.dumps(record), flush=True)
 
 
 def write_step(name: str, text: str, **facts: object) -> None:
-    """Write what was done: ``text`` for a human, ``facts`` for a program."""
+    """Write the result of a step: ``text`` on a terminal, otherwise ``facts`` as JSON."""
     if on_terminal():
         print(f"{name + ':':<10} {text}", flush=True)
     else:
@@ -42,7 +42,7 @@ def write_step(name: str, text: str, **facts: object) -> None:
 
 
 def write_table(rows: Sequence[Mapping[str, object]]) -> None:
-    """Write records that have the same fields: a table for a human, JSON lines for a program."""
+    """Write records with the same fields: a table on a terminal, otherwise JSON lines."""
     if not on_terminal():
         for row in rows:
             write_json(row)
@@ -66,7 +66,7 @@ def _rich_table(rows: Sequence[Mapping[str, object]]) -> None:
 
 
 def plain_table(rows: Sequence[Mapping[str, object]]) -> str:
-    """Return a table in ASCII; columns that begin with a number are aligned to the right."""
+    """Return an ASCII table; columns whose first value is a number are right-aligned."""
     cells = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     aligned = [">" if _is_number(value) else "<" for value in rows[0].values()]
@@ -87,23 +87,23 @@ def _cell(value: object) -> str:
 
 
 def complain(problem: BaseException | str) -> None:
-    """Write one line on stderr, if it is still there."""
+    """Write a one-line error message to stderr, if it is still open."""
     note(f"infrai-async: {problem if isinstance(problem, str) else describe(problem)}")
 
 
 def note(text: str) -> None:
-    """Write a line on stderr, if it is still there: a closed terminal must not keep a command from clearing up."""
+    """Write a line to stderr, if it is still open: a closed terminal must not prevent clearing up."""
     with suppress(OSError):
         print(text, file=sys.stderr, flush=True)
 
 
 def describe(error: BaseException) -> str:
-    """Return an error in one line, with its hints and without passwords."""
+    """Return an error as one line, with its notes and without passwords."""
     from infrai_async.errors import InfraiError
     from infrai_async.models import mask_uri
 
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    told = isinstance(error, InfraiError | UsageError) and str(error)
-    text = told or f"{type(error).__name__}: {error}"
+    message = isinstance(error, InfraiError | UsageError) and str(error)
+    text = message or f"{type(error).__name__}: {error}"
     return mask_uri(" ".join("; ".join([text, *getattr(error, "__notes__", ())]).split()))

@@ -1,4 +1,4 @@
-"""How far a stage has come, on stderr: a bar on a terminal, else a line when the stage is over."""
+"""Progress of a stage on stderr: a bar on a terminal, otherwise one line at the end of the stage."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _WIDTH: Final = 30
 
 
 def progress(title: str, total: int) -> AbstractContextManager[Advance]:
-    """Show a stage of ``total`` pieces; call what it yields after each."""
+    """Show the progress of a stage of ``total`` steps; call the yielded function after each step."""
     if not sys.stderr.isatty():
         return _line(title, total)
     if find_spec("rich"):

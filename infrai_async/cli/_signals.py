@@ -1,4 +1,4 @@
-"""What a signal does to a command: the end, but an orderly one."""
+"""Signal handling: a signal ends a command in an orderly way."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 
 def leave_on_signals() -> None:
-    """From now on, until a command listens itself, a signal ends the process as a success: nothing runs yet."""
+    """Exit with success on a signal, until ``cancel_on_signals`` takes over; nothing needs clearing up before."""
     for number in _signals():
         signal.signal(number, lambda *_: sys.exit(0))
 
@@ -19,8 +19,8 @@ def leave_on_signals() -> None:
 def cancel_on_signals() -> Iterator[None]:
     """Cancel the current task at the first signal.
 
-    Later ones change nothing, to the end of the process: a Postgres that was started has to be ended, and then the
-    command's own exit code has to come out, however often Ctrl-C is pressed.
+    Later signals are ignored until the process ends: however often Ctrl-C is pressed, the Postgres that was started
+    must be stopped and the command must return its own exit code.
     """
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None  # noqa: S101 - this runs in a coroutine
@@ -36,14 +36,16 @@ def cancel_on_signals() -> Iterator[None]:
     try:
         yield
     finally:
+        # Blocked, because removing a handler restores the default one, and a signal that arrives before SIG_IGN is set
+        # would kill the process.
         signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
         for number in numbers:
-            loop.remove_signal_handler(number)  # which puts back what kills
+            loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
 
 
 def _signals() -> list[signal.Signals]:
-    """SIGHUP is a closed terminal, unless ``nohup`` says that it shall not matter."""
+    """Return the signals to handle; SIGHUP is left out if ``nohup`` ignores it."""
     hung_up = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
     return [signal.SIGINT, signal.SIGTERM, *hung_up]

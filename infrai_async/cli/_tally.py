@@ -1,4 +1,4 @@
-"""What the demo did, counted from what it got back and never from what was asked for."""
+"""Figures of the demo, counted from the responses, never from the requests."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from infrai_async import Branch, Model, Project, Stats
 
 @attrs.define
 class Tally:
-    """What was done so far.
+    """What the demo has done so far.
 
     Attributes:
-        pages: how many were read for the lists.
-        ready_at: by region, when its last project or branch was there, in seconds after the start.
-        stats: the client's own figures.
-        ended: when the work was over, and clearing up began.
-        interrupted: whether a signal ended it.
+        pages: number of pages read for the lists.
+        ready_at: by region, the time in seconds after the start at which its last project or branch was created.
+        stats: statistics of the client.
+        ended: time at which the work was over and clearing up began.
+        interrupted: whether a signal ended the demo.
     """
 
     begun: float = attrs.field(factory=time.monotonic)
@@ -35,29 +35,29 @@ class Tally:
     interrupted: bool = False
 
     def end(self) -> None:
-        """Say that the work is over; what follows is clearing up."""
+        """Record that the work is over and clearing up begins."""
         self.ended = time.monotonic()
 
     def seconds(self) -> float:
-        """Return how long the work has taken, so far or in the end."""
+        """Return the duration of the work in seconds, so far or in total."""
         return round((self.ended or time.monotonic()) - self.begun, 2)
 
     def cleanup_seconds(self) -> float:
-        """Return how long clearing up has taken so far."""
+        """Return the duration of clearing up in seconds, so far."""
         return 0.0 if self.ended is None else round(time.monotonic() - self.ended, 2)
 
     def add_project(self, project: Project) -> None:
-        """Count a project that was created."""
+        """Count a created project."""
         self.projects.append(project)
         self.ready_at[project.region] = self.seconds()
 
     def add_branch(self, branch: Branch, project: Project) -> None:
-        """Count a branch of a project that was created."""
+        """Count a created branch."""
         self.branches.append(branch)
         self.ready_at[project.region] = self.seconds()
 
     def by_region(self) -> list[dict[str, object]]:
-        """Return a record for each region, and one for the calls that belong to none."""
+        """Return a record for each region, and one for the calls that belong to no region."""
         rows, rest = [], self.stats.cost_usd
         for region, seconds in sorted(self.ready_at.items(), key=str):
             projects = [project for project in self.projects if project.region == region]
@@ -69,11 +69,11 @@ class Tally:
         return [*rows, _row("other calls", 0, 0, None, rest)]
 
     def total(self) -> dict[str, object]:
-        """Return the record that stands below those of the regions."""
+        """Return the record of the totals."""
         return _row("all", len(self.projects), len(self.branches), self.seconds(), self.stats.cost_usd)
 
     def summary(self, *, ok: bool) -> dict[str, object]:
-        """Return the figures of the whole."""
+        """Return the summary of the whole demo."""
         ending: dict[str, object] = {"interrupted": True} if self.interrupted else {}
         return ending | {
             "ok": ok,
@@ -90,8 +90,8 @@ class Tally:
         }
 
 
-def _cost(made: Iterable[Model]) -> Decimal:
-    return sum((model.metadata.cost_usd or Decimal(0) for model in made), Decimal(0))
+def _cost(models: Iterable[Model]) -> Decimal:
+    return sum((model.metadata.cost_usd or Decimal(0) for model in models), Decimal(0))
 
 
 def _row(region: str | None, projects: int, branches: int, seconds: float | None, cost: Decimal) -> dict[str, object]:

@@ -1,1 +1,1 @@
-"""Integrations with other packages, each behind an extra of its own; nothing here is loaded unless it is imported."""
+"""Integrations with other packages, each with an extra of its own and loaded only when imported."""

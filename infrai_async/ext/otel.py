@@ -1,12 +1,12 @@
-"""OpenTelemetry: a span for each call, and how long calls took and what they cost.
+"""OpenTelemetry: a span for each call, and metrics of the duration and cost of calls.
 
     from infrai_async import AsyncInfrai
     from infrai_async.ext.otel import OpenTelemetry
 
     client = AsyncInfrai(on_event=OpenTelemetry())
 
-It needs the extra ``otel``, which is the API alone: the application brings SDK and exporter, and without them this does
-nothing.
+It requires the extra ``otel``, which installs the OpenTelemetry API only. The application provides the SDK and an
+exporter; without them, nothing is recorded.
 """
 
 from __future__ import annotations
@@ -31,18 +31,17 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
 class OpenTelemetry:
-    """A listener for ``on_event=`` that makes one client span of each call, a child of the span it is made in.
+    """Listener for ``on_event=`` that creates one client span for each call, as a child of the current span.
 
-    The span is named by the capability and lasts from the call's beginning to its end, with every attempt and all
-    waiting. Pauses before another attempt and throttling are its events. Beside the semantic conventions' own it has
-    the attributes ``infrai.capability``, ``infrai.operation``, ``infrai.attempts``, ``infrai.request_id``,
-    ``infrai.cost_usd`` and ``infrai.cancelled``. The metrics are the histogram ``infrai.client.call.duration`` (in
-    seconds) and the counter ``infrai.client.cost`` (in USD), both by capability. One instance serves any number of
-    clients.
+    The span has the name of the capability and covers the whole call, with all attempts and waiting. Retries and
+    throttling are recorded as span events. Besides those of the semantic conventions, the attributes are
+    ``infrai.capability``, ``infrai.operation``, ``infrai.attempts``, ``infrai.request_id``, ``infrai.cost_usd`` and
+    ``infrai.cancelled``. The metrics are the histogram ``infrai.client.call.duration`` (in seconds) and the counter
+    ``infrai.client.cost`` (in US dollars), both by capability. One instance can serve any number of clients.
 
     Args:
-        tracer_provider: makes the spans; the global one by default.
-        meter_provider: makes the metrics; the global one by default.
+        tracer_provider: provider of the tracer; the global one when omitted.
+        meter_provider: provider of the meter; the global one when omitted.
     """
 
     def __init__(
@@ -55,7 +54,11 @@ class OpenTelemetry:
         self._open: dict[int, Span] = {}
 
     def __call__(self, event: Event) -> None:
-        """Take note of an event."""
+        """Record an event of a call.
+
+        Args:
+            event: the event, as the client passes it to ``on_event``.
+        """
         if isinstance(event, CallStarted):
             self._open[event.call] = self._start(event)
         elif isinstance(event, CallFinished):

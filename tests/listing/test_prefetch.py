@@ -110,7 +110,7 @@ async def test_a_cursor_that_comes_back_is_an_error_where_it_would_be_without(pr
     with Oracle(reply) as oracle:
         async with AsyncInfrai("k", base_url=oracle.url) as client:
             got = []
-            with pytest.raises(PaginationError, match="again after 3 pages"):
+            with pytest.raises(PaginationError, match="repeated a cursor after 3 pages"):
                 async for item in client.db.project.list(prefetch=prefetch):
                     got.append(item.id)
     assert got == ["p0", "p1", "p2"]
@@ -198,7 +198,7 @@ async def test_closing_the_client_ends_it() -> None:
         await client.aclose(grace=0)
         await asyncio.sleep(0.05)
         assert asyncio.all_tasks() == before
-        with pytest.raises(TransportError, match="closed before the response arrived"):
+        with pytest.raises(TransportError, match="closed before the answer came"):
             await cursor.page()
         with pytest.raises(ClientClosedError):
             await cursor.page()
