@@ -104,7 +104,7 @@ class AsyncInfrai(Scoped):
         elif api_key is not None and not callable(api_key):
             raise ConfigurationError("api_key must be a string or a function that returns one")
         if isinstance(max_concurrency, bool) or not isinstance(max_concurrency, int) or max_concurrency < 1:
-            raise InvalidArgument("max_concurrency must be an integer, 1 or more")
+            raise InvalidArgument("max_concurrency must be a whole number, 1 or more")
         _check_transport(session, proxy, ssl, trust_env=trust_env)
         settings = PoolSettings(
             origin=resolve_base_url(base_url, os.environ, allow_http=allow_http),

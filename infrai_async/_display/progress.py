@@ -19,7 +19,7 @@ def check_progress(progress: Progress) -> Progress:
         InvalidArgument: ``progress`` is neither a bool nor a function.
     """
     if not isinstance(progress, bool) and not callable(progress):
-        raise InvalidArgument("progress must be True for a bar, or a function of (done, total)")
+        raise InvalidArgument("progress must be True for a bar, or a function that takes (done, total)")
     return progress
 
 
@@ -61,7 +61,7 @@ class ProgressReporter:
         """Start to report. Opening is idempotent, and has no effect after ``close``.
 
         Raises:
-            ConfigurationError: ``progress`` is ``True``, and tqdm is not installed.
+            ConfigurationError: ``progress`` is ``True``, but tqdm is not installed.
         """
         if self._report is None and not self._closed:
             self._report = self._context.__enter__()

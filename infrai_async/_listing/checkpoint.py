@@ -48,6 +48,8 @@ class Checkpoint:
             raise InvalidArgument("checkpoint must be the path of a file")
         self._path = Path(given)
         self._fresh = self._path.with_name(f"{self._path.name}.new")
+        # The loop's thread records pages while the reader's thread, with the blocking client, records finished ids.
+        # Without the lock, a line could be appended to a file that is being replaced, and so be lost.
         self._lock = threading.Lock()
         self._cursor: str | None = None
         self._done: set[str] = set()
@@ -85,6 +87,8 @@ class Checkpoint:
             if page is None:
                 return
             page.to_do.discard(id)
+            # Recorded before the pages move on, which drops the ids of finished pages again. A process that is killed
+            # between the two writes resumes at the old page and finds all of its ids done.
             self._done.add(id)
             self._append({"done": id})
             self._move_on()

@@ -66,7 +66,7 @@ def fan_out(
         An asynchronous iterator of pairs of parent and child.
 
     Raises:
-        InvalidArgument: an argument is wrong.
+        InvalidArgument: an argument is invalid.
     """
     return spread(parents, children, concurrency, on_error, progress, what=title(parents), enough=_ENOUGH)
 
@@ -130,6 +130,8 @@ class FanOut(Generic[P, C]):
     async def _load(self) -> bool:
         """Wait for pages or for progress, and make the pages the current ones; return false at the end."""
         work = self._work
+        # The tasks reference ``work`` but not this object. When the reader drops it, even in another thread, the
+        # finalizer cancels them; it must not reference this object, which would then never be collected.
         if work.begin():
             weakref.finalize(self, _abandon, work).atexit = False
         work.check_reader()
@@ -215,7 +217,7 @@ class _Work(Generic[P, C]):
             self._exhausted and not (self._workers or self._parents or self._suspended or self._ready)
         )
 
-    # --- the reader's side ---
+    # --- called by the reader ---
 
     def begin(self) -> bool:
         """Bind to the running event loop; return whether this is the first time."""
@@ -303,6 +305,7 @@ class _Work(Generic[P, C]):
         """Cancel the tasks, and discard the queued items."""
         if self._stopped:
             return
+        # From here on, ``_ended`` starts no new tasks and does not report the cancelled ones as failures.
         self._stopped = True
         self._forget_reader()
         self._parents.clear()
@@ -327,7 +330,7 @@ class _Work(Generic[P, C]):
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self.cancel)
 
-    # --- the tasks' side ---
+    # --- called by the tasks ---
 
     def _fill(self) -> None:
         """Start as many tasks as are needed now."""
@@ -422,7 +425,7 @@ def _pairs(page: tuple[P, _Batch[C]]) -> Iterator[tuple[P, C]]:
     return zip(repeat(parent), items)
 
 
-# --- any iterable, as batches ---
+# --- adapters: any iterable as an asynchronous iterator of batches ---
 
 
 class _Nested(Generic[P, C]):

@@ -46,7 +46,7 @@ class Inventory:
             else on_error,
             progress,
             what="db.inventory",
-            enough=concurrency,  # an entry may be large
+            enough=concurrency,  # few, because an entry may be large
         )
         self._items: Iterator[ProjectInventory] = iter(())
         self._current_id: str | None = None

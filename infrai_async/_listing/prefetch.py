@@ -69,9 +69,12 @@ class Prefetcher(Generic[T]):
         try:
             page = (await tasks[0]).page
         except BaseException:
+            # Pages that have arrived stay queued: the listing has counted their cursors as followed, and fetching one
+            # again would look like a cycle. Unfinished tasks leave the queue, so that the next call starts them anew.
             for task in self._unfinished():
                 task.cancel()
             raise
+        # Only now: a reader cancelled during the wait must find a page that has arrived when it reads again.
         tasks.popleft()
         return page
 

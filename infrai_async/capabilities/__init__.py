@@ -1,8 +1,10 @@
-"""The one table of capabilities: what each is called, where its parameters go and what it answers.
+"""The table of capabilities: the id, routes, parameters and result type of each.
 
-The request builder, the resource methods, ``client.call``, the command line and the local gateway all read it. A
-capability is data: it does no I/O and knows no client. Where the documentation has two generations of a route (contract
-D2), the capability holds both, the seed's first.
+The request builder, the resource methods, ``client.call``, the command line and the local gateway all use it. A
+capability is pure data: it performs no I/O and knows no client. Where the documentation has two generations of a route
+(contract D2), the capability holds both, the older one first.
+
+Contract: https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#d2
 """
 
 from __future__ import annotations
@@ -103,4 +105,4 @@ CAPABILITIES: Final[Mapping[str, Capability[Model]]] = {
     for capability in vars(family).values()
     if isinstance(capability, Capability)
 }
-"""Every capability, by its documented id."""
+"""All capabilities, by their documented ids."""

@@ -1,4 +1,4 @@
-"""The account: the comments of the seeds (contract 1.10, 1.11, D12, D15)."""
+"""Account capabilities, as the comments of the documentation's examples describe them (contract D12, D15)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CDN distributions and their cache (seed 003)."""
+"""CDN capabilities: distributions and their caches (contract 2.3)."""
 
 from __future__ import annotations
 

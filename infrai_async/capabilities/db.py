@@ -1,4 +1,4 @@
-"""Postgres projects, branches and snapshots (seeds 000 and 001)."""
+"""Postgres capabilities: projects, branches and snapshots (contract 2.1)."""
 
 from __future__ import annotations
 

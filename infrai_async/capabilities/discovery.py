@@ -1,4 +1,4 @@
-"""Discovery, which answers without an envelope (D18)."""
+"""Discovery capabilities, whose responses have no envelope (contract 1.11) and which need no key (contract D18)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Feature flags (seed 004)."""
+"""Feature flag capabilities (contract 2.4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Storage: seed 002 first, then the routes of the running service (D2, D20)."""
+"""Storage capabilities, each with the older route and that of the running service (contract D2, D20)."""
 
 from __future__ import annotations
 

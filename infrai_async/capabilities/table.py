@@ -1,4 +1,4 @@
-"""What a row of the table of capabilities is: its parameters, its routes, its result."""
+"""Classes of the table of capabilities: a capability, its routes and their parameters."""
 
 from __future__ import annotations
 
@@ -28,18 +28,24 @@ class Param:
     """One parameter of a capability.
 
     Attributes:
-        name: the public argument, which is also the wire's name unless ``wire`` says otherwise.
-        kind: the JSON type that the wire carries.
-        where: the part of the request that it travels in.
-        choices: the documented values, as the public argument spells them.
-        bounds: the documented range, both ends included.
-        wire: the wire's name where it differs (``from`` is no Python argument; D20).
-        also: further body fields that carry the same value (D5, D12).
-        lower: whether the wire has the value in lower case (D20: ``op``).
-        default: what is sent when it is not given (D20: the verb always is).
-        needs: for a value, the other parameter that it requires (D23).
-        free: whether any text will do.
-        may_lack: whether ``None`` leaves it out.
+        name: name of the public argument.
+        kind: JSON type of the value on the wire.
+        where: part of the request that carries it.
+        required: whether it must be given.
+        choices: documented values, as the public argument spells them.
+        bounds: documented range, both ends included.
+        wire: name on the wire, if it differs (``from`` is not a valid Python argument; contract D20).
+        also: further body fields that carry the same value (contract D5, D12).
+        lower: whether the value is sent in lower case (contract D20, ``op``).
+        default: value sent when the argument is omitted (contract D20, the verb).
+        needs: for some values, the other parameter that they require (contract D23).
+        free: whether it accepts any string.
+        may_lack: whether ``None`` omits it from the request.
+
+    Contract: https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#d5 ,
+        https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#d12 ,
+        https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#d20 ,
+        https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#d23
     """
 
     name: str = attrs.field(kw_only=False)
@@ -64,7 +70,7 @@ class Param:
     )
 
     def mismatch(self, value: object) -> str | None:
-        """Say what ``value`` (plain JSON) should have been, or ``None`` when it fits."""
+        """Return what ``value`` (plain JSON) must be, or ``None`` if it is valid."""
         if self.kind == "json":
             return None
         types, wanted = _KINDS[self.kind]
@@ -89,11 +95,12 @@ def _is_plain(route: Route) -> bool:
 
 @attrs.frozen(eq=False)
 class Route:
-    """One way to reach a capability: a path template and the parameters that go with it.
+    """One route of a capability: a path template and its parameters.
 
     Attributes:
-        plain: whether it carries nothing but free texts and whole numbers, in path and query, as most do that only
-            read.
+        path: path template, with a ``{name}`` for each path parameter.
+        params: the parameters of the request.
+        plain: whether path and query carry only free strings and unbounded integers, as most reading calls do.
     """
 
     path: str
@@ -106,16 +113,22 @@ class Capability(Generic[R_co]):
     """A capability of the service.
 
     Attributes:
-        id: the documented id, for example ``db.project.create``.
-        routes: how to reach it, in the order in which they are tried.
-        returns: the model that its answer becomes; for a list, the model of one item.
-        paged: whether the answer is a page of items.
-        deduplicates: whether the documentation lets its body carry an ``idempotency_key``.
-        public: whether it goes out without the API key (D18).
-        bare: whether its answer comes without an envelope (CONTRACT.md 1.2).
-        mutates: whether it changes something, and so carries an idempotency key (D4).
-        resendable: whether it may be sent again after a failure that leaves open whether it was done (D19).
-        params: every parameter of any generation, by its public name.
+        id: documented id, for example ``db.project.create``.
+        method: HTTP method.
+        routes: its routes, in the order in which they are tried.
+        returns: model of the response; for a list, the model of one item.
+        paged: whether the response is a page of items.
+        deduplicates: whether the documentation lists ``idempotency_key`` among the body fields.
+        public: whether it is sent without the API key (contract D18).
+        bare: whether the response has no envelope (contract 1.2).
+        mutates: whether it changes something, and therefore carries an idempotency key (contract D4).
+        resendable: whether it may be sent again after an ambiguous failure (contract D19).
+        params: all parameters of all routes, by public name.
+
+    Contract: https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#d4 ,
+        https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#d18 ,
+        https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#d19 ,
+        https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#12-success-envelope
     """
 
     id: str = attrs.field(kw_only=False)
@@ -152,7 +165,7 @@ def define(
     public: bool = False,
     bare: bool = False,
 ) -> Capability[R_co]:
-    """Return a capability by its seed's route; ``current`` is the route of the running service, where it differs."""
+    """Return a capability; ``current`` is the route of the running service, where it differs from ``path``."""
     seed = Route("/v1" + path, params)
     return Capability(
         id,

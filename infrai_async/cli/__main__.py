@@ -108,7 +108,7 @@ def _add_local(parser: ArgumentParser) -> None:
         "--port", metavar="P", type=_port, default=0, help="the port to listen on (default: a free port)"
     )
     _add_postgres(parser)
-    parser.add_argument("--s3-endpoint", metavar="U", help="an S3-compatible store for the objects")
+    parser.add_argument("--s3-endpoint", metavar="U", help="URL of an S3-compatible store for the objects")
     parser.add_argument(
         "--allow-host",
         metavar="NAME",

@@ -131,7 +131,7 @@ class _Demo:
 
     async def _create_projects(self) -> None:
         names = [(f"demo-{n}", _REGIONS[n % len(_REGIONS)]) for n in range(self._typed.projects)]
-        await self._side_by_side("creating projects", [partial(self._create_project, *name) for name in names])
+        await self._run_concurrently("creating projects", [partial(self._create_project, *name) for name in names])
         count = len(self._tally.projects)
         write_step("projects", f"{count} created, a Postgres database each", created=count)
 
@@ -140,7 +140,7 @@ class _Demo:
 
     async def _create_branches(self) -> None:
         names = [(project, f"branch-{n}") for n in range(self._typed.branches) for project in self._tally.projects]
-        await self._side_by_side("creating branches", [partial(self._create_branch, *name) for name in names])
+        await self._run_concurrently("creating branches", [partial(self._create_branch, *name) for name in names])
         count = len(self._tally.branches)
         write_step("branches", f"{count} created, each a copy of its project's database", created=count)
 

@@ -36,6 +36,8 @@ def cancel_on_signals() -> Iterator[None]:
     try:
         yield
     finally:
+        # Blocked, because removing a handler restores the default one, and a signal that arrives before SIG_IGN is set
+        # would kill the process.
         signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
         for number in numbers:
             loop.remove_signal_handler(number)  # restores the default handler, which would end the process

@@ -48,12 +48,12 @@ class Tally:
         return 0.0 if self.ended is None else round(time.monotonic() - self.ended, 2)
 
     def add_project(self, project: Project) -> None:
-        """Count a project that was created."""
+        """Count a created project."""
         self.projects.append(project)
         self.ready_at[project.region] = self.seconds()
 
     def add_branch(self, branch: Branch, project: Project) -> None:
-        """Count a branch of a project that was created."""
+        """Count a created branch."""
         self.branches.append(branch)
         self.ready_at[project.region] = self.seconds()
 

@@ -69,7 +69,7 @@ def declared(stub: Stub, call: Callable[P, R], method: Callable[..., object]) ->
         TypeError: the stub has another name than the method, so one of the two is a mistake.
     """
     if stub.__name__ != method.__name__:
-        raise TypeError(f"{stub.__qualname__} borrows from {method.__qualname__}")
+        raise TypeError(f"{stub.__qualname__} is declared by {method.__qualname__}: their names must be equal")
     update_wrapper(call, method)
     call.__module__ = stub.__module__
     return call

@@ -135,7 +135,7 @@ class ThreadCall(Generic[R]):
         with contextlib.suppress(RuntimeError):
             self._done.release()
 
-    # --- in the loop ---
+    # --- called in the loop ---
 
     def _begin(self, loop: Loop) -> None:
         if self.abandoned:
@@ -150,6 +150,7 @@ class ThreadCall(Generic[R]):
             self.value = await self._start()
         except BaseException as error:  # noqa: BLE001 - raised in the waiting thread
             self.error = error
+        # ``over`` is set before the lock is released, because the waiting thread reads it as soon as it wakes.
         self.over = True
         if not self.abandoned:
             self._done.release()
@@ -232,7 +233,7 @@ def _work(future: Future[Any], func: Callable[..., object], *args: object) -> No
         return
     try:
         future.set_result(func(*args))
-    except BaseException as error:  # noqa: BLE001 - raised where the result is awaited
+    except BaseException as error:  # noqa: BLE001 - raised where the future is awaited
         future.set_exception(error)
 
 

@@ -129,7 +129,7 @@ def test_every_resource_is_reached() -> None:
 
 
 def test_a_stub_cannot_borrow_from_a_method_of_another_name() -> None:
-    with pytest.raises(TypeError, match="fetch borrows from AsyncInfrai"):
+    with pytest.raises(TypeError, match="fetch is declared by AsyncInfrai"):
 
         class Wrong(Facade[AsyncInfrai]):
             @blocking(AsyncInfrai.call)
