@@ -148,7 +148,7 @@ class _Demo:
         branch = await self._client.db.branch.create(project_id=project.id, branch_name=name)
         self._tally.add_branch(branch, project)
 
-    async def _side_by_side(self, title: str, calls: Sequence[Callable[[], Awaitable[None]]]) -> None:
+    async def _run_concurrently(self, title: str, calls: Sequence[Callable[[], Awaitable[None]]]) -> None:
         """Make calls concurrently. The semaphore starts each call's timeout only when the call is about to be sent."""
         slots = asyncio.Semaphore(self._typed.concurrency)
 
