@@ -190,7 +190,7 @@ async def test_the_first_error_ends_the_rest_and_is_raised() -> None:
                 await anext(pairs)
             assert asyncio.all_tasks() <= before
             assert client.stats.in_flight == 0
-            with pytest.raises(RuntimeError, match="by an error or a cancellation"):
+            with pytest.raises(RuntimeError, match="by an exception or a cancellation"):
                 await anext(pairs)
 
 
