@@ -28,7 +28,8 @@ class Event:
         def log_calls(event: Event) -> None:
             if isinstance(event, CallFinished):
                 outcome = type(event.error).__name__ if event.error else "cancelled" if event.cancelled else "ok"
-                logging.info("%s: %s, %d attempts, %.3f s", event.capability, outcome, event.attempt, event.seconds)
+                message = "%s: %s after %d attempt(s), %.3f s"
+                logging.info(message, event.capability, outcome, event.attempt, event.seconds)
 
         client = AsyncInfrai(on_event=log_calls)
 

@@ -84,7 +84,7 @@ def test_the_example_of_the_documentation_logs_each_call_that_ended(caplog: pyte
         for event in EVENTS:
             scope["log_calls"](event)
     (line,) = caplog.messages
-    assert line == "db.project.get: RateLimitError, 1 sent, 1.500 s"
+    assert line == "db.project.get: RateLimitError after 1 attempt(s), 1.500 s"
 
 
 # --- the listener ---
