@@ -42,7 +42,7 @@ class RetryPolicy:
     ``Retry-After``, the pause lasts that long instead, even beyond ``maximum``. The call raises the error of its last
     attempt at once if the pause does not fit into the rest of its ``timeout``, or if the pool's retry quota is spent.
 
-    Three kinds of resends do not count towards ``max_attempts``:
+    Contract D19 says which failures are retried at all. Three kinds of resends do not count towards ``max_attempts``:
 
     * after a 429 or 503 with ``Retry-After``: the whole pool pauses, and only the call's ``timeout`` sets a limit;
     * after a 404 or 405 that shows that the service has only the other generation of a route (contract D2): the

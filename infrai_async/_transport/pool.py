@@ -135,9 +135,7 @@ class Pool:
                     if (result := _as_result(session, state, error)) is None:
                         raise
                 finally:
-                    # The attempt ends before its slot is released, so that a broken connection is gone by the time
-                    # another call takes the slot. Cancellation, too, comes through here: it frees both at once.
-                    if admitted:
+                    if admitted:  # in this order: the next call with the slot must not meet the old connection
                         state.end_attempt(response, body)
                         self._limiter.release()
                     response = body = None  # a traceback that refers to this frame must not keep the response alive
