@@ -43,7 +43,7 @@ class Attempt:
         seconds: duration in seconds, until the response or the failure.
         status: HTTP status of the response; ``None`` when no complete response arrived.
         error: short description of the failure: the service's error code or the transport's failure.
-        waited: seconds spent waiting before the attempt, for a place in the pool, a retry pause or throttling.
+        waited: seconds spent waiting before the attempt, for a slot in the pool, a retry pause or throttling.
         request_id: the service's id of this attempt, to quote to its support.
     """
 
@@ -127,7 +127,7 @@ class InvalidArgument(InfraiError, ValueError):
 
 
 class ClientClosedError(InfraiError, RuntimeError):
-    """Raised when a call is made on a closed client, or still waits for a place in the pool as it closes.
+    """Raised when a call is made on a closed client, or still waits for a slot in the pool as it closes.
 
     Nothing was sent. Create a new client to go on.
     """

@@ -12,7 +12,7 @@ from infrai_async.models.base import JSON, Model, call_footer, read_from
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
 class Variant:
-    """One variant of a roll-out; ``weight`` is relative to the sum of all weights."""
+    """One variant of a rollout; ``weight`` is relative to the sum of all weights."""
 
     key: str
     value: JSON
@@ -37,8 +37,8 @@ class FlagRule:
         values: several values to compare with instead of ``value``; one match is enough.
         negate: whether to negate the condition.
         ignore_case: whether to compare strings without regard to case.
-        variant: name of a variant of the flag's roll-out to serve, instead of ``serve``.
-        rollout: roll-out that limits the rule to a percentage of those it matches, with variants if it has any; the
+        variant: name of a variant of the flag's rollout to serve, instead of ``serve``.
+        rollout: rollout that limits the rule to a percentage of those it matches, with variants if it has any; the
             others are evaluated against the next rule.
     """
 
@@ -71,7 +71,7 @@ class FlagRule:
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
 class RolloutConfig:
-    """A percentage roll-out; whether a user is included depends on ``salt`` and the user's id only.
+    """A percentage rollout; whether a user is included depends on ``salt`` and the user's id only.
 
     Attributes:
         percentage: share of the users to include, 0 to 100.
@@ -127,7 +127,7 @@ class FlagState(Model):
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
 class FlagValue(Model):
-    """Value of a flag for a user, the ``reason`` for it and the ``variant`` of the roll-out, if any."""
+    """Value of a flag for a user, the ``reason`` for it and the ``variant`` of the rollout, if any."""
 
     value: JSON = attrs.field(metadata=read_from("default_value"), hash=False)
     key: str | None = None

@@ -1,4 +1,4 @@
-"""``client.flags``: definitions, evaluation and roll-outs of feature flags.
+"""``client.flags``: definitions, evaluation and rollouts of feature flags.
 
 Contract: https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#24-flags
 """
@@ -80,7 +80,7 @@ class Flags(Resource):
                 is raised then, and ``reason`` is ``"default"``.
 
         Returns:
-            A ``FlagValue`` with ``value``, the ``reason`` for it and, for a roll-out, the ``variant``.
+            A ``FlagValue`` with ``value``, the ``reason`` for it and, for a rollout, the ``variant``.
 
         Raises:
             InvalidArgument: an argument is invalid; nothing was sent.
@@ -154,10 +154,10 @@ class Flags(Resource):
         Args:
             key: key of the flag.
             type: type of the flag's values.
-            default_value: value when no rule and no roll-out applies; ``None`` is JSON ``null``.
+            default_value: value when no rule and no rollout applies; ``None`` is JSON ``null``.
             description: description of the flag.
             rules: targeting rules; the first one that matches decides.
-            rollout: percentage roll-out for users that no rule matches.
+            rollout: percentage rollout for users that no rule matches.
             tags: labels of the flag.
             enabled: whether the flag is on; when off, it evaluates to ``default_value``.
             archived: whether the flag is archived: it evaluates to ``default_value`` and is no longer listed.

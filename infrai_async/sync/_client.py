@@ -49,7 +49,7 @@ class Infrai(Facade[AsyncInfrai], Scoped):
             A function runs in the client's event loop, so it must not block.
         base_url: URL of the API, with or without ``/v1``. Defaults to ``INFRAI_BASE_URL``, then to
             ``https://api.infrai.cc``.
-        timeout: time limit in seconds for one whole call: waiting for a place in the pool, all attempts and the
+        timeout: time limit in seconds for one whole call: waiting for a slot in the pool, all attempts and the
             pauses between them. ``None`` means no limit.
         retry: when and how often a failed call is sent again.
         max_concurrency: maximum number of calls in flight; further calls wait in order of arrival.
@@ -124,7 +124,7 @@ class Infrai(Facade[AsyncInfrai], Scoped):
 
     @cached_property
     def flags(self) -> Flags:
-        """Feature flags and roll-outs."""
+        """Feature flags and rollouts."""
         return Flags(self._async.flags, self._runner)
 
     @cached_property
@@ -209,7 +209,7 @@ class Infrai(Facade[AsyncInfrai], Scoped):
     def close(self, grace: float | timedelta = 5.0) -> None:
         """Close the client and all views of it. Closing is idempotent.
 
-        New calls and calls that wait for a place in the pool are refused at once with ``ClientClosedError``. Calls in
+        New calls and calls that wait for a slot in the pool are refused at once with ``ClientClosedError``. Calls in
         flight in other threads may finish within ``grace``, then fail with ``TransportError``.
 
         Args:

@@ -1,4 +1,4 @@
-"""Percentage roll-outs, without a gateway: the published formula, its shares, and who stays where when they grow."""
+"""Percentage rollouts, without a gateway: the published formula, its shares, and who stays where when they grow."""
 
 from __future__ import annotations
 
