@@ -11,7 +11,7 @@ from typing import Final
 from infrai_async._version import __version__
 from infrai_async.cli._output import Exit, UsageError, complain
 
-_EXTRA_LOCAL: Final = frozenset({"asyncpg", "sqlalchemy"})
+_EXTRA_LOCAL: Final = frozenset({"asyncpg", "jinja2", "markupsafe", "semver", "sqlalchemy"})
 """The packages of the extra ``local`` that the commands import; the gateway itself looks for Postgres."""
 
 

@@ -93,7 +93,7 @@ def test_a_setting_that_the_gateway_refuses_is_a_usage_error(infrai: Run) -> Non
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("module", ["sqlalchemy", "asyncpg"])
+@pytest.mark.parametrize("module", ["sqlalchemy", "asyncpg", "jinja2", "markupsafe", "semver"])
 @pytest.mark.parametrize("command", ["local", "demo"])
 def test_a_missing_extra_is_named_with_what_installs_it(infrai: Run, command: str, module: str) -> None:
     done = infrai(command, code=WITHOUT.format(module=module))
