@@ -51,8 +51,10 @@ from infrai_async.errors import (
     InfraiError,
     Outcome,
     RateLimitError,
+    ServerError,
     TimeoutError,
     TransportError,
+    without_frames,
 )
 from infrai_async.models import NO_METADATA, Ack, Metadata
 
@@ -74,9 +76,16 @@ class Pause:
 
 @attrs.frozen
 class Throttle:
-    """Pause the whole pool for this many seconds; the flow does not wait for the end of the pause here."""
+    """Pause the whole pool for this many seconds; the flow does not wait for the end of the pause here.
+
+    Attributes:
+        error: what the service said.
+        probe: whether the service asked for a longer pause, so that calls must try again one at a time (D30).
+    """
 
     seconds: float
+    error: APIError | None = attrs.field(default=None, eq=False)
+    probe: bool = False
 
 
 @attrs.frozen
@@ -86,9 +95,13 @@ class RefreshKey:
 
 @attrs.frozen
 class ThrottledPastDeadline:
-    """The request was not sent, because the service's pause ends, in ``seconds``, after the call's deadline."""
+    """The request was not sent, because the service's pause ends, in ``seconds``, after the call's deadline.
+
+    ``error`` is what the service said to the call that it throttled.
+    """
 
     seconds: float
+    error: APIError | None = None
 
 
 @attrs.frozen
@@ -122,11 +135,18 @@ NoteResponse: TypeAlias = Callable[[Metadata], None]
 
 @attrs.frozen
 class Failure:
-    """A failed attempt; ``unrouted`` is true if the service does not know the route at all (D2)."""
+    """A failed attempt.
+
+    Attributes:
+        error: the error to raise unless there is a further attempt.
+        unrouted: whether the service does not know the route at all (D2).
+        probe: whether the service asked for a pause that is longer than the policy allows (D30).
+    """
 
     error: InfraiError
     decision: RetryDecision
     unrouted: bool = False
+    probe: bool = False
 
 
 @attrs.define(eq=False)  # immutable by convention; ``frozen`` would make its creation four times slower
@@ -142,7 +162,7 @@ class Call(Generic[T]):
     """
 
     capability: Capability[Any]
-    arguments: Mapping[str, object]
+    arguments: Mapping[str, object] = attrs.field(repr=False)
     reader: ResponseReader[T]
     policy: RetryPolicy
     started: float
@@ -330,8 +350,8 @@ def run(
         if state.record_failure(outcome):
             return Ack(ok=True)  # type: ignore[return-value] # every DELETE returns an Ack
         throttle = outcome.decision.throttle
-        if throttle is not None:
-            yield Throttle(throttle)
+        if throttle is not None and isinstance(error, APIError):
+            yield Throttle(throttle, error, outcome.probe)
         if (yield from _refresh_key(state, error)):
             state.resend(is_retry=False)
             continue
@@ -340,7 +360,7 @@ def run(
             raise error
         if isinstance(error, RateLimitError) and throttle is None:
             # A 429 without Retry-After: other calls would be throttled too, so they wait until this one is retried.
-            yield Throttle(pause)
+            yield Throttle(pause, error)
         # A call that waits at the pool's gate does not use up retry quota.
         if throttle is None and (yield Pause(pause, call.capability.id, state.reason)) is not True:
             raise error
@@ -386,16 +406,18 @@ def _read(state: _FlowState[T], response: Response, note_response: NoteResponse)
             value = state.call.reader.full(capability, envelope)
             state.note_route(unrouted=False)
             return value
-    except DecodeError as error:
+    except DecodeError as failed:
+        error = without_frames(failed)
         error.status = response.status
         state.note_attempt(response, str(error), metadata.request_id)
         return Failure(error, RetryDecision(ambiguous=True, retry=False))
-    after = retry_after_seconds(response.headers, datetime.now(UTC))
+    asked = retry_after_seconds(response.headers, datetime.now(UTC))
+    after = state.call.policy.believe(asked)
     refused = api_error_of(response, envelope, after)
     state.note_attempt(response, refused.code or f"HTTP {response.status}", refused.request_id)
     unrouted = response.status in (404, 405) and (not envelope.enveloped or refused.code == "NOT_FOUND")
     state.note_route(unrouted=unrouted)
-    return Failure(refused, decide_on_error(capability, refused, after), unrouted)
+    return Failure(refused, decide_on_error(capability, refused, after), unrouted, probe=after != asked)
 
 
 def _unsent_error(
@@ -411,7 +433,21 @@ def _unsent_error(
     elif isinstance(result, Closed):
         failed = ClientClosedError("the client is closed: create another one")
     else:
-        message = f"the service asked for a pause that ends in {result.seconds:.3g} s, after this call's deadline"
-        failed = RateLimitError(message, status=429, code="RATE_LIMITED", retryable=True, retry_after=result.seconds)
+        failed = _throttled_error(result)
     failed.__cause__ = error
     return state.with_context(failed, error.outcome if error else "not_sent")
+
+
+def _throttled_error(result: ThrottledPastDeadline) -> APIError:
+    """Return the error of a call that meets the pause of another one: what the service said to that one."""
+    said = result.error or RateLimitError(status=429, code="RATE_LIMITED", retryable=True)
+    failed = type(said)(
+        f"the service asked for a pause that ends in {result.seconds:.3g} s, after this call's deadline",
+        status=said.status,
+        code=said.code,
+        hint=said.hint,
+        retryable=said.retryable,
+    )
+    if isinstance(failed, RateLimitError | ServerError):
+        failed.retry_after = result.seconds
+    return failed

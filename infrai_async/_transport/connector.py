@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import select
 import socket
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
+from aiohttp import http_exceptions
 
-from infrai_async.errors import ConnectError, TransportError
+from infrai_async.errors import ConnectError, TransportError, without_frames
 
 if TYPE_CHECKING:
+    from aiohttp.tracing import Trace
     from aiohttp.typedefs import LooseHeaders
 
     from infrai_async._transport.headers import HeaderTemplate
     from infrai_async._transport.stats import Counters
+
+_Mapped = TypeVar("_Mapped", bound=TransportError)
 
 CONNECT_SECONDS: Final = 10.0  # for one connection, including TLS; the call's deadline limits the whole
 _RECEIVE_BYTES: Final = 64 * 2**10
@@ -29,6 +35,9 @@ trace_of_attempt: Final[ContextVar[ConnectionTrace]] = ContextVar("infrai_async_
 
 _recv: Final = socket.socket.recv  # looked up once: ``super()`` would take a third of the time of these two methods
 _send: Final = aiohttp.ClientRequest.send
+_connect: Final = aiohttp.TCPConnector.connect
+_poll: Final = getattr(select, "poll", None)  # Windows has none; elsewhere ``select`` fails for high descriptors
+_READABLE: Final = getattr(select, "POLLIN", 0)
 
 
 class ConnectionTrace:
@@ -36,11 +45,12 @@ class ConnectionTrace:
 
     Attributes:
         connected: whether any bytes may have been sent; always true for a borrowed session, which is not traced.
+        fresh: whether a new connection was opened for the attempt.
         headers: the template of the request's headers.
         idempotency_key: the idempotency key that is added to them; ``None`` if there is none.
     """
 
-    __slots__ = ("_counters", "_fresh", "_transport", "connected", "headers", "idempotency_key")
+    __slots__ = ("_counters", "_transport", "connected", "fresh", "headers", "idempotency_key")
 
     def __init__(
         self, counters: Counters, headers: HeaderTemplate, idempotency_key: str | None, connected: bool
@@ -49,17 +59,17 @@ class ConnectionTrace:
         self.headers = headers
         self.idempotency_key = idempotency_key
         self.connected = connected
-        self._fresh = False
+        self.fresh = False
         self._transport: asyncio.Transport | None = None
 
     def opens(self) -> None:
         """Record that a new connection is opened for the attempt."""
-        self._fresh = True
+        self.fresh = True
 
     def uses(self, transport: asyncio.Transport | None) -> None:
         """Record the connection of the attempt; from now on bytes may be sent."""
         self.connected, self._transport = True, transport
-        if self._fresh:
+        if self.fresh:
             self._counters.connections_opened += 1
         else:
             self._counters.connections_reused += 1
@@ -83,9 +93,49 @@ def _make_socket(address: tuple[Any, ...]) -> socket.socket:
     return _Socket(*address[:3])
 
 
+class _Connector(aiohttp.TCPConnector):
+    """A connector that reuses an idle connection only if nothing has arrived on it since the last response."""
+
+    async def connect(
+        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+    ) -> aiohttp.connector.Connection:
+        """Return an idle connection, or a new one."""
+        while True:
+            connection = await _connect(self, req, traces, timeout)
+            trace = trace_of_attempt.get(None)
+            if trace is None or trace.fresh or not _has_input(connection):
+                return connection
+            # Bytes that nobody asked for would be taken for the response to this request, and every later call on the
+            # connection would get the response of the call before it (RFC 9112, section 9.2).
+            if connection.transport is not None:
+                connection.transport.abort()
+            connection.close()
+
+
+def _has_input(connection: aiohttp.connector.Connection) -> bool:
+    """Return whether an idle connection has received anything, the end of the stream included."""
+    protocol, transport = connection.protocol, connection.transport
+    if protocol is None or transport is None or protocol.should_close:
+        return True
+    # The next request gets a parser of its own, and the beginning of a message in this one would be lost.
+    parser = getattr(protocol, "_parser", None)
+    try:
+        if parser is not None and parser.feed_eof() is not None:
+            return True
+    except Exception:  # noqa: BLE001 - the beginning cannot be parsed
+        return True
+    # The socket may hold more than the event loop has had time to read.
+    descriptor = transport.get_extra_info("socket").fileno()
+    if _poll is None:
+        return bool(select.select([descriptor], [], [], 0)[0])
+    poll = _poll()
+    poll.register(descriptor, _READABLE)
+    return bool(poll.poll(0))
+
+
 def make_connector(context: ssl.SSLContext | None) -> aiohttp.TCPConnector:
     """Return a connector without a connection limit, because the pool limits the number of calls."""
-    return aiohttp.TCPConnector(limit=0, ssl=True if context is None else context, socket_factory=_make_socket)
+    return _Connector(limit=0, ssl=True if context is None else context, socket_factory=_make_socket)
 
 
 class TracedRequest(aiohttp.ClientRequest):
@@ -141,7 +191,8 @@ def environment_proxy(origin: str) -> str | None:
 def as_transport_error(error: aiohttp.ClientError | OSError) -> tuple[TransportError, bool]:
     """Map an error of aiohttp to ours, and return also whether it is certain that nothing was sent.
 
-    Errors whose text or fields may contain a secret (a proxy's URL, the request's headers) are not chained.
+    The texts of aiohttp and its parser are not passed on: they may quote the response, the URL of a proxy or the
+    request. Only an error of the operating system is chained, without the frames that it passed through.
     """
     match error:
         case aiohttp.ClientHttpProxyError():
@@ -150,19 +201,49 @@ def as_transport_error(error: aiohttp.ClientError | OSError) -> tuple[TransportE
             return ConnectError(f"cannot connect to the proxy: {error.os_error}"), True
         case aiohttp.InvalidURL():
             return ConnectError("cannot connect: the URL of base_url or proxy is not valid"), True
-        case aiohttp.ClientResponseError():
-            return TransportError(f"the response is not valid HTTP: {error.message}"), False
         case aiohttp.ClientConnectorCertificateError():
-            reason: object = error.certificate_error
+            return _not_connected(error, error.certificate_error), True
         case aiohttp.ClientConnectorError():
-            reason = error.os_error
+            return _not_connected(error, error.os_error), True
         case aiohttp.ConnectionTimeoutError():
-            return _chained(ConnectError(str(error)), error), True
-        case _:
-            return _chained(TransportError(str(error) or type(error).__name__), error), False
-    return _chained(ConnectError(f"cannot connect to {error.host}:{error.port}: {reason}"), error), True
+            return ConnectError("no connection was established in time"), True
+        case aiohttp.ServerTimeoutError():
+            return TransportError("the response did not arrive in time"), False
+        case aiohttp.ClientResponseError() | aiohttp.ClientPayloadError():
+            return TransportError(_malformed(error)), False
+        case aiohttp.ServerDisconnectedError():
+            return TransportError("the connection was closed before the response arrived"), False
+        case OSError() if error.errno:
+            broken = OSError(error.errno, os.strerror(error.errno))
+            return _caused_by(TransportError(f"the connection broke: {broken}"), broken), False
+    return TransportError(f"the connection broke ({type(error).__name__})"), False
 
 
-def _chained(mapped: TransportError, cause: Exception) -> TransportError:
-    mapped.__cause__ = cause
+def _not_connected(error: aiohttp.ClientConnectorError, reason: Exception) -> ConnectError:
+    return _caused_by(ConnectError(f"cannot connect to {error.host}:{error.port}: {reason}"), reason)
+
+
+def _malformed(error: BaseException) -> str:
+    """Say what is wrong with a response, by the type of the parser's error and not by its text."""
+    causes: list[BaseException | None] = [error]
+    while (last := causes[-1]) is not None:
+        cause = last.__cause__ or last.__context__
+        causes.append(None if cause in causes else cause)
+    kinds = {type(cause) for cause in causes}
+    return next((text for kind, text in _MALFORMED.items() if kind in kinds), "the response is not valid HTTP")
+
+
+_MALFORMED: Final[Mapping[type[BaseException], str]] = {
+    http_exceptions.LineTooLong: "the response is not valid HTTP: a header is too long",
+    http_exceptions.BadStatusLine: "the response is not valid HTTP: it does not begin with a status line",
+    http_exceptions.InvalidHeader: "the response is not valid HTTP: a header is malformed",
+    http_exceptions.ContentLengthError: "the response was cut off",
+    http_exceptions.TransferEncodingError: "the response was cut off, or its chunks are malformed",
+    http_exceptions.ContentEncodingError: "the response cannot be decompressed",
+    aiohttp.ClientPayloadError: "the response was cut off",
+}
+
+
+def _caused_by(mapped: _Mapped, cause: Exception) -> _Mapped:
+    mapped.__cause__ = without_frames(cause)
     return mapped
