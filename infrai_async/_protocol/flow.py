@@ -30,7 +30,15 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 import attrs
 
 from infrai_async._protocol.request import Request, build, target_of
-from infrai_async._protocol.response import NoResponse, Response, api_error_of, metadata_of, open_envelope
+from infrai_async._protocol.response import (
+    LONGEST_NAME,
+    NoResponse,
+    Response,
+    api_error_of,
+    metadata_of,
+    open_envelope,
+    safe_text,
+)
 from infrai_async._protocol.retry import (
     RetryDecision,
     RetryPolicy,
@@ -409,7 +417,7 @@ def _read(state: _FlowState[T], response: Response, note_response: NoteResponse)
     except DecodeError as failed:
         error = without_frames(failed)
         error.status = response.status
-        state.note_attempt(response, str(error), metadata.request_id)
+        state.note_attempt(response, str(error), safe_text(metadata.request_id, response.key, LONGEST_NAME))
         return Failure(error, RetryDecision(ambiguous=True, retry=False))
     asked = retry_after_seconds(response.headers, datetime.now(UTC))
     after = state.call.policy.believe(asked)

@@ -26,7 +26,8 @@ from infrai_async.models import Metadata, mask_uri
 
 LARGEST_RESPONSE: Final = 64 * 2**20  # bytes; a page has a few kB, so a larger response is a fault or an attack
 _ENVELOPE: Final = frozenset({"data", "error", "metadata"})
-_LONGEST_TEXT: Final = 500  # characters of one text of the service in an error
+_LONGEST_TEXT: Final = 500  # characters of a text of the service in an error
+LONGEST_NAME: Final = 100  # characters of a code or an id
 _SHORTEST_KEY: Final = 8  # characters; anything shorter is a test's key, and occurs in ordinary words
 _CODINGS: Final[Mapping[str, int]] = {  # by name, the window size that zlib wants
     "gzip": 16 + zlib.MAX_WBITS,
@@ -207,20 +208,20 @@ def _metadata_text(envelope: Envelope, name: str) -> str | None:
 def api_error_of(response: Response, envelope: Envelope, retry_after: float | None) -> APIError:
     """Return the exception for an error response, without the context of the call."""
     fields = envelope.error or {}
-    code, retryable = _words(fields.get("code"), response.key), fields.get("retryable")
+    code, retryable = safe_text(fields.get("code"), response.key, LONGEST_NAME), fields.get("retryable")
     cls = api_error_class(response.status, code)
     details: dict[str, Any] = {}
     if cls is InsufficientCreditError:
         details["checkout_url"] = _checkout_url(fields)
     if cls in (RateLimitError, ServerError):
         details["retry_after"] = retry_after
-    hint = _words(fields.get("hint"), response.key)
+    hint = safe_text(fields.get("hint"), response.key)
     return cls(
-        _words(fields.get("message"), response.key) or hint or _default_message(response),
+        safe_text(fields.get("message"), response.key) or hint or _default_message(response),
         status=response.status,
         code=code,
         hint=hint,
-        request_id=_words(request_id(envelope), response.key),
+        request_id=safe_text(request_id(envelope), response.key, LONGEST_NAME),
         retryable=retryable if isinstance(retryable, bool) else None,
         **details,
     )
@@ -236,7 +237,7 @@ def _checkout_url(fields: Mapping[str, object]) -> str | None:
     return _text(fields.get("checkout_url")) or _text(nested)
 
 
-def _words(value: object, key: str | None) -> str | None:
+def safe_text(value: object, key: str | None, most: int = _LONGEST_TEXT) -> str | None:
     """Return a text of the service as an error may show it: short, without our key and the passwords of URIs."""
     text = _text(value)
     if text is None:
@@ -244,7 +245,7 @@ def _words(value: object, key: str | None) -> str | None:
     if key is not None and len(key) >= _SHORTEST_KEY:
         text = text.replace(key, "***")
     text = " ".join(mask_uri(word) for word in text[: 4 * _LONGEST_TEXT].split())
-    return text if len(text) <= _LONGEST_TEXT else text[: _LONGEST_TEXT - 1] + "…"
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _text(value: object) -> str | None:

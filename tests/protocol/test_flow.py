@@ -447,6 +447,34 @@ def test_a_hold_that_cannot_fit_raises_the_refusal_at_once() -> None:
     assert (type(error), error.retry_after, error.status) == (RateLimitError, 1.5, 429)
 
 
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("asked", [31536000, "9" * 400, "1e308", "Fri, 31 Dec 9999 23:59:59 GMT"])
+def test_a_hold_is_believed_up_to_a_limit_and_then_tried_by_one_call_at_a_time(status: int, asked: Any) -> None:
+    policy = RetryPolicy(longest_pause=2.0)
+    steps, value = drive(call(policy=policy), answer(status, after=asked), answer(data="done"))
+    assert value == "done"
+    assert steps[1] == Throttle(2.0, probe=True)
+
+
+def test_a_hold_that_is_not_cut_needs_no_probe() -> None:
+    steps, _ = drive(call(policy=RetryPolicy(longest_pause=2.0)), answer(429, after=2.0), answer(data="done"))
+    assert steps[1] == Throttle(2.0, probe=False)
+
+
+def test_another_pause_that_the_service_asks_for_has_the_same_limit() -> None:
+    steps, _ = drive(call(policy=RetryPolicy(longest_pause=2.0)), answer(500, after=3600), True, answer(data="done"))
+    assert steps[1].seconds == 2.0
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_call_that_meets_the_pause_of_another_one_is_told_what_the_service_said(status: int) -> None:
+    steps, said = drive(call(policy=RetryPolicy.none()), answer(status, after=9, code="WHY"))
+    error = error_of(ThrottledPastDeadline(8.5, steps[1].error))
+    assert steps[1].error is said
+    assert (type(error), error.status, error.code, error.retry_after) == (type(said), status, "WHY", 8.5)
+    assert (error.outcome, error.attempts, error.request_id) == ("not_sent", (), None)
+
+
 def test_holds_end_when_the_calls_time_does() -> None:
     steps, error = drive(call(left=[3.0, 2.0, 1.0]), *[answer(429, after=1.5)] * 3)
     assert kinds(steps) == ["Send", "Throttle"] * 3
