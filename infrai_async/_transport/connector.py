@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import select
 import socket
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -16,11 +17,11 @@ from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from aiohttp import http_exceptions
+from aiohttp.client_proto import ResponseHandler
 
 from infrai_async.errors import ConnectError, TransportError, without_frames
 
 if TYPE_CHECKING:
-    from aiohttp.tracing import Trace
     from aiohttp.typedefs import LooseHeaders
 
     from infrai_async._transport.headers import HeaderTemplate
@@ -35,9 +36,6 @@ trace_of_attempt: Final[ContextVar[ConnectionTrace]] = ContextVar("infrai_async_
 
 _recv: Final = socket.socket.recv  # looked up once: ``super()`` would take a third of the time of these two methods
 _send: Final = aiohttp.ClientRequest.send
-_connect: Final = aiohttp.TCPConnector.connect
-_poll: Final = getattr(select, "poll", None)  # Windows has none; elsewhere ``select`` fails for high descriptors
-_READABLE: Final = getattr(select, "POLLIN", 0)
 
 
 class ConnectionTrace:
@@ -45,12 +43,11 @@ class ConnectionTrace:
 
     Attributes:
         connected: whether any bytes may have been sent; always true for a borrowed session, which is not traced.
-        fresh: whether a new connection was opened for the attempt.
         headers: the template of the request's headers.
         idempotency_key: the idempotency key that is added to them; ``None`` if there is none.
     """
 
-    __slots__ = ("_counters", "_transport", "connected", "fresh", "headers", "idempotency_key")
+    __slots__ = ("_counters", "_fresh", "_transport", "connected", "headers", "idempotency_key")
 
     def __init__(
         self, counters: Counters, headers: HeaderTemplate, idempotency_key: str | None, connected: bool
@@ -59,17 +56,17 @@ class ConnectionTrace:
         self.headers = headers
         self.idempotency_key = idempotency_key
         self.connected = connected
-        self.fresh = False
+        self._fresh = False
         self._transport: asyncio.Transport | None = None
 
     def opens(self) -> None:
         """Record that a new connection is opened for the attempt."""
-        self.fresh = True
+        self._fresh = True
 
     def uses(self, transport: asyncio.Transport | None) -> None:
         """Record the connection of the attempt; from now on bytes may be sent."""
         self.connected, self._transport = True, transport
-        if self.fresh:
+        if self._fresh:
             self._counters.connections_opened += 1
         else:
             self._counters.connections_reused += 1
@@ -93,49 +90,48 @@ def _make_socket(address: tuple[Any, ...]) -> socket.socket:
     return _Socket(*address[:3])
 
 
-class _Connector(aiohttp.TCPConnector):
-    """A connector that reuses an idle connection only if nothing has arrived on it since the last response."""
+class _Protocol(ResponseHandler):
+    """A connection that is used again only if nothing has arrived on it since the last response."""
 
-    async def connect(
-        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
-    ) -> aiohttp.connector.Connection:
-        """Return an idle connection, or a new one."""
-        while True:
-            connection = await _connect(self, req, traces, timeout)
-            trace = trace_of_attempt.get(None)
-            if trace is None or trace.fresh or not _has_input(connection):
-                return connection
-            # Bytes that nobody asked for would be taken for the response to this request, and every later call on the
-            # connection would get the response of the call before it (RFC 9112, section 9.2).
-            if connection.transport is not None:
-                connection.transport.abort()
-            connection.close()
+    _poll: Callable[[int], object] | None = None
+
+    def is_connected(self) -> bool:
+        """Return whether an idle connection can be used again.
+
+        Bytes that nobody asked for would be taken for the response to the next request, and every later call on the
+        connection would get the response to the one before it (RFC 9112, section 9.2).
+        """
+        transport = self.transport
+        if transport is None or transport.is_closing() or self._buffer:
+            return False
+        try:
+            # The next request gets a parser of its own, which does not know that this one holds half a message.
+            if self._parser is not None and self._parser.feed_eof() is not None:
+                return False
+        except Exception:  # noqa: BLE001 - that half cannot be parsed
+            return False
+        # The socket may hold bytes, or the end of the stream, that a busy event loop has had no time to read.
+        poll = self._poll
+        if poll is None:
+            poll = self._poll = _watch(transport.get_extra_info("socket"))
+        return not poll(0)
 
 
-def _has_input(connection: aiohttp.connector.Connection) -> bool:
-    """Return whether an idle connection has received anything, the end of the stream included."""
-    protocol, transport = connection.protocol, connection.transport
-    if protocol is None or transport is None or protocol.should_close:
-        return True
-    # The next request gets a parser of its own, and the beginning of a message in this one would be lost.
-    parser = getattr(protocol, "_parser", None)
-    try:
-        if parser is not None and parser.feed_eof() is not None:
-            return True
-    except Exception:  # noqa: BLE001 - the beginning cannot be parsed
-        return True
-    # The socket may hold more than the event loop has had time to read.
-    descriptor = transport.get_extra_info("socket").fileno()
-    if _poll is None:
-        return bool(select.select([descriptor], [], [], 0)[0])
-    poll = _poll()
-    poll.register(descriptor, _READABLE)
-    return bool(poll.poll(0))
+def _watch(connection: socket.socket) -> Callable[[int], object]:
+    """Return a function that tells at once whether a connection can be read from."""
+    if not hasattr(select, "poll"):  # Windows; elsewhere ``select`` fails for high descriptors
+        return lambda _: select.select([connection.fileno()], [], [], 0)[0]
+    watcher = select.poll()
+    watcher.register(connection.fileno(), select.POLLIN)
+    return watcher.poll
 
 
 def make_connector(context: ssl.SSLContext | None) -> aiohttp.TCPConnector:
     """Return a connector without a connection limit, because the pool limits the number of calls."""
-    return _Connector(limit=0, ssl=True if context is None else context, socket_factory=_make_socket)
+    connector = aiohttp.TCPConnector(limit=0, ssl=True if context is None else context, socket_factory=_make_socket)
+    # aiohttp has no public way to choose the class of its connections; ``tests/transport/test_reuse.py`` sees to this one.
+    connector._factory = functools.partial(_Protocol, loop=asyncio.get_running_loop())  # type: ignore[assignment]
+    return connector
 
 
 class TracedRequest(aiohttp.ClientRequest):
