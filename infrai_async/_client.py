@@ -66,7 +66,8 @@ class AsyncInfrai(Scoped):
         max_concurrency: maximum number of calls in flight; further calls wait in order of arrival.
         session: aiohttp session to borrow; it is neither closed nor modified. Calls use its connector, middlewares,
             tracing, default headers and cookies. When a reused connection of a borrowed session breaks, aiohttp may
-            itself send a GET, PUT or DELETE again; such repeats do not appear in an error's ``attempts``.
+            itself send a GET, PUT or DELETE again; such repeats do not appear in an error's ``attempts``. Its idle
+            connections are reused as aiohttp does it, even if bytes that nobody asked for have arrived on one.
         proxy: URL of an HTTP proxy, as aiohttp takes it.
         trust_env: whether to take the proxy from the environment.
         ssl: TLS context, for example with a company's certificate authority.

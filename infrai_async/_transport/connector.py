@@ -129,7 +129,7 @@ def _watch(connection: socket.socket) -> Callable[[int], object]:
 def make_connector(context: ssl.SSLContext | None) -> aiohttp.TCPConnector:
     """Return a connector without a connection limit, because the pool limits the number of calls."""
     connector = aiohttp.TCPConnector(limit=0, ssl=True if context is None else context, socket_factory=_make_socket)
-    # aiohttp has no public way to choose the class of its connections; ``tests/transport/test_reuse.py`` sees to this one.
+    # aiohttp has no public way to choose the class of its connections; ``tests/transport/test_reuse.py`` guards this.
     connector._factory = functools.partial(_Protocol, loop=asyncio.get_running_loop())  # type: ignore[assignment]
     return connector
 
