@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
+from aiohttp.http_exceptions import LineTooLong
 
 from infrai_async.errors import ConnectError, TransportError
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from infrai_async._transport.stats import Counters
 
 CONNECT_SECONDS: Final = 10.0  # for one connection, including TLS; the call's deadline limits the whole
+LONGEST_FIELD: Final = 2**15 + 2**8  # bytes of a header field of a response: a value of 32 KiB, and its name
 _RECEIVE_BYTES: Final = 64 * 2**10
 trace_of_attempt: Final[ContextVar[ConnectionTrace]] = ContextVar("infrai_async_trace_of_attempt")
 """The trace of the current attempt, for callbacks of aiohttp, which passes nothing of ours to them."""
@@ -150,6 +152,9 @@ def as_transport_error(error: aiohttp.ClientError | OSError) -> tuple[TransportE
             return ConnectError(f"cannot connect to the proxy: {error.os_error}"), True
         case aiohttp.InvalidURL():
             return ConnectError("cannot connect: the URL of base_url or proxy is not valid"), True
+        case aiohttp.ClientResponseError() if (limit := _exceeded_limit(error)) is not None:
+            hint = "" if limit == LONGEST_FIELD else ": create the borrowed session with a larger max_field_size"
+            return TransportError(f"a header of the response has more than {limit} bytes{hint}"), False
         case aiohttp.ClientResponseError():
             return TransportError(f"the response is not valid HTTP: {error.message}"), False
         case aiohttp.ClientConnectorCertificateError():
@@ -161,6 +166,14 @@ def as_transport_error(error: aiohttp.ClientError | OSError) -> tuple[TransportE
         case _:
             return _chained(TransportError(str(error) or type(error).__name__), error), False
     return _chained(ConnectError(f"cannot connect to {error.host}:{error.port}: {reason}"), error), True
+
+
+def _exceeded_limit(error: BaseException) -> int | None:
+    """Return the limit on the length of a header that a response has exceeded; ``None`` if another error arose."""
+    cause = error.__cause__
+    while cause is not None and not isinstance(cause, LineTooLong):
+        cause = cause.__cause__
+    return None if cause is None else int(cause.args[1])
 
 
 def _chained(mapped: TransportError, cause: Exception) -> TransportError:
