@@ -189,9 +189,8 @@ class AsyncInfrai(Scoped):
             close = difflib.get_close_matches(capability, CAPABILITIES, n=1)
             advice = f"did you mean {close[0]!r}?" if close else "see infrai_async.CAPABILITIES"
             raise InvalidArgument(f"capability {capability!r} is unknown to this version: {advice}")
-        given = dict(arguments or {})
+        given = check_names(known, arguments)
         idempotency_key = _one_key(known.mutates, given, idempotency_key)
-        given = check_names(known, given)
         if known.paged:
             return await self._dispatcher.page(known, given)
         return await self._dispatcher.call(known, given, idempotency_key)

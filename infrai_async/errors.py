@@ -2,7 +2,7 @@
 
 InfraiError
 ├── ConfigurationError          a setting is missing or unusable: fix the setup
-├── InvalidArgument             (ValueError) an argument is invalid: fix the call; nothing was sent
+├── InvalidArgument             (ValueError) an argument is invalid: fix the call
 ├── ClientClosedError           (RuntimeError) the client is closed: create a new one
 ├── PaginationError             the service repeated a cursor: the listing would never end
 ├── BudgetExceeded              the budget of the enclosing block is spent
@@ -131,9 +131,10 @@ class ConfigurationError(InfraiError):
 
 
 class InvalidArgument(InfraiError, ValueError):
-    """Raised when an argument is invalid; nothing was sent.
+    """Raised when an argument is invalid, or when the service has no route that carries it (contract D2).
 
-    Fix the call: the message names the argument and says what it must be.
+    Fix the call: the message names the argument and says what it must be. Nothing was sent, unless ``attempts`` shows
+    that the service did not know the route.
     """
 
 

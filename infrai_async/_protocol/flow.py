@@ -25,13 +25,14 @@ import random
 import time
 from collections.abc import Callable, Generator, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 
 import attrs
 
-from infrai_async._protocol.request import Request, build, target_of
+from infrai_async._protocol.request import LONGEST_TARGET, Request, advice_on_length, build, route_for, target_of
 from infrai_async._protocol.response import (
     LONGEST_NAME,
+    Envelope,
     NoResponse,
     Response,
     api_error_of,
@@ -47,7 +48,7 @@ from infrai_async._protocol.retry import (
     retry_after_seconds,
 )
 from infrai_async._protocol.scopes import Scopes
-from infrai_async.capabilities import Capability
+from infrai_async.capabilities import Capability, Route
 from infrai_async.errors import (
     APIError,
     Attempt,
@@ -57,6 +58,7 @@ from infrai_async.errors import (
     ConfigurationError,
     DecodeError,
     InfraiError,
+    InvalidArgument,
     Outcome,
     RateLimitError,
     ServerError,
@@ -69,6 +71,7 @@ from infrai_async.models import NO_METADATA, Ack, Metadata
 if TYPE_CHECKING:
     from infrai_async._protocol.reader import ResponseReader
 
+_TOO_LONG: Final = (414, 431)  # URI Too Long, Request Header Fields Too Large
 T = TypeVar("T")
 E = TypeVar("E", bound=InfraiError)
 
@@ -180,16 +183,29 @@ class Call(Generic[T]):
     scopes: Scopes | None = None
 
     def request(self, generation: int) -> Request:
-        """Build the request for one generation of routes.
+        """Build the request for one generation of routes, or for the other if only that carries every argument.
 
         Raises:
             InvalidArgument: an argument is missing or wrong.
         """
         capability, arguments = self.capability, self.arguments
-        route = capability.routes[-1] if generation else capability.routes[0]
-        if not capability.mutates and (target := target_of[route](arguments)) is not None:
+        routes = capability.routes
+        route = routes[0] if len(routes) == 1 else route_for(capability, arguments, generation)
+        if (
+            not capability.mutates
+            and (target := target_of[route](arguments)) is not None
+            and len(target) <= LONGEST_TARGET
+        ):
             return Request(capability.method, target, None, None, False, route)
-        return build(capability, route, arguments, self.idempotency_key, key_in_body=self.key_in_body)
+        return self.request_on(route)
+
+    def request_on(self, route: Route) -> Request:
+        """Build the request for one route.
+
+        Raises:
+            InvalidArgument: an argument is missing or wrong, or the route does not carry it.
+        """
+        return build(self.capability, route, self.arguments, self.idempotency_key, key_in_body=self.key_in_body)
 
     def with_context(self, error: E, outcome: Outcome, attempts: tuple[Attempt, ...]) -> E:
         """Set the context of the call on an error, and return the error."""
@@ -256,10 +272,19 @@ class _FlowState(Generic[T]):
         """Move to the other generation's route if the service does not know this one; return whether it did (D2).
 
         A call moves at most once.
+
+        Raises:
+            InvalidArgument: the other route does not carry an argument.
         """
-        if not failure.unrouted or self._route_switched or len(self.call.capability.routes) == 1:
+        routes = self.call.capability.routes
+        if not failure.unrouted or self._route_switched or len(routes) == 1:
             return False
-        self.request, self._route_switched = self.call.request(1 - self._generation()), True
+        try:
+            self.request = self.call.request_on(routes[1 - self._generation()])
+        except InvalidArgument as unsupported:
+            cause = self.with_context(failure.error, "rejected")
+            raise self.with_context(unsupported, "rejected") from cause
+        self._route_switched = True
         return True
 
     def note_route(self, *, unrouted: bool) -> None:
@@ -419,6 +444,8 @@ def _read(state: _FlowState[T], response: Response, note_response: NoteResponse)
         error.status = response.status
         state.note_attempt(response, str(error), safe_text(metadata.request_id, response.key, LONGEST_NAME))
         return Failure(error, RetryDecision(ambiguous=True, retry=False))
+    if response.status in _TOO_LONG:
+        _explain_length(state, envelope)
     asked = retry_after_seconds(response.headers, datetime.now(UTC))
     after = state.call.policy.believe(asked)
     refused = api_error_of(response, envelope, after)
@@ -426,6 +453,14 @@ def _read(state: _FlowState[T], response: Response, note_response: NoteResponse)
     unrouted = response.status in (404, 405) and (not envelope.enveloped or refused.code == "NOT_FOUND")
     state.note_route(unrouted=unrouted)
     return Failure(refused, decide_on_error(capability, refused, after), unrouted, probe=after != asked)
+
+
+def _explain_length(state: _FlowState[Any], envelope: Envelope) -> None:
+    """Make the message of a refusal say which argument is too long; a web server in between cannot know it."""
+    call, fields = state.call, envelope.error or {}
+    advice = advice_on_length(call.capability, state.request, call.arguments)
+    given = safe_text(fields.get("message"), None) if envelope.enveloped else None
+    envelope.error = {**fields, "message": f"{given}; {advice}" if given else advice}
 
 
 def _unsent_error(

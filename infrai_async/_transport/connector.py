@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _Mapped = TypeVar("_Mapped", bound=TransportError)
 
 CONNECT_SECONDS: Final = 10.0  # for one connection, including TLS; the call's deadline limits the whole
+LONGEST_FIELD: Final = 2**15 + 2**8  # bytes of a header field of a response: a value of 32 KiB, and its name
 _RECEIVE_BYTES: Final = 64 * 2**10
 trace_of_attempt: Final[ContextVar[ConnectionTrace]] = ContextVar("infrai_async_trace_of_attempt")
 """The trace of the current attempt, for callbacks of aiohttp, which passes nothing of ours to them."""
@@ -225,12 +226,15 @@ def _malformed(error: BaseException) -> str:
     while (last := causes[-1]) is not None:
         cause = last.__cause__ or last.__context__
         causes.append(None if cause in causes else cause)
-    kinds = {type(cause) for cause in causes}
+    kinds = {type(cause): cause for cause in causes}
+    if (long := kinds.get(http_exceptions.LineTooLong)) is not None:
+        limit = long.args[1]
+        hint = "" if limit == LONGEST_FIELD else ": create the borrowed session with a larger max_field_size"
+        return f"a header of the response has more than {limit} bytes{hint}"
     return next((text for kind, text in _MALFORMED.items() if kind in kinds), "the response is not valid HTTP")
 
 
 _MALFORMED: Final[Mapping[type[BaseException], str]] = {
-    http_exceptions.LineTooLong: "the response is not valid HTTP: a header is too long",
     http_exceptions.BadStatusLine: "the response is not valid HTTP: it does not begin with a status line",
     http_exceptions.InvalidHeader: "the response is not valid HTTP: a header is malformed",
     http_exceptions.ContentLengthError: "the response was cut off",
