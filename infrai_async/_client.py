@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import inspect
 import math
@@ -12,8 +13,8 @@ from collections.abc import Mapping
 from datetime import timedelta
 from functools import cached_property
 from ssl import SSLContext
-from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from types import MemberDescriptorType, TracebackType
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar
 
 import aiohttp
 from yarl import URL
@@ -23,7 +24,7 @@ from infrai_async._protocol.config import Secret
 from infrai_async._protocol.config import base_url as resolve_base_url
 from infrai_async._protocol.request import UNSET, Unset, check_names, seconds
 from infrai_async._protocol.retry import RetryPolicy
-from infrai_async._protocol.scopes import Scoped
+from infrai_async._protocol.scopes import Budget, Deadline, Operation, Scoped, carry
 from infrai_async._transport.headers import HeaderSet
 from infrai_async._transport.keys import KeySource
 from infrai_async._transport.pool import Pool, PoolSettings
@@ -43,7 +44,12 @@ if TYPE_CHECKING:
     from infrai_async._observability.reporter import Listener, OnEvent
 
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
-_FRAMING: Final = frozenset({"connection", "content-length", "host", "transfer-encoding", "upgrade"})
+# Headers that frame messages, manage the connection, or change what a response is.
+_PROTOCOL: Final = re.compile(
+    r"accept-encoding|connection|content-(encoding|length)|expect|host|http2-settings|if-.*|keep-alive"
+    r"|proxy-(authorization|connection)|range|te|trailer|transfer-encoding|upgrade",
+    re.IGNORECASE,
+).fullmatch
 _USER_AGENT: Final = f"infrai-async/{__version__} python/{platform.python_version()} aiohttp/{aiohttp.__version__}"
 
 
@@ -115,6 +121,7 @@ class AsyncInfrai(Scoped):
             proxy=proxy,
             trust_env=trust_env,
             ssl=ssl,
+            allow_http=bool(allow_http),
             listener=_listener(on_event),
         )
         self._dispatcher = Dispatcher(
@@ -201,33 +208,72 @@ class AsyncInfrai(Scoped):
         timeout: float | timedelta | Unset | None = UNSET,
         retry: RetryPolicy | Unset = UNSET,
         headers: Mapping[str, str] | Unset = UNSET,
+        budget: Budget | Unset = UNSET,
+        deadline: Deadline | Unset = UNSET,
+        operation: Operation | Unset = UNSET,
     ) -> Self:
         """Return a view of this client with other settings. It shares the connection pool and need not be closed.
+
+        A view that carries a block makes its calls in that block wherever they are made: in another thread, or in a web
+        framework that runs a dependency and its request in different contexts. Inside the block itself nothing counts
+        twice. When the block is left, it is over for the view too. A block that was never entered has no end; the time
+        of such a deadline starts now. Blocks nest: a view of the view keeps this one's.
 
         Args:
             timeout: time limit in seconds for one whole call; ``None`` means no limit.
             retry: when and how often a failed call is sent again.
             headers: headers sent with every call, in place of this client's.
+            budget: the budget that the view's calls are charged to: ``spent`` in ``with client.budget(...) as spent``.
+            deadline: the deadline of all calls of the view together, from ``client.deadline(...)``.
+            operation: the operation of the view's calls, from ``client.operation(...)``.
 
         Returns:
-            A client of the same class; omitted settings are those of this client.
+            A client of the same class, with the attributes that this one has now; omitted settings are those of this
+            client.
 
         Raises:
-            InvalidArgument: an argument is invalid.
+            InvalidArgument: an argument is invalid, or a block of another client, or has been left.
         """
-        dispatcher = self._dispatcher
-        now = dispatcher.options
-        view = object.__new__(type(self))
-        view._is_view = True
-        view._dispatcher = Dispatcher(
-            dispatcher.pool,
-            Options(
-                now.timeout if isinstance(timeout, Unset) else _time_limit(timeout),
-                now.retry if isinstance(retry, Unset) else _policy(retry),
-                now.headers if isinstance(headers, Unset) else _header_set(headers),
-            ),
+        pool, now = self._dispatcher.pool, self._dispatcher.options
+        given = {"budget": budget, "deadline": deadline, "operation": operation}
+        options = Options(
+            now.timeout if isinstance(timeout, Unset) else _time_limit(timeout),
+            now.retry if isinstance(retry, Unset) else _policy(retry),
+            now.headers if isinstance(headers, Unset) else _header_set(headers),
+            carry(pool, now.carried, **{name: block for name, block in given.items() if not isinstance(block, Unset)}),
         )
+        view = view_of(self)
+        view._is_view = True
+        view._dispatcher = Dispatcher(pool, options)
         return view
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments of this client without the API key, for ``AsyncInfrai(key, **client.settings)`` elsewhere.
+
+        The timeout, retries and headers are those of this view; blocks that it carries are left out. ``session`` is
+        there only if it was given, so that ``Infrai`` takes the rest too. The password of a proxy and the values of
+        headers are strings that work, and that the repr hides. Another process can take what pickles: not ``ssl``,
+        ``session`` or a local function as ``on_event``.
+        """
+        pool, options = self._dispatcher.pool.settings, self._dispatcher.options
+        session = {} if pool.session is None else {"session": pool.session}
+        return {
+            "base_url": pool.origin,
+            "timeout": None if math.isinf(options.timeout) else options.timeout,
+            "retry": options.retry,
+            "max_concurrency": pool.max_concurrency,
+            **session,
+            "proxy": None if pool.proxy is None else Secret(pool.proxy),
+            "trust_env": pool.trust_env,
+            "ssl": pool.ssl,
+            "allow_http": pool.allow_http,
+            "headers": {name: Secret(value) for name, value in options.headers.given.items()} or None,
+            "on_event": None if pool.listener is None else pool.listener.on_event,
+        }
+
+    def __reduce__(self) -> NoReturn:
+        raise not_copyable(self)
 
     async def aclose(self, grace: float | timedelta = 5.0) -> None:
         """Close the client and all views of it. Closing is idempotent.
@@ -262,6 +308,36 @@ def _one_key(mutates: bool, arguments: dict[str, object], given: str | None) -> 
     if given is not None and among_arguments not in (None, given):
         raise InvalidArgument("idempotency_key differs between the arguments and the parameter: pass it once")
     return key  # type: ignore[return-value] # checked with the request, like every argument
+
+
+C = TypeVar("C", bound=Scoped)
+
+
+def view_of(client: C) -> C:
+    """Return another client of the same class with the same state, which its maker then changes.
+
+    A subclass has state of its own, in attributes and slots. What is computed once and kept is computed anew, because
+    it may belong to the settings of this client.
+    """
+    cls = type(client)
+    view = object.__new__(cls)
+    names = {name for base in cls.__mro__ for name, kept in vars(base).items() if isinstance(kept, cached_property)}
+    view.__dict__.update({name: value for name, value in vars(client).items() if name not in names})
+    for slot in (
+        slot for base in cls.__mro__ for slot in vars(base).values() if isinstance(slot, MemberDescriptorType)
+    ):
+        with contextlib.suppress(AttributeError):  # a slot that has not been set
+            slot.__set__(view, slot.__get__(client, cls))
+    return view
+
+
+def not_copyable(client: object) -> TypeError:
+    """Return the error for pickling or copying a client, whose connections belong to one process."""
+    name = type(client).__name__
+    return TypeError(
+        f"{name} cannot be pickled or copied, because its connections belong to this process: make one in each "
+        f"process, such as {name}(key, **settings) with client.settings; with_options() gives a view"
+    )
 
 
 def _check_transport(session: object, proxy: object, ssl: object, *, trust_env: bool) -> None:
@@ -319,12 +395,12 @@ def _header_set(headers: Mapping[str, str] | None) -> HeaderSet:
         raise InvalidArgument("headers must be a mapping of names to values")
     given = dict(headers or {})
     for name, value in given.items():
-        if not isinstance(name, str) or not _HEADER_NAME(name) or name.lower() in _FRAMING:
+        if not isinstance(name, str) or not _HEADER_NAME(name) or _PROTOCOL(name):
             raise InvalidArgument(
-                f"headers must not contain {name!r}: it is not a valid header name, or it controls message framing"
+                f"headers must not contain {name!r}: it is not a valid header name, or it changes the protocol"
             )
         if not isinstance(value, str) or not value.isprintable():
             raise InvalidArgument(f"headers must map {name!r} to a string of printable characters")
     agents = [given.pop(name) for name in tuple(given) if name.lower() == "user-agent"]
     given["User-Agent"] = " ".join([*agents, _USER_AGENT])
-    return HeaderSet(given)
+    return HeaderSet(given, dict(headers or {}))

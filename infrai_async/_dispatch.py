@@ -13,7 +13,7 @@ from infrai_async._listing.cursor import Cursor, check_count, check_max_items
 from infrai_async._protocol.flow import Call
 from infrai_async._protocol.request import build, check_key, route_for
 from infrai_async._protocol.retry import RetryPolicy
-from infrai_async._protocol.scopes import blocks, current_operation, surrounding
+from infrai_async._protocol.scopes import ActiveScope, blocks, surrounding
 from infrai_async._transport.headers import HeaderSet
 from infrai_async._transport.pool import Pool
 from infrai_async.capabilities import Capability
@@ -27,11 +27,15 @@ T = TypeVar("T", bound=Model)
 
 @attrs.frozen
 class Options:
-    """The settings of one client view; ``timeout`` is in seconds, and infinite for no limit."""
+    """The settings of one client view.
+
+    ``timeout`` is in seconds, and infinite for no limit; ``carried`` are the blocks that the view carries.
+    """
 
     timeout: float
     retry: RetryPolicy
     headers: HeaderSet
+    carried: tuple[ActiveScope, ...] = ()
 
 
 class Dispatcher:
@@ -60,7 +64,7 @@ class Dispatcher:
         deadline = started + options.timeout
         chosen = idempotency_key is not None
         key, scopes, derived_key = idempotency_key, None, None
-        if blocks.get() and (scopes := surrounding(pool)) is not None:
+        if (blocks.get() or options.carried) and (scopes := surrounding(pool, options.carried)) is not None:
             deadline = min(deadline, scopes.until)
             derived_key = None if chosen else scopes.derive_key(capability, arguments)
         if derived_key is not None:
@@ -71,7 +75,7 @@ class Dispatcher:
         if pool.listener is None:
             running = pool.run(call, options.headers)
         else:
-            reporter = pool.listener.new_reporter(capability.id, current_operation(pool))
+            reporter = pool.listener.new_reporter(capability.id, None if scopes is None else scopes.operation)
             running = reporter.watch(pool.run(call, options.headers, reporter))
         return running if derived_key is None else derived_key.release_on_failure(running)
 

@@ -28,13 +28,13 @@ _numbers: Final = itertools.count(1)
 class Listener:
     """The user's listener function; its exceptions are logged and do not affect the calls."""
 
-    _on_event: OnEvent
+    on_event: OnEvent
     _failed_at: set[type[Event]] = attrs.field(init=False, factory=set)
 
     def emit(self, event: Event) -> None:
         """Pass an event to the user's function."""
         try:
-            self._on_event(event)
+            self.on_event(event)
         except Exception:  # noqa: BLE001 - logged, though only once
             kind = type(event)
             if kind not in self._failed_at:

@@ -11,6 +11,7 @@ import json
 import math
 import re
 import string
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -287,7 +288,7 @@ def seconds(name: str, value: float | timedelta) -> float:
         InvalidArgument: the duration is not positive and finite.
     """
     amount = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 < amount < math.inf:
+    if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 < amount <= sys.float_info.max:
         raise InvalidArgument(f"{name} must be a positive number of seconds or a timedelta")
     return float(amount)
 

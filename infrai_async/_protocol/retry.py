@@ -8,6 +8,7 @@ failure only an idempotent call is retried. After a clear refusal that allows a 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -20,11 +21,12 @@ from infrai_async.errors import APIError, InvalidArgument, TransportError
 if TYPE_CHECKING:
     from infrai_async.capabilities import Capability
 
+_LARGEST: Final = sys.float_info.max  # an int may be larger, which no float can hold
 _SHORTEST: Final = 0.001  # seconds; a shorter Retry-After would cause a busy loop, so it counts as absent
 
 
 def _positive(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LARGEST:
         raise InvalidArgument(f"{attribute.name} must be a finite number of seconds, 0 or more")
 
 

@@ -3,15 +3,21 @@
 The active blocks are kept in a context variable: a task inherits the blocks in which it was started, and other tasks
 do not see them. A call finds its own blocks by the pool of its client, so they apply to all views of that client and
 to no other client.
+
+A context cannot be changed from outside. A block may be left in another context than the one that it was entered in: a
+generator that its reader leaves early is closed by another task, and a web framework may run the two halves of a
+dependency in two threads. The entry into the block therefore says whether it is over, and contexts that still hold it
+ignore it from then on.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+import warnings
 import weakref
 from collections.abc import Coroutine, Mapping
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from datetime import timedelta
 from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal, InvalidOperation
 from hashlib import sha256
@@ -31,6 +37,7 @@ R = TypeVar("R")
 _NEVER: Final = float("inf")
 _UNKNOWN: Final = "unknown"
 _ZERO: Final = Decimal(0)
+_MOST_DIGITS: Final = 30  # of an amount of money; it is written without an exponent
 
 # A context of our own, because the caller's decimal context may round to a few digits.
 _exactly: Final = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])
@@ -45,28 +52,56 @@ class Block:
     """A ``with`` block that applies to one client's calls: those made inside it, and in tasks started inside it.
 
     It is a plain ``with`` in coroutines, too. A thread that is started inside the block does not inherit it, unless it
-    is started by ``asyncio.to_thread`` or runs ``contextvars.copy_context().run``.
+    is started by ``asyncio.to_thread`` or runs ``contextvars.copy_context().run``; a view of the client that carries
+    the block takes it anywhere (``client.with_options``). When the block is left, it is over for every task, thread and
+    generator. Leaving it in another context than it was entered in works too, but warns, because the calls that it was
+    meant for may have been made outside it.
     """
+
+    _option = ""  # its argument of ``client.with_options``
 
     def __init__(self, pool: object) -> None:
         self._pool = weakref.ref(pool)  # a context may outlive the client, and must not keep it alive
+        self._entries: list[ActiveScope] = []
+        self._left = False
 
     def __enter__(self) -> Self:
-        blocks.set((*blocks.get(), self._enter()))
+        scope = self._enter()
+        self._entries.append(scope)
+        scope.token = blocks.set((*_active(), scope))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Not by the variable's token: in a generator, a block may exit in another context, or before an inner block.
-        entered = blocks.get()
-        for index in reversed(range(len(entered))):
-            if entered[index].block is self:
-                blocks.set(entered[:index] + entered[index + 1 :])
-                break
+        here = [scope for scope in blocks.get() if scope.block is self and not scope.over]
+        if not here and not self._entries:
+            return  # left more often than entered
+        scope = here[-1] if here else self._entries[-1]
+        scope.over = self._left = True
+        self._entries.remove(scope)
+        if not _was_set_here(scope):
+            warnings.warn(
+                f"a block of client.{self._option}() was left in another context than it was entered in, so it may not "
+                f"have applied to the calls inside it: make them with client.with_options({self._option}=...)",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
     def _enter(self) -> ActiveScope:
         return ActiveScope(self)
+
+    def carried(self) -> ActiveScope:
+        """Return what a view of the client that carries the block holds: its latest entry, or one without an end.
+
+        Raises:
+            InvalidArgument: the block has been left.
+        """
+        if self._entries:
+            return self._entries[-1]
+        if self._left:
+            raise InvalidArgument(f"{self._option} is a block that has been left: pass it inside the block")
+        return self._enter()
 
     def _serves(self, pool: object) -> bool:
         return self._pool() is pool
@@ -77,6 +112,8 @@ class Budget(Block):
 
     It can be read from any thread.
     """
+
+    _option = "budget"
 
     def __init__(self, pool: object, limit: Decimal) -> None:
         super().__init__(pool)
@@ -125,6 +162,8 @@ class Budget(Block):
 class Deadline(Block):
     """A limit on the total time of a block's calls, counted from entering the block (``client.deadline``)."""
 
+    _option = "deadline"
+
     def __init__(self, pool: object, length: float) -> None:
         super().__init__(pool)
         self._seconds = length
@@ -138,6 +177,8 @@ class Deadline(Block):
 
 class Operation(Block):
     """A name from which the idempotency keys of a block's calls are derived (``client.operation``)."""
+
+    _option = "operation"
 
     def __init__(self, pool: object, name: str) -> None:
         super().__init__(pool)
@@ -178,13 +219,45 @@ class Ordinals:
             heappush(self._free.setdefault(call, []), number)
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class ActiveScope:
-    """A block that has been entered; ``until`` is its deadline, by ``time.monotonic``."""
+    """A block that has been entered.
+
+    Attributes:
+        block: the block.
+        until: its deadline, by ``time.monotonic``.
+        ordinals: the numbers of its equal calls, for an operation.
+        token: tells the context in which it was entered.
+        over: whether it has been left.
+    """
 
     block: Block
     until: float = _NEVER
     ordinals: Ordinals | None = None
+    token: Token[tuple[ActiveScope, ...]] | None = None
+    over: bool = False
+
+
+def _active() -> tuple[ActiveScope, ...]:
+    """Return the active blocks of the running code, and forget those that are over."""
+    entered = blocks.get()
+    if any(scope.over for scope in entered):
+        entered = tuple(scope for scope in entered if not scope.over)
+        blocks.set(entered)
+    return entered
+
+
+def _was_set_here(scope: ActiveScope) -> bool:
+    """Return whether a block was entered in the running context, and forget it here."""
+    entered = blocks.get()
+    try:
+        blocks.reset(scope.token)  # type: ignore[arg-type] # only a context itself can tell
+    except ValueError:
+        return False
+    finally:
+        # Not what it was before the block: others may have been entered since, and left in another order.
+        blocks.set(tuple(each for each in entered if not each.over))
+    return True
 
 
 @attrs.frozen(eq=False)
@@ -235,14 +308,14 @@ class Scopes:
 
         Returns:
             The key, which the call must release if it fails. ``None`` if no operation encloses the call, if the call
-            only reads, or if it is sent without an API key.
+            makes nothing, or if it is sent without an API key.
 
         Raises:
             InvalidArgument: an argument is wrong.
         """
         ordinals = next((each.ordinals for each in reversed(self.entered) if each.ordinals is not None), None)
         # Without an API key the service cannot tell accounts apart: equal operation names would share responses.
-        if ordinals is None or not capability.mutates or capability.public:
+        if ordinals is None or not capability.mutates or capability.expires or capability.public:
             return None
         digest = sha256(canonical_call(_name(self.entered) or "", capability, arguments))
         call = digest.digest()
@@ -250,13 +323,23 @@ class Scopes:
         digest.update(b"%d" % number)
         return DerivedKey(digest.hexdigest(), call, number, ordinals)
 
+    @property
+    def operation(self) -> str | None:
+        """The full name of the operation, for example ``"outer/inner"``; ``None`` if there is none."""
+        return _name(self.entered)
 
-def surrounding(pool: object) -> Scopes | None:
-    """Return the blocks that enclose a call made now by the client with this pool; ``None`` if there are none."""
-    entered = blocks.get()
-    if not entered:
-        return None
-    own = tuple(each for each in entered if each.block._serves(pool))
+
+def surrounding(pool: object, carried: tuple[ActiveScope, ...] = ()) -> Scopes | None:
+    """Return the blocks that apply to a call made now; ``None`` if there are none.
+
+    Args:
+        pool: the pool of the client that makes the call.
+        carried: the blocks that its view carries, which count as inside those of the running code.
+    """
+    own = tuple(each for each in _active() if each.block._serves(pool))
+    if carried:
+        around = {each.block for each in own}
+        own += tuple(each for each in carried if not each.over and each.block not in around)
     if not own:
         return None
     budgets = dict.fromkeys(
@@ -271,7 +354,7 @@ def current_operation(pool: object = None) -> str | None:
     Args:
         pool: the pool of the client. ``None`` stands for the client whose operation was entered last.
     """
-    entered = blocks.get()
+    entered = _active()
     if not entered:
         return None
     if pool is None:
@@ -282,6 +365,22 @@ def current_operation(pool: object = None) -> str | None:
 def _name(entered: tuple[ActiveScope, ...]) -> str | None:
     names = [each.block.name for each in entered if isinstance(each.block, Operation)]
     return "/".join(names) or None
+
+
+def carry(pool: object, carried: tuple[ActiveScope, ...], **given: object) -> tuple[ActiveScope, ...]:
+    """Return the blocks that a view carries after adding those that were given, each by its argument's name.
+
+    Raises:
+        InvalidArgument: an argument is no block of its kind, is a block of another client, or has been left.
+    """
+    for name, block in given.items():
+        if not isinstance(block, Block) or block._option != name:
+            raise InvalidArgument(f"{name} must be what client.{name}(...) returns, such as x in `with ... as x`")
+        if not block._serves(pool):
+            raise InvalidArgument(f"{name} is a block of another client: a block applies to the client that made it")
+        if all(each.block is not block for each in carried):
+            carried = (*carried, block.carried())
+    return carried
 
 
 class Scoped:
@@ -345,8 +444,8 @@ class Scoped:
 
         The count restarts each time the block is entered. A failed call is not counted: repeating it in the block
         uses the same key. A call with an ``idempotency_key`` of its own uses that key and is not counted either.
-        Operations nest: the name is then ``"outer/inner"``. ``account.activate``, which is sent without an API key,
-        always gets a fresh key.
+        Operations nest: the name is then ``"outer/inner"``. ``account.activate``, which is sent without an API key, and
+        ``storage.object.presign``, which makes nothing and whose URLs expire, always get a fresh key.
 
         Args:
             name: the name of the operation: the same for every run of a job, and different for different jobs.
@@ -374,6 +473,6 @@ def _money(name: str, value: object) -> Decimal:
         amount = Decimal(float.__repr__(value) if isinstance(value, float) else value)
     except InvalidOperation:
         raise wrong from None
-    if not amount.is_finite() or amount < 0:
+    if not amount.is_finite() or amount < 0 or abs(amount.adjusted()) > _MOST_DIGITS:
         raise wrong
     return amount

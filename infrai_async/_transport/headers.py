@@ -71,12 +71,13 @@ def _with_key(headers: CIMultiDict[str], idempotency_key: str) -> CIMultiDict[st
 
 
 class HeaderSet:
-    """The headers of one client view."""
+    """The headers of one client view; ``given`` are those that its maker gave, without our own."""
 
-    __slots__ = ("_given", "_last", "_pairs")
+    __slots__ = ("_all", "_last", "_pairs", "given")
 
-    def __init__(self, given: Mapping[str, str]) -> None:
-        self._given = given
+    def __init__(self, complete: Mapping[str, str], given: Mapping[str, str]) -> None:
+        self._all = complete
+        self.given = given
         self._pairs: dict[Secret | None, _Pair] = {}
         # A single attribute for key and templates: threads read it without a lock, and must not see a mix of two pairs.
         self._last = self._pair(None)
@@ -91,6 +92,6 @@ class HeaderSet:
     def _pair(self, key: Secret | None) -> _Pair:
         if len(self._pairs) > 1:  # drops the templates of an earlier key
             self._pairs = {}
-        bare, with_body = (HeaderTemplate(self._given, key, with_body) for with_body in (False, True))
+        bare, with_body = (HeaderTemplate(self._all, key, with_body) for with_body in (False, True))
         self._pairs[key] = pair = (key, bare, with_body)
         return pair

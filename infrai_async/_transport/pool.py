@@ -18,7 +18,7 @@ import time
 import weakref
 from collections.abc import Coroutine
 from ssl import SSLContext
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar
 
 import aiohttp
 import attrs
@@ -78,6 +78,7 @@ class PoolSettings:
     proxy: str | URL | None = attrs.field(default=None, repr=False)
     trust_env: bool = False
     ssl: SSLContext | None = None
+    allow_http: bool = False
     listener: Listener | None = attrs.field(default=None, repr=False)
 
 
@@ -270,6 +271,9 @@ class Pool:
                 return True
 
     # --- the pool as a whole ---
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a client's pool of connections cannot be pickled or copied: make a client in each process")
 
     def stats(self) -> Stats:
         """Return the current counters."""

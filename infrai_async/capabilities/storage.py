@@ -43,6 +43,7 @@ OBJECT_PRESIGN: Final = define(
     body("expires_seconds", "number"),
     returns=PresignedUrl,
     deduplicates=True,
+    expires=True,
     current=Route(
         "/v1/storage/object/presign/{bucket}/{key}",
         (

@@ -125,6 +125,7 @@ class Capability(Generic[R_co]):
         deduplicates: whether the documentation lists ``idempotency_key`` among the body fields.
         public: whether it is sent without the API key (contract D18).
         bare: whether the response has no envelope (contract 1.2).
+        expires: whether it makes nothing but a response that expires, so that operations derive no key (contract D4).
         mutates: whether it changes something, and therefore carries an idempotency key (contract D4).
         resendable: whether it may be sent again after an ambiguous failure (contract D19).
         params: all parameters of all routes, by public name.
@@ -143,6 +144,7 @@ class Capability(Generic[R_co]):
     deduplicates: bool = False
     public: bool = False
     bare: bool = False
+    expires: bool = False
     mutates: bool = attrs.field(init=False, default=attrs.Factory(lambda self: self.method != "GET", takes_self=True))
     resendable: bool = attrs.field(
         init=False,
@@ -168,6 +170,7 @@ def define(
     deduplicates: bool = False,
     public: bool = False,
     bare: bool = False,
+    expires: bool = False,
 ) -> Capability[R_co]:
     """Return a capability; ``current`` is the route of the running service, where it differs from ``path``."""
     seed = Route("/v1" + path, params)
@@ -180,6 +183,7 @@ def define(
         deduplicates=deduplicates,
         public=public,
         bare=bare,
+        expires=expires,
     )
 
 

@@ -7,17 +7,17 @@ from datetime import timedelta
 from functools import cached_property
 from ssl import SSLContext
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 from yarl import URL
 
-from infrai_async._client import AsyncInfrai, grace_seconds
+from infrai_async._client import AsyncInfrai, grace_seconds, not_copyable, view_of
 from infrai_async._display.progress import Progress
 from infrai_async._listing.fan_out import OnError
 from infrai_async._protocol.config import Secret
 from infrai_async._protocol.request import UNSET, Unset
 from infrai_async._protocol.retry import RetryPolicy
-from infrai_async._protocol.scopes import Scoped
+from infrai_async._protocol.scopes import Budget, Deadline, Operation, Scoped
 from infrai_async._transport.keys import KeySource
 from infrai_async._transport.pool import Pool
 from infrai_async._transport.stats import Stats
@@ -186,25 +186,52 @@ class Infrai(Facade[AsyncInfrai], Scoped):
         timeout: float | timedelta | Unset | None = UNSET,
         retry: RetryPolicy | Unset = UNSET,
         headers: Mapping[str, str] | Unset = UNSET,
+        budget: Budget | Unset = UNSET,
+        deadline: Deadline | Unset = UNSET,
+        operation: Operation | Unset = UNSET,
     ) -> Self:
         """Return a view of this client with other settings. It shares the connection pool and need not be closed.
+
+        A view that carries a block makes its calls in that block wherever they are made: in another thread, or in a web
+        framework that runs a dependency and its request in different contexts. Inside the block itself nothing counts
+        twice. When the block is left, it is over for the view too. A block that was never entered has no end; the time
+        of such a deadline starts now. Blocks nest: a view of the view keeps this one's.
 
         Args:
             timeout: time limit in seconds for one whole call; ``None`` means no limit.
             retry: when and how often a failed call is sent again.
             headers: headers sent with every call, in place of this client's.
+            budget: the budget that the view's calls are charged to: ``spent`` in ``with client.budget(...) as spent``.
+            deadline: the deadline of all calls of the view together, from ``client.deadline(...)``.
+            operation: the operation of the view's calls, from ``client.operation(...)``.
 
         Returns:
-            A client of the same class; omitted settings are those of this client.
+            A client of the same class, with the attributes that this one has now; omitted settings are those of this
+            client.
 
         Raises:
-            InvalidArgument: an argument is invalid.
+            InvalidArgument: an argument is invalid, or a block of another client, or has been left.
         """
-        view = object.__new__(type(self))
+        async_view = self._async.with_options(
+            timeout=timeout, retry=retry, headers=headers, budget=budget, deadline=deadline, operation=operation
+        )
+        view = view_of(self)
         view._is_view = True
-        view._runner = self._runner
-        view._async = self._async.with_options(timeout=timeout, retry=retry, headers=headers)
+        view._async = async_view
         return view
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments of this client without the API key, for ``Infrai(key, **client.settings)`` elsewhere.
+
+        The timeout, retries and headers are those of this view; blocks that it carries are left out. The password of a
+        proxy and the values of headers are strings that work, and that the repr hides. Another process can take what
+        pickles: not ``ssl``, nor a local function as ``on_event``.
+        """
+        return self._async.settings
+
+    def __reduce__(self) -> NoReturn:
+        raise not_copyable(self)
 
     def close(self, grace: float | timedelta = 5.0) -> None:
         """Close the client and all views of it. Closing is idempotent.

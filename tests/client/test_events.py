@@ -102,8 +102,7 @@ async def test_every_event_names_the_operation_that_the_call_is_made_in() -> Non
         async with client_of(oracle, heard) as client:
             with client.operation("deploy-42"):
                 with client.operation("db"):
-                    inside = asyncio.create_task(client.db.project.create(name="shop"))
-                await inside
+                    await asyncio.create_task(client.db.project.create(name="shop"))
                 await client.db.project.get("p")
             await client.db.project.get("p")
     names: dict[int, set[tuple[str, str | None]]] = {}

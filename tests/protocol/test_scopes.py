@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import math
 import threading
 import time
+import warnings
 import weakref
 from collections.abc import Mapping
 from contextlib import ExitStack
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, localcontext
 from enum import StrEnum
@@ -24,7 +26,17 @@ from infrai_async._protocol.reader import ResponseReader
 from infrai_async._protocol.request import Request, check_key
 from infrai_async._protocol.response import NoResponse, Response
 from infrai_async._protocol.retry import RetryPolicy
-from infrai_async._protocol.scopes import Budget, Ordinals, Scoped, Scopes, current_operation, surrounding
+from infrai_async._protocol.scopes import (
+    Block,
+    Budget,
+    Ordinals,
+    Scoped,
+    Scopes,
+    blocks,
+    carry,
+    current_operation,
+    surrounding,
+)
 from infrai_async._transport.call_state import CallState
 from infrai_async._transport.stats import Counters
 from infrai_async.capabilities import CAPABILITIES
@@ -101,17 +113,147 @@ def test_blocks_may_end_in_any_order(client: Client) -> None:
 
 def test_a_block_may_end_in_another_context_than_it_began_in(client: Client) -> None:
     with client.budget(1) as outer:
-        copy_context().run(outer.__exit__, None, None, None)
-        assert client.around().budgets == (outer,)
+        with pytest.warns(RuntimeWarning, match=r"with_options\(budget=...\)"):
+            copy_context().run(outer.__exit__, None, None, None)
+        assert surrounding(client) is None
     copy_context().run(outer.__enter__)
-    outer.__exit__(None, None, None)
+    with pytest.warns(RuntimeWarning, match="another context"):
+        outer.__exit__(None, None, None)
     assert surrounding(client) is None
 
 
-def test_a_copied_context_keeps_its_blocks(client: Client) -> None:
+def test_a_copied_context_keeps_its_blocks_until_they_are_left(client: Client) -> None:
     with client.budget(1) as spent:
         copied = copy_context()
-    assert copied.run(client.around).budgets == (spent,)
+        assert copied.run(client.around).budgets == (spent,)
+    assert copied.run(surrounding, client) is None
+    assert copied.run(blocks.get) == ()
+
+
+@pytest.mark.parametrize("kind", ["budget", "deadline", "operation"])
+def test_a_block_that_is_left_elsewhere_leaves_those_around_and_inside_it(client: Client, kind: str) -> None:
+    def block(number: int) -> Block:
+        options = {"budget": client.budget, "deadline": client.deadline, "operation": client.operation}
+        return options[kind](f"n{number}" if kind == "operation" else number + 1)  # type: ignore[operator]
+
+    outer, middle, inner = block(0), block(1), block(2)
+    with outer:
+        middle.__enter__()
+        with inner:
+            with pytest.warns(RuntimeWarning, match=f"client.{kind}"):
+                copy_context().run(middle.__exit__, None, None, None)
+            assert [scope.block for scope in client.around().entered] == [outer, inner]
+        assert [scope.block for scope in client.around().entered] == [outer]
+    assert surrounding(client) is None
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_blocks_end_in_any_order_without_a_warning(client: Client, order: tuple[int, ...]) -> None:
+    entered: list[Block] = [
+        client.budget(1).__enter__(),
+        client.deadline(9).__enter__(),
+        client.operation("a").__enter__(),
+    ]
+    left = set(entered)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for index in order:
+            entered[index].__exit__(None, None, None)
+            left.remove(entered[index])
+            scopes = surrounding(client)
+            assert {scope.block for scope in scopes.entered} == left if scopes is not None else not left
+    assert blocks.get() == ()
+
+
+def test_a_block_entered_in_two_contexts_ends_in_each_by_itself(client: Client) -> None:
+    spent = client.budget(1)
+    one, other = copy_context(), copy_context()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        one.run(spent.__enter__)
+        other.run(spent.__enter__)
+        one.run(spent.__exit__, None, None, None)
+        assert one.run(surrounding, client) is None
+        assert other.run(client.around).budgets == (spent,)
+        other.run(spent.__exit__, None, None, None)
+    assert other.run(surrounding, client) is None
+
+
+def test_a_block_left_too_often_does_nothing(client: Client) -> None:
+    with client.budget(1) as spent:
+        pass
+    with client.budget(2) as other:
+        spent.__exit__(None, None, None)
+        assert client.around().budgets == (other,)
+
+
+def test_what_makes_nothing_but_an_expiring_response_gets_a_fresh_key(client: Client) -> None:
+    presign = CAPABILITIES["storage.object.presign"]
+    with client.operation("a"):
+        assert client.around().derive_key(presign, {"bucket": "b", "key": "k"}) is None
+    assert [row.id for row in CAPABILITIES.values() if row.expires] == [presign.id]
+
+
+# --- blocks that a view carries --------------------------------------------------------------------------------------
+
+
+def carried(client: Client, **given: Block) -> Scopes | None:
+    return surrounding(client, carry(client, (), **given))
+
+
+def test_a_view_carries_its_blocks_into_any_context(client: Client) -> None:
+    empty = Context()
+    with client.budget(1) as spent, client.deadline(60) as until, client.operation("deploy") as name:
+        held = carry(client, (), budget=spent, deadline=until, operation=name)
+        scopes = empty.run(surrounding, client, held)
+        assert scopes is not None
+        assert (scopes.budgets, scopes.operation) == ((spent,), "deploy")
+        assert scopes.until < time.monotonic() + 61
+    assert empty.run(surrounding, client, held) is None
+
+
+def test_what_a_view_carries_counts_once_inside_the_block(client: Client) -> None:
+    with client.operation("outer"), client.budget(1) as spent, client.operation("inner") as name:
+        scopes = carried(client, budget=spent, operation=name)
+        assert scopes is not None
+        assert (scopes.budgets, scopes.operation) == ((spent,), "outer/inner")
+        scopes.charge(Decimal("0.1"), "x", None)
+        assert spent.usd == Decimal("0.1")
+        first = scopes.derive_key(CAPABILITIES[CREATE], {"name": "shop"})
+        second = client.around().derive_key(CAPABILITIES[CREATE], {"name": "shop"})
+        assert first is not None
+        assert second is not None
+        assert first.key != second.key  # the second of two equal calls, whichever way it is made
+
+
+def test_a_view_of_a_view_adds_its_blocks(client: Client) -> None:
+    with client.budget(1) as one, client.budget(2) as two:
+        held = carry(client, carry(client, (), budget=one), budget=two)
+        assert Context().run(surrounding, client, held).budgets == (one, two)  # type: ignore[union-attr]
+        assert carry(client, held, budget=one) == held
+
+
+def test_a_block_that_was_never_entered_has_no_end_in_a_view(client: Client) -> None:
+    scopes = carried(client, budget=client.budget(1), deadline=client.deadline(60), operation=client.operation("a"))
+    assert scopes is not None
+    assert scopes.operation == "a"
+    assert 0 < scopes.until - time.monotonic() <= 60
+
+
+def test_what_a_view_cannot_carry_is_refused_by_name(client: Client) -> None:
+    with client.budget(1) as left:
+        pass
+    other = Client()
+    for given, said in [
+        ({"budget": left}, "budget is a block that has been left"),
+        ({"budget": client.deadline(1)}, "budget must be what client.budget"),
+        ({"deadline": 30}, "deadline must be what client.deadline"),
+        ({"operation": "deploy"}, "operation must be what client.operation"),
+        ({"operation": None}, "operation must be"),
+        ({"budget": other.budget(1)}, "budget is a block of another client"),
+    ]:
+        with pytest.raises(InvalidArgument, match=said):
+            carry(client, (), **given)
 
 
 def test_a_thread_started_inside_is_outside_unless_it_carries_the_context(client: Client) -> None:
@@ -429,8 +571,8 @@ EQUAL: list[tuple[str, Mapping[str, object], Mapping[str, object]]] = [
     ("flags.set", {"key": "k", "rules": (FlagRule(attribute="a", operator="eq", value=1),)},
      {"key": "k", "rules": [{"attribute": "a", "operator": "eq", "value": 1, "serve": True}]}),
     ("account.topup", {"amount_usd": Decimal("5.5")}, {"amount_usd": 5.5}),
-    ("storage.object.presign", {"bucket": "b", "key": "k", "expires_seconds": timedelta(minutes=1)},
-     {"bucket": "b", "key": "k", "expires_seconds": 60}),
+    ("cdn.distribution.create", {"origin": "o", "cache_ttl_seconds": timedelta(minutes=1)},
+     {"origin": "o", "cache_ttl_seconds": 60}),
     ("flags.set", {"key": "k", "default_value": datetime(2026, 1, 1, tzinfo=UTC)},
      {"key": "k", "default_value": "2026-01-01T00:00:00Z"}),
 ]  # fmt: skip
