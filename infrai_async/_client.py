@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from datetime import timedelta
 from functools import cached_property
-from ssl import SSLContext
+from ssl import PROTOCOL_TLS_SERVER, SSLContext
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
@@ -19,8 +19,9 @@ import aiohttp
 from yarl import URL
 
 from infrai_async._dispatch import Dispatcher, Options
-from infrai_async._protocol.config import Secret
 from infrai_async._protocol.config import base_url as resolve_base_url
+from infrai_async._protocol.config import hidden
+from infrai_async._protocol.proxies import check_proxy
 from infrai_async._protocol.request import UNSET, Unset, check_names, seconds
 from infrai_async._protocol.retry import RetryPolicy
 from infrai_async._protocol.scopes import Scoped
@@ -99,9 +100,10 @@ class AsyncInfrai(Scoped):
         headers: Mapping[str, str] | None = None,
         on_event: OnEvent | None = None,
     ) -> None:
-        if isinstance(api_key, str):
-            api_key = Secret(api_key)  # first, so that a traceback that prints locals cannot show the key
-        elif api_key is not None and not callable(api_key):
+        # First, so that a traceback that prints local variables cannot show the key or a password.
+        api_key, base_url, proxy = hidden(api_key), hidden(base_url), hidden_proxy(proxy)
+        if api_key is not None and not isinstance(api_key, str) and not callable(api_key):
+            del api_key  # it may be the key as bytes
             raise ConfigurationError("api_key must be a string or a function that returns one")
         if isinstance(max_concurrency, bool) or not isinstance(max_concurrency, int) or max_concurrency < 1:
             raise InvalidArgument("max_concurrency must be a whole number, 1 or more")
@@ -269,18 +271,17 @@ def _check_transport(session: object, proxy: object, ssl: object, *, trust_env: 
         raise ConfigurationError("session must be an aiohttp.ClientSession")
     if session is not None and (proxy is not None or ssl is not None or trust_env):
         raise ConfigurationError("proxy, ssl and trust_env cannot be combined with session: set them on the session")
-    if ssl is not None and not isinstance(ssl, SSLContext):
-        raise ConfigurationError("ssl must be an ssl.SSLContext, such as ssl.create_default_context(cafile=...)")
-    if proxy is not None and not _is_proxy(proxy):
-        raise ConfigurationError("proxy must be the URL of an HTTP proxy, such as http://proxy.example:3128")
+    if ssl is not None and (not isinstance(ssl, SSLContext) or ssl.protocol is PROTOCOL_TLS_SERVER):
+        raise ConfigurationError(
+            "ssl must be an ssl.SSLContext for clients, such as ssl.create_default_context(cafile=...)"
+        )
+    if proxy is not None:
+        check_proxy(proxy, "proxy")
 
 
-def _is_proxy(proxy: object) -> bool:
-    try:
-        url = URL(proxy) if isinstance(proxy, str) else proxy
-    except ValueError:
-        return False
-    return isinstance(url, URL) and url.scheme in ("http", "https") and bool(url.host)
+def hidden_proxy(proxy: str | URL | None) -> str | None:
+    """Return a proxy's URL as a string whose repr does not show its password."""
+    return hidden(str(proxy) if isinstance(proxy, URL) else proxy)
 
 
 def _time_limit(timeout: float | timedelta | None) -> float:

@@ -93,9 +93,15 @@ class ThrottledPastDeadline:
 
 @attrs.frozen
 class Expired:
-    """The request was not sent, because the call's deadline passed while it waited; ``waited`` says for what."""
+    """The request was not sent, because the call's deadline passed while it waited.
+
+    Attributes:
+        waited: what it waited for.
+        address: host and port of the service.
+    """
 
     waited: str
+    address: str = "the service"
 
 
 @attrs.frozen
@@ -162,6 +168,14 @@ class Call(Generic[T]):
         if not capability.mutates and (target := target_of[route](arguments)) is not None:
             return Request(capability.method, target, None, None, False, route)
         return build(capability, route, arguments, self.idempotency_key, key_in_body=self.key_in_body)
+
+    @property
+    def time_limit(self) -> str:
+        """The time limit of the call, as a message names it."""
+        seconds = f"{round(self.deadline - self.started, 3):g} s"
+        if self.scopes is not None and self.scopes.until <= self.deadline:
+            return f"the deadline of the enclosing block, {seconds} after the start of the call,"
+        return f"the call's time limit of {seconds}"
 
     def with_context(self, error: E, outcome: Outcome, attempts: tuple[Attempt, ...]) -> E:
         """Set the context of the call on an error, and return the error."""
@@ -392,6 +406,8 @@ def _read(state: _FlowState[T], response: Response, note_response: NoteResponse)
         return Failure(error, RetryDecision(ambiguous=True, retry=False))
     after = retry_after_seconds(response.headers, datetime.now(UTC))
     refused = api_error_of(response, envelope, after)
+    if response.key_source and isinstance(refused, AuthenticationError):
+        refused.add_note(f"hint: the API key that was refused comes from {response.key_source}")
     state.note_attempt(response, refused.code or f"HTTP {response.status}", refused.request_id)
     unrouted = response.status in (404, 405) and (not envelope.enveloped or refused.code == "NOT_FOUND")
     state.note_route(unrouted=unrouted)
@@ -407,11 +423,14 @@ def _unsent_error(
         return state.with_context(error, error.outcome)
     failed: InfraiError
     if isinstance(result, Expired):
-        failed = TimeoutError(f"the call's time limit was reached while it waited {result.waited}")
+        sent = f"sent {'again ' if state.attempts else ''}to {result.address}"
+        failed = TimeoutError(
+            f"{state.call.time_limit} was reached while it waited {result.waited}, before it was {sent}"
+        )
     elif isinstance(result, Closed):
         failed = ClientClosedError("the client is closed: create another one")
     else:
-        message = f"the service asked for a pause that ends in {result.seconds:.3g} s, after this call's deadline"
+        message = f"the service asked for a pause that ends in {result.seconds:.3g} s, after {state.call.time_limit}"
         failed = RateLimitError(message, status=429, code="RATE_LIMITED", retryable=True, retry_after=result.seconds)
     failed.__cause__ = error
     return state.with_context(failed, error.outcome if error else "not_sent")

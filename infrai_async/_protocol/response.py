@@ -28,7 +28,8 @@ _ENVELOPE: Final = frozenset({"data", "error", "metadata"})
 class Response:
     """A complete HTTP response; or an ``oversized`` one, which was not read to its end.
 
-    ``started_at`` is in seconds since the epoch; ``seconds`` and ``waited`` are durations in seconds.
+    ``started_at`` is in seconds since the epoch; ``seconds`` and ``waited`` are durations in seconds. ``key_source`` is
+    the argument, variable or file that the API key came from; it is empty if the request carried none.
     """
 
     status: int
@@ -38,6 +39,7 @@ class Response:
     seconds: float = 0.0
     waited: float = 0.0
     oversized: bool = False
+    key_source: str = ""
 
 
 @attrs.frozen

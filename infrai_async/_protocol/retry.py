@@ -107,7 +107,7 @@ class RetryDecision:
 
 def decide_without_response(capability: Capability[Any], error: TransportError, *, sent: bool) -> RetryDecision:
     """Decide after an attempt without a complete response. After a timeout no time is left for a retry."""
-    retry = (not sent or capability.resendable) and not isinstance(error, TimeoutError)
+    retry = (not sent or capability.resendable) and error._repeatable and not isinstance(error, TimeoutError)
     return RetryDecision(ambiguous=sent, retry=retry)
 
 

@@ -1,8 +1,9 @@
-"""Connections: tuned sockets, traces of what was sent, and the mapping of aiohttp's errors to ours."""
+"""Connections: tuned sockets, traces of what was sent, proxies, and the mapping of aiohttp's errors to ours."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import Iterable
@@ -10,10 +11,13 @@ from contextvars import ContextVar
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.request import getproxies, getproxies_environment, proxy_bypass
 
 import aiohttp
 
+from infrai_async._protocol import proxies
+from infrai_async._protocol.config import with_brackets
+from infrai_async._transport.tls import as_tls_error
 from infrai_async.errors import ConnectError, TransportError
 
 if TYPE_CHECKING:
@@ -126,41 +130,76 @@ class TracedRequest(aiohttp.ClientRequest):
 
 
 def environment_proxy(origin: str) -> str | None:
-    """Return the proxy for the service from the environment, by the rules of the standard library.
+    """Return the proxy for the service from the environment; without any variable, from the system's settings.
 
     aiohttp's own ``trust_env`` is not used, because it also reads ``.netrc``, which conflicts with our
     ``Authorization`` header.
+
+    Raises:
+        ConfigurationError: the variable or the setting is not the URL of an HTTP proxy.
     """
+    if getproxies_environment():
+        return proxies.environment_proxy(origin, os.environ)
     parts = urlsplit(origin)
-    if parts.hostname is None or proxy_bypass(parts.hostname):
+    system = getproxies().get(parts.scheme)  # macOS and Windows have such settings
+    if not system or proxy_bypass(parts.hostname or ""):
         return None
-    proxy = getproxies().get(parts.scheme)
-    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
+    return proxies.check_proxy(proxies.with_scheme(system), "the proxy in the system's settings")
 
 
-def as_transport_error(error: aiohttp.ClientError | OSError) -> tuple[TransportError, bool]:
+def as_transport_error(
+    error: aiohttp.ClientError | OSError, address: str = "the service"
+) -> tuple[TransportError, bool]:
     """Map an error of aiohttp to ours, and return also whether it is certain that nothing was sent.
 
     Errors whose text or fields may contain a secret (a proxy's URL, the request's headers) are not chained.
+
+    Args:
+        error: the error of aiohttp or of the operating system.
+        address: host and port of the service, for the message.
     """
     match error:
         case aiohttp.ClientHttpProxyError():
-            return ConnectError(f"the proxy refused the connection (HTTP {error.status})"), True
+            advice = ": check the user and the password in the proxy's URL" if error.status == 407 else ""
+            return ConnectError(f"the proxy refused to connect to {address} (HTTP {error.status}){advice}"), True
         case aiohttp.ClientProxyConnectionError():
-            return ConnectError(f"cannot connect to the proxy: {error.os_error}"), True
+            proxy = f"{with_brackets(error.host)}:{error.port}"
+            return ConnectError(f"cannot connect to the proxy {proxy}: {_reason(error.os_error)}"), True
         case aiohttp.InvalidURL():
             return ConnectError("cannot connect: the URL of base_url or proxy is not valid"), True
         case aiohttp.ClientResponseError():
             return TransportError(f"the response is not valid HTTP: {error.message}"), False
         case aiohttp.ClientConnectorCertificateError():
-            reason: object = error.certificate_error
+            return _chained(as_tls_error(error.certificate_error, error.host, error.port), error), True
+        case aiohttp.ClientConnectorSSLError():
+            return _chained(as_tls_error(error.os_error, error.host, error.port), error), True
         case aiohttp.ClientConnectorError():
-            reason = error.os_error
+            peer = f"{with_brackets(error.host)}:{error.port}"
+            return _chained(ConnectError(f"cannot connect to {peer}: {_reason(error.os_error)}"), error), True
         case aiohttp.ConnectionTimeoutError():
-            return _chained(ConnectError(str(error)), error), True
-        case _:
-            return _chained(TransportError(str(error) or type(error).__name__), error), False
-    return _chained(ConnectError(f"cannot connect to {error.host}:{error.port}: {reason}"), error), True
+            message = f"cannot connect to {address}: no connection within {CONNECT_SECONDS:g} s"
+            return _chained(ConnectError(message), error), True
+    return _chained(TransportError(f"{_how_it_broke(error)} ({address})"), error), False
+
+
+def _reason(error: OSError) -> str:
+    """Return why a connection could not be made, without the numbers and addresses around it."""
+    if isinstance(error, socket.gaierror):
+        return f"the name cannot be resolved ({error.strerror})"
+    return os.strerror(error.errno) if error.errno else str(error) or type(error).__name__
+
+
+def _how_it_broke(error: aiohttp.ClientError | OSError) -> str:
+    match error:
+        case aiohttp.ServerDisconnectedError():
+            return "the connection was closed before the response arrived"
+        case aiohttp.ClientPayloadError():
+            return "the connection broke before the end of the response"
+        case aiohttp.ServerTimeoutError():
+            return "the connection timed out before the response arrived"
+        case OSError(errno=int(number)) if number > 1:  # errors of TLS have the number 1
+            return f"the connection broke before the response arrived: {os.strerror(number)}"
+    return f"the connection broke before the response arrived: {type(error).__name__}"
 
 
 def _chained(mapped: TransportError, cause: Exception) -> TransportError:

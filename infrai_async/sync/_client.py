@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from yarl import URL
 
-from infrai_async._client import AsyncInfrai, grace_seconds
+from infrai_async._client import AsyncInfrai, grace_seconds, hidden_proxy
 from infrai_async._display.progress import Progress
 from infrai_async._listing.fan_out import OnError
-from infrai_async._protocol.config import Secret
+from infrai_async._protocol.config import hidden
 from infrai_async._protocol.request import UNSET, Unset
 from infrai_async._protocol.retry import RetryPolicy
 from infrai_async._protocol.scopes import Scoped
@@ -84,8 +84,8 @@ class Infrai(Facade[AsyncInfrai], Scoped):
         headers: Mapping[str, str] | None = None,
         on_event: OnEvent | None = None,
     ) -> None:
-        if isinstance(api_key, str):
-            api_key = Secret(api_key)  # first, so that a traceback that prints locals cannot show the key
+        # First, so that a traceback that prints local variables cannot show the key or a password.
+        api_key, base_url, proxy = hidden(api_key), hidden(base_url), hidden_proxy(proxy)
         async_client = AsyncInfrai(
             api_key,
             base_url=base_url,
