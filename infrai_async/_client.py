@@ -103,7 +103,6 @@ class AsyncInfrai(Scoped):
         # First, so that a traceback that prints local variables cannot show the key or a password.
         api_key, base_url, proxy = hidden(api_key), hidden(base_url), hidden_proxy(proxy)
         if api_key is not None and not isinstance(api_key, str) and not callable(api_key):
-            del api_key  # it may be the key as bytes
             raise ConfigurationError("api_key must be a string or a function that returns one")
         if isinstance(max_concurrency, bool) or not isinstance(max_concurrency, int) or max_concurrency < 1:
             raise InvalidArgument("max_concurrency must be a whole number, 1 or more")
@@ -126,7 +125,8 @@ class AsyncInfrai(Scoped):
         return self._dispatcher.pool
 
     def __repr__(self) -> str:
-        return f"<AsyncInfrai {self._dispatcher.pool.settings.origin}>"
+        dispatcher = getattr(self, "_dispatcher", None)  # absent in the traceback of an argument that was refused
+        return "<AsyncInfrai>" if dispatcher is None else f"<AsyncInfrai {dispatcher.pool.settings.origin}>"
 
     @cached_property
     def db(self) -> Db:

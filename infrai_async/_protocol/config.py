@@ -31,8 +31,15 @@ class Secret(str):
         return "'***'"
 
 
+class _SecretBytes(bytes):
+    __slots__ = ()
+    __repr__ = Secret.__repr__
+
+
 def hidden(value: T) -> T | Secret:
-    """Return a value that may contain a secret as a ``Secret`` if it is a string, else unchanged."""
+    """Return a value that may contain a secret as one whose repr does not show it: a string as a ``Secret``."""
+    if isinstance(value, bytes):  # a key of the wrong type, which is about to be refused
+        return _SecretBytes(value)  # type: ignore[return-value] # it is of type T too
     return Secret(value) if isinstance(value, str) else value
 
 

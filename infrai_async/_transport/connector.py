@@ -161,7 +161,7 @@ def as_transport_error(
     match error:
         case aiohttp.ClientHttpProxyError():
             advice = ": check the user and the password in the proxy's URL" if error.status == 407 else ""
-            return ConnectError(f"the proxy refused to connect to {address} (HTTP {error.status}){advice}"), True
+            return ConnectError(f"cannot connect to {address}: the proxy refused (HTTP {error.status}){advice}"), True
         case aiohttp.ClientProxyConnectionError():
             proxy = f"{with_brackets(error.host)}:{error.port}"
             return ConnectError(f"cannot connect to the proxy {proxy}: {_reason(error.os_error)}"), True

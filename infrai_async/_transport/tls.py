@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import ssl
+import sys
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -31,14 +32,23 @@ def _changed_at(path: str | None) -> float:
         return 0.0
 
 
+def _aiohttp_came_with_us() -> bool:
+    """Return whether aiohttp was imported by this package a moment ago, not by another one in another environment."""
+    # Modules are in the order in which their import ended, the unfinished one of the client where it began.
+    order = list(sys.modules)
+    client = "infrai_async._client"
+    return client in order and order.index(client) < order.index("aiohttp")
+
+
 _at_import: Final = _authorities()
+_of_aiohttp: Final = _at_import if _aiohttp_came_with_us() else None
 
 
 def tls_context(origin: str, given: ssl.SSLContext | None) -> ssl.SSLContext | None:
     """Return the TLS context for connections to a service; ``None`` stands for the one that aiohttp has made.
 
-    aiohttp makes its context when it is imported. A program may set ``SSL_CERT_FILE`` or ``SSL_CERT_DIR`` later, for
-    example from a file of variables; then another context is made, which all clients share.
+    aiohttp makes its context when it is imported, which takes long. A program may set ``SSL_CERT_FILE`` or
+    ``SSL_CERT_DIR`` later, for example from a file of variables; then another context is made, which clients share.
 
     Args:
         origin: the base URL of the service.
@@ -47,8 +57,8 @@ def tls_context(origin: str, given: ssl.SSLContext | None) -> ssl.SSLContext | N
     if given is not None or not origin.startswith("https:"):
         return given
     authorities = _authorities()
-    unset = all(path is None for path, _ in authorities)
-    return None if unset and authorities == _at_import else _shared_context(authorities)
+    never_set = authorities == _at_import and not any(path for path, _ in authorities)
+    return None if never_set or authorities == _of_aiohttp else _shared_context(authorities)
 
 
 @functools.lru_cache(maxsize=1)

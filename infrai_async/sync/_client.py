@@ -105,7 +105,8 @@ class Infrai(Facade[AsyncInfrai], Scoped):
         return self._async._scope()
 
     def __repr__(self) -> str:
-        return repr(self._async).replace("AsyncInfrai", "Infrai", 1)
+        async_client = getattr(self, "_async", None)  # absent in the traceback of an argument that was refused
+        return "<Infrai>" if async_client is None else repr(async_client).replace("AsyncInfrai", "Infrai", 1)
 
     @cached_property
     def db(self) -> Db:

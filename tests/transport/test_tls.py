@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import os
 import ssl
 import subprocess
 import sys
@@ -106,9 +107,35 @@ async def test_a_file_of_authorities_that_appears_later_is_read(
             await client.db.project.get("p")
 
 
+OWN_CONTEXT = """
+{before}
+from infrai_async import AsyncInfrai
+from infrai_async._transport.tls import tls_context
+print(tls_context("https://api.test", None) is not None)
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "given", "made"),
+    [
+        ("", {}, "False"),
+        ("import aiohttp", {}, "False"),
+        ("", {"SSL_CERT_FILE": __file__}, "False"),
+        ("import aiohttp", {"SSL_CERT_FILE": __file__}, "True"),  # which may have been set after that import
+        ("import infrai_async, aiohttp", {"SSL_CERT_FILE": __file__}, "True"),
+    ],
+    ids=["none", "aiohttp first", "set", "set, aiohttp first", "set, aiohttp between"],
+)
+def test_aiohttps_own_context_serves_where_it_has_the_same_authorities(
+    before: str, given: dict[str, str], made: str
+) -> None:
+    command = [sys.executable, "-c", OWN_CONTEXT.format(before=before)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, env={**os.environ, **given})
+    assert (done.stdout, done.stderr) == (f"{made}\n", "")
+
+
 def test_the_context_is_shared_and_made_only_where_it_is_needed(pem: str, monkeypatch: pytest.MonkeyPatch) -> None:
     mine = ssl.create_default_context()
-    assert tls_context("https://api.test", None) is None  # aiohttp's own
     monkeypatch.setenv("SSL_CERT_FILE", pem)
     first = tls_context("https://api.test", None)
     assert first is not None
@@ -213,7 +240,11 @@ def test_the_end_of_a_connection_is_no_lasting_fault_of_tls(error: ssl.SSLError)
     assert "[::1]:443" in str(as_tls_error(ssl.SSLError(1, "anything else"), "::1", 443))
 
 
-@pytest.mark.parametrize("given", ["ca.pem", False, True, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)], ids=repr)
+@pytest.mark.parametrize(
+    "given",
+    ["ca.pem", False, True, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)],
+    ids=["path", "off", "on", "for servers"],
+)
 def test_an_ssl_argument_that_no_client_can_use_is_refused_when_the_client_is_built(given: object) -> None:
     with pytest.raises(ConfigurationError, match=r"^ssl must be an ssl\.SSLContext for clients"):
         AsyncInfrai("k", ssl=given)  # type: ignore[arg-type]
@@ -248,6 +279,8 @@ async def test_a_proxy_may_be_reached_over_tls(authority: trustme.CA, scheme: st
             if scheme == "http":
                 assert (await client.db.project.get("p")).id == "p1"
             else:
-                with pytest.raises(ConnectError, match=r"the proxy refused to connect to localhost:9.*HTTP 403"):
+                with pytest.raises(
+                    ConnectError, match=r"localhost:9 through the proxy .*the proxy refused \(HTTP 403\)$"
+                ):
                     await client.db.project.get("p")
     assert heads == [b"GET" if scheme == "http" else b"CONNECT"]
