@@ -64,14 +64,15 @@ def check_api_key(key: object, source: str) -> KnownKey:
     Raises:
         ConfigurationError: the key is not a non-empty string of printable ASCII characters without spaces.
     """
-    checked = _checked(key, source)
+    checked = checked_api_key(key, source)
     del key
     if isinstance(checked, ConfigurationError):
         raise checked
     return checked
 
 
-def _checked(key: object, source: str) -> KnownKey | ConfigurationError:
+def checked_api_key(key: object, source: str) -> KnownKey | ConfigurationError:
+    """Return the API key, or the error that ``check_api_key`` raises."""
     text = without_quotes(key) if isinstance(key, str) else ""
     fault = _fault_of(text) if isinstance(key, str) else f"it is of type {type(key).__name__}"
     if fault is None:
@@ -108,7 +109,7 @@ def find_api_key(environment: Mapping[str, str], credentials: Path) -> KnownKey:
         ConfigurationError: there is no key, or the file cannot be read. The message says what is wrong.
     """
     given = environment.get("INFRAI_API_KEY")
-    found = _checked(given, "INFRAI_API_KEY") if given else _read_file(credentials)
+    found = checked_api_key(given, "INFRAI_API_KEY") if given else _read_file(credentials)
     del environment, given
     if isinstance(found, ConfigurationError):
         raise found
@@ -135,14 +136,14 @@ def _read_file(path: Path) -> KnownKey | ConfigurationError:
                 return ConfigurationError(f"{path} {_FORMAT}: it begins with a brace, but is not valid JSON")
     if _assignment.search(text):
         return ConfigurationError(f"{path} {_FORMAT}, not an assignment: leave the key alone on its line")
-    return _checked(text, str(path))
+    return checked_api_key(text, str(path))
 
 
 def _from_json(document: object, path: Path) -> KnownKey | ConfigurationError:
     if not isinstance(document, dict):
         return ConfigurationError(f"{path} {_FORMAT}: it contains {kind_of(document)} instead of a JSON object")
     if isinstance(key := document.get("api_key"), str):
-        return _checked(key, str(path))
+        return checked_api_key(key, str(path))
     similar = [name for name in document if re.sub(r"[^a-z]", "", name.lower()) in _SIMILAR_NAMES]
     fault = "it is missing"
     if "api_key" in document:

@@ -8,8 +8,13 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
-from infrai_async._protocol.config import hidden
-from infrai_async._protocol.credentials import KnownKey, check_api_key, credentials_file, find_api_key
+from infrai_async._protocol.credentials import (
+    KnownKey,
+    check_api_key,
+    checked_api_key,
+    credentials_file,
+    find_api_key,
+)
 from infrai_async.errors import ConfigurationError
 
 KeySource: TypeAlias = str | Callable[[], str | Awaitable[str]] | None
@@ -56,12 +61,19 @@ class ApiKey:
             return find_api_key(os.environ, credentials_file())
         if isinstance(source, str):
             return check_api_key(source, "api_key=")
-        try:
-            result = hidden(source())
-            if inspect.isawaitable(result):
-                result = hidden(await result)
-            return check_api_key(result, "the api_key function")
-        except ConfigurationError:
-            raise
-        except Exception as error:
-            raise ConfigurationError(f"the api_key function failed ({type(error).__name__})") from error
+        found = await _ask(source)
+        if isinstance(found, ConfigurationError):  # raised here, where no local variable holds the key
+            raise found
+        return found
+
+
+async def _ask(source: Callable[[], str | Awaitable[str]]) -> KnownKey | ConfigurationError:
+    try:
+        result = source()
+        return checked_api_key(await result if inspect.isawaitable(result) else result, "the api_key function")
+    except ConfigurationError as error:
+        return error
+    except Exception as error:
+        failed = ConfigurationError(f"the api_key function failed ({type(error).__name__})")
+        failed.__cause__ = error
+        return failed

@@ -53,9 +53,11 @@ class Infrai(Facade[AsyncInfrai], Scoped):
             pauses between them. ``None`` means no limit.
         retry: when and how often a failed call is sent again.
         max_concurrency: maximum number of calls in flight; further calls wait in order of arrival.
-        proxy: URL of an HTTP proxy, as aiohttp takes it.
-        trust_env: whether to take the proxy from the environment.
-        ssl: TLS context, for example with a company's certificate authority.
+        proxy: URL of an HTTP proxy, with its user and password if it wants any. SOCKS is not supported.
+        trust_env: whether to take the proxy from the environment: from ``https_proxy``, ``http_proxy`` or
+            ``all_proxy``, unless ``no_proxy`` exempts the service. The variables are read at the first call.
+        ssl: TLS context, for example with a company's certificate authority. Defaults to one that trusts what the
+            system, ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` name when the client is created.
         allow_http: whether to allow plain http to hosts other than loopback.
         headers: headers sent with every call. A ``User-Agent`` is prepended to the client's own; authorization,
             content type and idempotency key cannot be overridden.
@@ -63,7 +65,7 @@ class Infrai(Facade[AsyncInfrai], Scoped):
             another thread, so it must not block. An exception it raises is logged and does not affect the call.
 
     Raises:
-        ConfigurationError: ``base_url`` is unusable, or settings contradict each other.
+        ConfigurationError: ``base_url``, ``proxy`` or ``ssl`` is unusable, or settings contradict each other.
         InvalidArgument: another argument is invalid.
     """
 

@@ -292,3 +292,23 @@ def test_no_frame_of_a_refusal_holds_a_secret(
     below_this_test = caught.value.with_traceback(caught.value.__traceback__.tb_next)
     shown = traceback.TracebackException.from_exception(below_this_test, capture_locals=True)
     assert "passw0rd" not in "".join(shown.format())
+
+
+@pytest.mark.parametrize(
+    ("given", "fault"), [("ifr passw0rd", "a space"), ("ifr_\x00passw0rd", "a NUL"), (b"ifr_passw0rd", "of type bytes")]
+)
+@pytest.mark.parametrize("waits", [False, True], ids=["plain", "asynchronous"])
+async def test_no_frame_holds_the_unusable_key_of_a_function(given: Any, fault: str, waits: bool) -> None:
+    async def later() -> Any:
+        return given
+
+    async with AsyncInfrai(later if waits else lambda: given, base_url="http://127.0.0.1:9") as client:
+        error = await failure(client)
+    assert isinstance(error, ConfigurationError)
+    assert "the API key from the api_key function must be a non-empty string" in str(error)
+    assert fault in str(error)
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename != __file__:
+            assert "passw0rd" not in repr(trace.tb_frame.f_locals)
+        trace = trace.tb_next
