@@ -73,7 +73,7 @@ async def _ask(source: Callable[[], str | Awaitable[str]]) -> KnownKey | Configu
         return checked_api_key(await result if inspect.isawaitable(result) else result, "the api_key function")
     except ConfigurationError as error:
         return error
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - raised by the caller
         failed = ConfigurationError(f"the api_key function failed ({type(error).__name__})")
         failed.__cause__ = error
         return failed
