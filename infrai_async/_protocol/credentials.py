@@ -206,6 +206,8 @@ def prepare_credentials(path: Path) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not os.access(path.parent, os.W_OK):
             raise PermissionError("its directory is not writable")
+        if _backup_of(path).is_dir():
+            raise PermissionError(f"{_backup_of(path).name} beside it is a directory, not a backup")
         # Not ``exists``, which takes a symbolic link that leads back to itself for a file that is not there.
         with contextlib.suppress(FileNotFoundError):
             if not (stat.S_ISREG(path.stat().st_mode) and os.access(path, os.R_OK)):
@@ -223,8 +225,12 @@ def write_credentials(path: Path, api_key: str) -> None:
     """
     api_key = hidden(api_key)
     with contextlib.suppress(FileNotFoundError), path.open("rb") as existing:
-        _write_whole(path.with_name(f"{path.name}.previous"), existing)
+        _write_whole(_backup_of(path), existing)
     _write_whole(path, io.BytesIO(json.dumps({"api_key": str(api_key)}).encode() + b"\n"))
+
+
+def _backup_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.previous")
 
 
 def _write_whole(path: Path, content: BinaryIO) -> None:

@@ -172,9 +172,9 @@ class Call(Generic[T]):
     @property
     def time_limit(self) -> str:
         """The time limit of the call, as a message names it."""
-        seconds = f"{round(self.deadline - self.started, 3):g} s"
+        seconds = f"{max(0.0, round(self.deadline - self.started, 3)):g} s"
         if self.scopes is not None and self.scopes.until <= self.deadline:
-            return f"the deadline of the enclosing block, {seconds} after the start of the call,"
+            return f"the enclosing block's deadline ({seconds} after the start of the call)"
         return f"the call's time limit of {seconds}"
 
     def with_context(self, error: E, outcome: Outcome, attempts: tuple[Attempt, ...]) -> E:

@@ -269,6 +269,10 @@ def test_what_cannot_be_replaced_is_refused_before_there_is_a_key(tmp_path: Path
     os.mkfifo(path)
     with pytest.raises(ConfigurationError, match="not a readable file"):
         prepare_credentials(path)
+    path.unlink()
+    (tmp_path / "credentials.previous").mkdir()
+    with pytest.raises(ConfigurationError, match=r"credentials\.previous beside it is a directory"):
+        prepare_credentials(path)
 
 
 def test_a_link_to_nothing_is_replaced(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -28,6 +29,7 @@ from infrai_async import (
     TimeoutError,
     TransportError,
 )
+from infrai_async._transport import connector
 from infrai_async._transport.connector import as_transport_error
 
 pytestmark = pytest.mark.anyio
@@ -113,7 +115,9 @@ async def test_the_deadline_of_a_block_is_told_from_the_calls_own_limit() -> Non
             error = await failure(client)
             late = await failure(client)
     assert isinstance(error, TimeoutError)
-    assert "the deadline of the enclosing block, " in str(error)
+    assert re.search(
+        r"the enclosing block's deadline \(0\.[0-9]+ s after the start of the call\) was reached", str(error)
+    )
     assert "60 s" not in str(error)
     assert str(late) == "db.project.get: the deadline of the enclosing block has passed: <Deadline: 0.3 s>"
 
@@ -260,6 +264,23 @@ async def test_what_no_proxy_exempts_is_called_directly(monkeypatch: pytest.Monk
         async with AsyncInfrai("k", base_url=service.url, trust_env=True) as client:
             await client.db.project.get("p")
     assert (len(service.seen), len(proxy.seen)) == (1, 0)
+
+
+def test_without_variables_the_proxy_of_the_systems_settings_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    exempt: set[str] = set()
+    settings = {"https": "proxy.example:3128"}
+    monkeypatch.setattr(connector, "getproxies", lambda: settings)
+    monkeypatch.setattr(connector, "proxy_bypass", exempt.__contains__)
+    assert connector.environment_proxy("https://api.test") == "http://proxy.example:3128"
+    assert connector.environment_proxy("http://api.test") is None
+    exempt.add("api.test")
+    assert connector.environment_proxy("https://api.test") is None
+    settings["https"] = "socks5://user:passw0rd@proxy.example"
+    with pytest.raises(ConfigurationError, match=r"^the proxy in the system's settings must be .* SOCKS") as caught:
+        connector.environment_proxy("https://other.test")
+    assert "passw0rd" not in told(caught.value)
+    monkeypatch.setenv("no_proxy", "x.test")  # any variable makes the environment count alone
+    assert connector.environment_proxy("https://other.test") is None
 
 
 # --- settings that are refused -----------------------------------------------------------------------------------
