@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from datetime import timedelta
 from functools import cached_property
-from ssl import SSLContext
+from ssl import PROTOCOL_TLS_SERVER, SSLContext
 from types import MemberDescriptorType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar
 
@@ -20,8 +20,9 @@ import aiohttp
 from yarl import URL
 
 from infrai_async._dispatch import Dispatcher, Options
-from infrai_async._protocol.config import Secret
+from infrai_async._protocol.config import Secret, hidden
 from infrai_async._protocol.config import base_url as resolve_base_url
+from infrai_async._protocol.proxies import check_proxy
 from infrai_async._protocol.request import UNSET, Unset, check_names, seconds
 from infrai_async._protocol.retry import RetryPolicy
 from infrai_async._protocol.scopes import Budget, Deadline, Operation, Scoped, carry
@@ -74,9 +75,11 @@ class AsyncInfrai(Scoped):
             tracing, default headers and cookies. When a reused connection of a borrowed session breaks, aiohttp may
             itself send a GET, PUT or DELETE again; such repeats do not appear in an error's ``attempts``. Its idle
             connections are reused as aiohttp does it, even if bytes that nobody asked for have arrived on one.
-        proxy: URL of an HTTP proxy, as aiohttp takes it.
-        trust_env: whether to take the proxy from the environment.
-        ssl: TLS context, for example with a company's certificate authority.
+        proxy: URL of an HTTP proxy, with its user and password if it wants any. SOCKS is not supported.
+        trust_env: whether to take the proxy from the environment: from ``https_proxy``, ``http_proxy`` or
+            ``all_proxy``, unless ``no_proxy`` exempts the service. The variables are read at the first call.
+        ssl: TLS context, for example with a company's certificate authority. Defaults to one that trusts what the
+            system, ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` name when the client is created.
         allow_http: whether to allow plain http to hosts other than loopback.
         headers: headers sent with every call. A ``User-Agent`` is prepended to the client's own; authorization,
             content type and idempotency key cannot be overridden.
@@ -84,7 +87,7 @@ class AsyncInfrai(Scoped):
             not block. An exception it raises is logged and does not affect the call.
 
     Raises:
-        ConfigurationError: ``base_url`` is unusable, or settings contradict each other.
+        ConfigurationError: ``base_url``, ``proxy`` or ``ssl`` is unusable, or settings contradict each other.
         InvalidArgument: another argument is invalid.
     """
 
@@ -106,9 +109,9 @@ class AsyncInfrai(Scoped):
         headers: Mapping[str, str] | None = None,
         on_event: OnEvent | None = None,
     ) -> None:
-        if isinstance(api_key, str):
-            api_key = Secret(api_key)  # first, so that a traceback that prints locals cannot show the key
-        elif api_key is not None and not callable(api_key):
+        # First, so that a traceback that prints local variables cannot show the key or a password.
+        api_key, base_url, proxy = hidden(api_key), hidden(base_url), hidden_proxy(proxy)
+        if api_key is not None and not isinstance(api_key, str) and not callable(api_key):
             raise ConfigurationError("api_key must be a string or a function that returns one")
         if isinstance(max_concurrency, bool) or not isinstance(max_concurrency, int) or max_concurrency < 1:
             raise InvalidArgument("max_concurrency must be a whole number, 1 or more")
@@ -132,7 +135,8 @@ class AsyncInfrai(Scoped):
         return self._dispatcher.pool
 
     def __repr__(self) -> str:
-        return f"<AsyncInfrai {self._dispatcher.pool.settings.origin}>"
+        dispatcher = getattr(self, "_dispatcher", None)  # absent in the traceback of an argument that was refused
+        return "<AsyncInfrai>" if dispatcher is None else f"<AsyncInfrai {dispatcher.pool.settings.origin}>"
 
     @cached_property
     def db(self) -> Db:
@@ -345,18 +349,17 @@ def _check_transport(session: object, proxy: object, ssl: object, *, trust_env: 
         raise ConfigurationError("session must be an aiohttp.ClientSession")
     if session is not None and (proxy is not None or ssl is not None or trust_env):
         raise ConfigurationError("proxy, ssl and trust_env cannot be combined with session: set them on the session")
-    if ssl is not None and not isinstance(ssl, SSLContext):
-        raise ConfigurationError("ssl must be an ssl.SSLContext, such as ssl.create_default_context(cafile=...)")
-    if proxy is not None and not _is_proxy(proxy):
-        raise ConfigurationError("proxy must be the URL of an HTTP proxy, such as http://proxy.example:3128")
+    if ssl is not None and (not isinstance(ssl, SSLContext) or ssl.protocol is PROTOCOL_TLS_SERVER):
+        raise ConfigurationError(
+            "ssl must be an ssl.SSLContext for clients, such as ssl.create_default_context(cafile=...)"
+        )
+    if proxy is not None:
+        check_proxy(proxy, "proxy")
 
 
-def _is_proxy(proxy: object) -> bool:
-    try:
-        url = URL(proxy) if isinstance(proxy, str) else proxy
-    except ValueError:
-        return False
-    return isinstance(url, URL) and url.scheme in ("http", "https") and bool(url.host)
+def hidden_proxy(proxy: str | URL | None) -> str | None:
+    """Return a proxy's URL as a string whose repr does not show its password."""
+    return hidden(str(proxy) if isinstance(proxy, URL) else proxy)
 
 
 def _time_limit(timeout: float | timedelta | None) -> float:

@@ -182,6 +182,8 @@ class TransportError(InfraiError):
     ``idempotency_key`` to learn its result.
     """
 
+    _repeatable = True  # false if another attempt would certainly fail in the same way
+
 
 class ConnectError(TransportError):
     """Raised when no connection could be established (DNS, network, TLS or proxy).

@@ -1,24 +1,25 @@
-"""The sources of a client's settings: its arguments, then the environment, then the credentials file."""
+"""Settings as users write them: the base URL, and what surrounds a value that was copied from somewhere.
+
+A traceback may show the local variables of its frames. Functions that read secrets therefore return a fault to a caller
+that raises it and holds no secret itself.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
-import json
-import os
-import tempfile
+import re
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 from infrai_async.errors import ConfigurationError
 
+T = TypeVar("T")
+
 DEFAULT_BASE_URL: Final = "https://api.infrai.cc"
-_HOW_TO_GET_A_KEY: Final = (
-    "no API key found: pass api_key=, set INFRAI_API_KEY, or write the key to ~/.infrai/credentials "
-    "(sign in at https://infrai.cc/login to get one; the local gateway prints its own)"
-)
+# White space, and characters that are invisible: byte order marks of editors, zero-width characters of web pages.
+_around: Final = re.compile(r"\A[\s\ufeff\u200b\u2060]+|[\s\ufeff\u200b\u2060]+\Z")
+_quoted: Final = re.compile(r"""\A(["'])(.*)\1\Z""", re.DOTALL)
 
 
 class Secret(str):
@@ -28,6 +29,28 @@ class Secret(str):
 
     def __repr__(self) -> str:
         return "'***'"
+
+
+class _SecretBytes(bytes):
+    __slots__ = ()
+    __repr__ = Secret.__repr__
+
+
+def hidden(value: T) -> T | Secret:
+    """Return a value that may contain a secret as one whose repr does not show it: a string as a ``Secret``."""
+    if isinstance(value, bytes):  # a key of the wrong type, which is about to be refused
+        return _SecretBytes(value)  # type: ignore[return-value] # it is of type T too
+    return Secret(value) if isinstance(value, str) else value
+
+
+def without_quotes(text: str) -> str:
+    """Return a value without white space, invisible characters and one pair of quotation marks around it.
+
+    Variables keep their quotation marks when a program other than a shell reads the file that sets them.
+    """
+    bare = _around.sub("", text)
+    quoted = _quoted.match(bare)
+    return _around.sub("", quoted[2]) if quoted else bare
 
 
 def base_url(given: str | None, environment: Mapping[str, str], *, allow_http: bool) -> str:
@@ -43,28 +66,55 @@ def base_url(given: str | None, environment: Mapping[str, str], *, allow_http: b
             plain HTTP.
     """
     name = "base_url" if given is not None else "INFRAI_BASE_URL"
-    text = given if given is not None else environment.get("INFRAI_BASE_URL") or DEFAULT_BASE_URL
+    text = hidden(given if given is not None else environment.get("INFRAI_BASE_URL") or DEFAULT_BASE_URL)
+    url = _normal_form(text, name, hidden(environment.get("INFRAI_API_KEY", "")), allow_http=allow_http)
+    del given, environment, text
+    if isinstance(url, ConfigurationError):
+        raise url
+    return url
+
+
+def _normal_form(text: str, name: str, api_key: str, *, allow_http: bool) -> str | ConfigurationError:
     try:
-        text = text.strip()
+        text = without_quotes(text)
         parts = urlsplit(text)
         host, port = parts.hostname, parts.port
-    except (ValueError, AttributeError):
-        raise ConfigurationError(f"{name} is not a URL: it must look like {DEFAULT_BASE_URL}") from None
+    except (ValueError, TypeError):
+        return ConfigurationError(f"{name} is not a URL: it must look like {DEFAULT_BASE_URL}")
     if not text.isascii() or not text.isprintable() or " " in text:
-        raise ConfigurationError(f"{name} has characters that are not allowed in a URL: percent-encode them")
+        return ConfigurationError(
+            f"{name} has characters that are not allowed in a URL: percent-encode them, "
+            "and write a host name with other letters in its xn-- form"
+        )
     if parts.scheme not in ("http", "https") or not host:
-        shown = "" if "@" in text else f", not {text!r}"
-        raise ConfigurationError(f"{name} must look like {DEFAULT_BASE_URL}{shown}")
+        may_be_secret = not {"@", "?", "#"}.isdisjoint(text) or text.startswith("ifr_") or text == api_key != ""
+        shown = "" if may_be_secret else f", not {str(text)!r}"
+        return ConfigurationError(f"{name} must look like {DEFAULT_BASE_URL}{shown}")
     if parts.username is not None or parts.query or parts.fragment:
-        raise ConfigurationError(f"{name} must have no user, password, query or fragment")
+        return ConfigurationError(f"{name} must have no user, password, query or fragment")
     if parts.scheme == "http" and not allow_http and not is_loopback(host):
-        raise ConfigurationError(
+        return ConfigurationError(
             f"{name} would send the API key over plain http to {host}: use https, or pass allow_http=True "
             "if you trust the network"
         )
-    name_or_address = f"[{host}]" if ":" in host else host
-    origin = f"{parts.scheme}://{name_or_address}" + (f":{port}" if port is not None else "")
+    origin = f"{parts.scheme}://{with_brackets(host)}" + (f":{port}" if port is not None else "")
     return origin + parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
+
+
+def with_brackets(host: str) -> str:
+    """Return a host as it is written in front of a port: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
+def host_and_port(url: str) -> str:
+    """Return the host and the port of an http or https URL, without what may be secret or long."""
+    parts = urlsplit(url)
+    return f"{with_brackets(parts.hostname or '')}:{parts.port or default_port(parts.scheme)}"
+
+
+def default_port(scheme: str) -> int:
+    """Return the port of URLs that name none."""
+    return 443 if scheme == "https" else 80
 
 
 def is_loopback(host: str) -> bool:
@@ -75,88 +125,3 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def check_api_key(key: object, source: str) -> Secret:
-    """Return the API key after checking that it can be sent in a header; the error never shows the key.
-
-    Raises:
-        ConfigurationError: the key is not a non-empty string of printable ASCII characters without spaces.
-    """
-    text = key.strip() if isinstance(key, str) else ""
-    if not text or not text.isascii() or not text.isprintable() or " " in text:
-        raise ConfigurationError(
-            f"the API key from {source} must be a non-empty string of printable ASCII characters without spaces"
-        )
-    return Secret(text)
-
-
-def find_api_key(environment: Mapping[str, str], credentials: Path) -> Secret:
-    """Return the API key from ``INFRAI_API_KEY`` or, if that is not set, from the credentials file.
-
-    Raises:
-        ConfigurationError: there is no key, or the file cannot be read. The message names every place for a key.
-    """
-    if environment.get("INFRAI_API_KEY"):
-        return check_api_key(environment["INFRAI_API_KEY"], "INFRAI_API_KEY")
-    try:
-        text = credentials.read_text(encoding="utf-8").strip()
-    except (FileNotFoundError, NotADirectoryError):
-        raise ConfigurationError(_HOW_TO_GET_A_KEY) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{credentials} cannot be read ({type(error).__name__}): pass api_key=") from None
-    if text.startswith("INFRAI_API_KEY="):
-        raise ConfigurationError(f'{credentials} must contain {{"api_key": "..."}} or the bare key, not an assignment')
-    if not text.startswith("{"):
-        return check_api_key(text, str(credentials))
-    try:
-        return check_api_key(json.loads(text).get("api_key"), str(credentials))
-    except json.JSONDecodeError:
-        raise ConfigurationError(f'{credentials} must contain {{"api_key": "..."}} or the bare key') from None
-
-
-def credentials_file() -> Path:
-    """Return the path of the credentials file; without a home directory, a relative path that does not exist."""
-    return Path(os.path.expanduser("~/.infrai/credentials"))
-
-
-def prepare_credentials(path: Path) -> None:
-    """Check that the credentials file can be written, before a key is requested that could then be lost.
-
-    Raises:
-        ConfigurationError: the file cannot be written.
-    """
-    try:
-        if not path.is_absolute():
-            raise PermissionError("there is no home directory")
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not os.access(path.parent, os.W_OK):
-            raise PermissionError("its directory is not writable")
-        if path.exists() and not (path.is_file() and os.access(path, os.R_OK)):
-            raise PermissionError("the existing one is not a readable file, so it cannot be kept as a backup")
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise ConfigurationError(
-            f"{path} cannot be written ({reason}): pass write_credentials=False and store the key yourself"
-        ) from None
-
-
-def write_credentials(path: Path, api_key: str) -> None:
-    """Write the credentials file, readable by its owner only (D15); keep an existing one as ``.previous``."""
-    with contextlib.suppress(FileNotFoundError):
-        _write_whole(path.with_name(f"{path.name}.previous"), path.read_bytes())
-    _write_whole(path, json.dumps({"api_key": str(api_key)}).encode() + b"\n")
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Replace the content of a file atomically: readers and concurrent writers see either the old or the new file."""
-    descriptor, fresh = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(fresh).replace(path)
-    except BaseException:
-        Path(fresh).unlink(missing_ok=True)
-        raise

@@ -46,6 +46,7 @@ from infrai_async._protocol.retry import (
     decide_on_error,
     decide_without_response,
     retry_after_seconds,
+    throttled_error,
 )
 from infrai_async._protocol.scopes import Scopes
 from infrai_async.capabilities import Capability, Route
@@ -61,7 +62,6 @@ from infrai_async.errors import (
     InvalidArgument,
     Outcome,
     RateLimitError,
-    ServerError,
     TimeoutError,
     TransportError,
     without_frames,
@@ -117,9 +117,15 @@ class ThrottledPastDeadline:
 
 @attrs.frozen
 class Expired:
-    """The request was not sent, because the call's deadline passed while it waited; ``waited`` says for what."""
+    """The request was not sent, because the call's deadline passed while it waited.
+
+    Attributes:
+        waited: what it waited for.
+        address: host and port of the service.
+    """
 
     waited: str
+    address: str = "the service"
 
 
 @attrs.frozen
@@ -206,6 +212,14 @@ class Call(Generic[T]):
             InvalidArgument: an argument is missing or wrong, or the route does not carry it.
         """
         return build(self.capability, route, self.arguments, self.idempotency_key, key_in_body=self.key_in_body)
+
+    @property
+    def time_limit(self) -> str:
+        """The time limit of the call, as a message names it."""
+        seconds = f"{max(0.0, round(self.deadline - self.started, 3)):g} s"
+        if self.scopes is not None and self.scopes.until <= self.deadline:
+            return f"the enclosing block's deadline ({seconds} after the start of the call)"
+        return f"the call's time limit of {seconds}"
 
     def with_context(self, error: E, outcome: Outcome, attempts: tuple[Attempt, ...]) -> E:
         """Set the context of the call on an error, and return the error."""
@@ -449,6 +463,8 @@ def _read(state: _FlowState[T], response: Response, note_response: NoteResponse)
     asked = retry_after_seconds(response.headers, datetime.now(UTC))
     after = state.call.policy.believe(asked)
     refused = api_error_of(response, envelope, after)
+    if response.key_source and isinstance(refused, AuthenticationError):
+        refused.add_note(f"hint: the API key that was refused comes from {response.key_source}")
     state.note_attempt(response, refused.code or f"HTTP {response.status}", refused.request_id)
     unrouted = response.status in (404, 405) and (not envelope.enveloped or refused.code == "NOT_FOUND")
     state.note_route(unrouted=unrouted)
@@ -472,25 +488,13 @@ def _unsent_error(
         return state.with_context(error, error.outcome)
     failed: InfraiError
     if isinstance(result, Expired):
-        failed = TimeoutError(f"the call's time limit was reached while it waited {result.waited}")
+        sent = f"sent {'again ' if state.attempts else ''}to {result.address}"
+        failed = TimeoutError(
+            f"{state.call.time_limit} was reached while it waited {result.waited}, before it was {sent}"
+        )
     elif isinstance(result, Closed):
         failed = ClientClosedError("the client is closed: create another one")
     else:
-        failed = _throttled_error(result)
+        failed = throttled_error(result.error, result.seconds, state.call.time_limit)
     failed.__cause__ = error
     return state.with_context(failed, error.outcome if error else "not_sent")
-
-
-def _throttled_error(result: ThrottledPastDeadline) -> APIError:
-    """Return the error of a call that meets the pause of another one: what the service said to that one."""
-    said = result.error or RateLimitError(status=429, code="RATE_LIMITED", retryable=True)
-    failed = type(said)(
-        f"the service asked for a pause that ends in {result.seconds:.3g} s, after this call's deadline",
-        status=said.status,
-        code=said.code,
-        hint=said.hint,
-        retryable=said.retryable,
-    )
-    if isinstance(failed, RateLimitError | ServerError):
-        failed.retry_after = result.seconds
-    return failed

@@ -42,7 +42,8 @@ class Response:
     """A complete HTTP response; or an ``oversized`` one, which was not read to its end.
 
     ``started_at`` is in seconds since the epoch; ``seconds`` and ``waited`` are durations in seconds. ``key`` is the
-    API key that was sent, which no error may repeat.
+    API key that was sent, which no error may repeat, and ``key_source`` the argument, variable or file that it came
+    from; it is empty if the request carried none.
     """
 
     status: int
@@ -53,6 +54,7 @@ class Response:
     waited: float = 0.0
     oversized: bool = False
     key: str | None = attrs.field(default=None, repr=False)
+    key_source: str = ""
 
 
 @attrs.frozen

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import attrs
 
-from infrai_async.errors import APIError, InvalidArgument, TransportError
+from infrai_async.errors import APIError, InvalidArgument, RateLimitError, ServerError, TransportError
 
 if TYPE_CHECKING:
     from infrai_async.capabilities import Capability
@@ -116,7 +116,7 @@ class RetryDecision:
 
 def decide_without_response(capability: Capability[Any], error: TransportError, *, sent: bool) -> RetryDecision:
     """Decide after an attempt without a complete response. After a timeout no time is left for a retry."""
-    retry = (not sent or capability.resendable) and not isinstance(error, TimeoutError)
+    retry = (not sent or capability.resendable) and error._repeatable and not isinstance(error, TimeoutError)
     return RetryDecision(ambiguous=sent, retry=retry)
 
 
@@ -129,6 +129,27 @@ def decide_on_error(capability: Capability[Any], error: APIError, retry_after: f
     retry = (status == 429 or (ambiguous and capability.resendable)) if retryable is None else retryable
     throttle = retry_after if status in (429, 503) else None
     return RetryDecision(ambiguous, retry, throttle, after=retry_after or 0.0)
+
+
+def throttled_error(said: APIError | None, seconds: float, time_limit: str) -> APIError:
+    """Return the error of a call that meets another one's pause: what the service ``said`` to that one.
+
+    Args:
+        said: the error of the call that the service throttled, if it is known.
+        seconds: the rest of the pause.
+        time_limit: the time limit of the call, as a message names it.
+    """
+    said = said or RateLimitError(status=429, code="RATE_LIMITED", retryable=True)
+    error = type(said)(
+        f"the service asked for a pause that ends in {seconds:.3g} s, after {time_limit}",
+        status=said.status,
+        code=said.code,
+        hint=said.hint,
+        retryable=said.retryable,
+    )
+    if isinstance(error, RateLimitError | ServerError):
+        error.retry_after = seconds
+    return error
 
 
 def retry_after_seconds(headers: Mapping[str, str], now: datetime) -> float | None:

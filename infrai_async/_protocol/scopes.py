@@ -294,7 +294,8 @@ class Scopes:
             BudgetExceeded: the budget of an enclosing block is spent.
         """
         if now >= self.until:
-            raise TimeoutError("the deadline of the enclosing block has passed")
+            passed = [each.block for each in self.entered if each.until == self.until]
+            raise TimeoutError(f"the deadline of the enclosing block has passed: {passed[0]!r}")
         for budget in self.budgets:
             budget._check()
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 
-from infrai_async._protocol.config import Secret
+from infrai_async._protocol.credentials import KnownKey
 from infrai_async._protocol.flow import Call, Closed, Expired, ThrottledPastDeadline
 from infrai_async._protocol.response import NoResponse, Response, decoded
 from infrai_async._transport.connector import ConnectionTrace
@@ -29,7 +29,7 @@ class Waiting(enum.Enum):
     the texts of these two are not shown.
     """
 
-    SLOT = "for a slot in the pool"
+    SLOT = "for a slot in the pool (see max_concurrency)"
     GATE = "for the service's pause to end"
     KEY = "for the API key"
     KEY_REFRESH = "for another API key"
@@ -86,7 +86,7 @@ class CallState:
         self.counters = counters
         self.reporter = reporter
         self.sending = self.answered = False
-        self.key: Secret | None = None
+        self.key: KnownKey | None = None
         self.sent_at = self._idle_since = call.started
         self.trace = _NO_TRACE
         self._waiting = _FIRST
@@ -97,7 +97,7 @@ class CallState:
 
     # --- attempts ---
 
-    def begin_attempt(self, key: Secret | None, trace: ConnectionTrace, is_retry: bool) -> None:
+    def begin_attempt(self, key: KnownKey | None, trace: ConnectionTrace, is_retry: bool) -> None:
         """Record that an attempt is sent."""
         self.sent_at = time.monotonic()
         self.key = key
@@ -133,7 +133,8 @@ class CallState:
         encoding = response.headers.get("Content-Encoding", "")
         content = self.trace.headers.redact(decoded(body or b"", encoding)) or b""
         times = started_at, seconds, waited
-        return Response(response.status, response.headers, content, *times, body is None, self.key)
+        source = "" if self.key is None else self.key.source
+        return Response(response.status, response.headers, content, *times, body is None, self.key, source)
 
     def _times(self) -> tuple[float, float, float]:
         now = time.monotonic()
@@ -168,8 +169,12 @@ class CallState:
             self._reason = reason
             self._task.cancel()
 
-    def resolve_cancellation(self) -> NoResponse | Closed | Expired | ThrottledPastDeadline | None:
-        """Undo a cancellation by the pool, and return its meaning; return ``None`` for a cancellation by other code."""
+    def resolve_cancellation(self, address: str) -> NoResponse | Closed | Expired | ThrottledPastDeadline | None:
+        """Undo a cancellation by the pool, and return its meaning; return ``None`` for a cancellation by other code.
+
+        Args:
+            address: host and port of the service, for the message.
+        """
         # Both may have cancelled the task in the same step of the loop, which raises a single CancelledError. Then the
         # count stays above its initial value, and the other code's cancellation prevails.
         reason = self._reason
@@ -178,7 +183,8 @@ class CallState:
         if reason is Reason.REFUSED:
             return self._refused
         if not self.sending:
-            return Closed() if reason is Reason.CLOSED else Expired(self._waiting.value)
+            return Closed() if reason is Reason.CLOSED else Expired(self._waiting.value, address)
+        phase = "before the response arrived from" if self.trace.connected else "while connecting to"
         if reason is Reason.CLOSED:
-            return self.without_response(TransportError("the client was closed before the response arrived"))
-        return self.without_response(TimeoutError("the call's time limit was reached before the response arrived"))
+            return self.without_response(TransportError(f"the client was closed {phase} {address}"))
+        return self.without_response(TimeoutError(f"{self.call.time_limit} was reached {phase} {address}"))

@@ -1,4 +1,4 @@
-"""Connections: tuned sockets, traces of what was sent, and the mapping of aiohttp's errors to ours."""
+"""Connections: tuned sockets, traces of what was sent, proxies, and the mapping of aiohttp's errors to ours."""
 
 from __future__ import annotations
 
@@ -8,26 +8,23 @@ import os
 import select
 import socket
 import ssl
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.request import getproxies, getproxies_environment, proxy_bypass
 
 import aiohttp
-from aiohttp import http_exceptions
 from aiohttp.client_proto import ResponseHandler
 
-from infrai_async.errors import ConnectError, TransportError, without_frames
+from infrai_async._protocol import proxies
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import LooseHeaders
 
     from infrai_async._transport.headers import HeaderTemplate
     from infrai_async._transport.stats import Counters
-
-_Mapped = TypeVar("_Mapped", bound=TransportError)
 
 CONNECT_SECONDS: Final = 10.0  # for one connection, including TLS; the call's deadline limits the whole
 LONGEST_FIELD: Final = 2**15 + 2**8  # bytes of a header field of a response: a value of 32 KiB, and its name
@@ -173,77 +170,18 @@ class TracedRequest(aiohttp.ClientRequest):
 
 
 def environment_proxy(origin: str) -> str | None:
-    """Return the proxy for the service from the environment, by the rules of the standard library.
+    """Return the proxy for the service from the environment; without any variable, from the system's settings.
 
     aiohttp's own ``trust_env`` is not used, because it also reads ``.netrc``, which conflicts with our
     ``Authorization`` header.
+
+    Raises:
+        ConfigurationError: the variable or the setting is not the URL of an HTTP proxy.
     """
+    if getproxies_environment():
+        return proxies.environment_proxy(origin, os.environ)
     parts = urlsplit(origin)
-    if parts.hostname is None or proxy_bypass(parts.hostname):
+    system = getproxies().get(parts.scheme)  # macOS and Windows have such settings
+    if not system or proxy_bypass(parts.hostname or ""):
         return None
-    proxy = getproxies().get(parts.scheme)
-    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
-
-
-def as_transport_error(error: aiohttp.ClientError | OSError) -> tuple[TransportError, bool]:
-    """Map an error of aiohttp to ours, and return also whether it is certain that nothing was sent.
-
-    The texts of aiohttp and its parser are not passed on: they may quote the response, the URL of a proxy or the
-    request. Only an error of the operating system is chained, without the frames that it passed through.
-    """
-    match error:
-        case aiohttp.ClientHttpProxyError():
-            return ConnectError(f"the proxy refused the connection (HTTP {error.status})"), True
-        case aiohttp.ClientProxyConnectionError():
-            return ConnectError(f"cannot connect to the proxy: {error.os_error}"), True
-        case aiohttp.InvalidURL():
-            return ConnectError("cannot connect: the URL of base_url or proxy is not valid"), True
-        case aiohttp.ClientConnectorCertificateError():
-            return _not_connected(error, error.certificate_error), True
-        case aiohttp.ClientConnectorError():
-            return _not_connected(error, error.os_error), True
-        case aiohttp.ConnectionTimeoutError():
-            return ConnectError("no connection was established in time"), True
-        case aiohttp.ServerTimeoutError():
-            return TransportError("the response did not arrive in time"), False
-        case aiohttp.ClientResponseError() | aiohttp.ClientPayloadError():
-            return TransportError(_malformed(error)), False
-        case aiohttp.ServerDisconnectedError():
-            return TransportError("the connection was closed before the response arrived"), False
-        case OSError() if error.errno:
-            broken = OSError(error.errno, os.strerror(error.errno))
-            return _caused_by(TransportError(f"the connection broke: {broken}"), broken), False
-    return TransportError(f"the connection broke ({type(error).__name__})"), False
-
-
-def _not_connected(error: aiohttp.ClientConnectorError, reason: Exception) -> ConnectError:
-    return _caused_by(ConnectError(f"cannot connect to {error.host}:{error.port}: {reason}"), reason)
-
-
-def _malformed(error: BaseException) -> str:
-    """Say what is wrong with a response, by the type of the parser's error and not by its text."""
-    causes: list[BaseException | None] = [error]
-    while (last := causes[-1]) is not None:
-        cause = last.__cause__ or last.__context__
-        causes.append(None if cause in causes else cause)
-    kinds = {type(cause): cause for cause in causes}
-    if (long := kinds.get(http_exceptions.LineTooLong)) is not None:
-        limit = long.args[1]
-        hint = "" if limit == LONGEST_FIELD else ": create the borrowed session with a larger max_field_size"
-        return f"a header of the response has more than {limit} bytes{hint}"
-    return next((text for kind, text in _MALFORMED.items() if kind in kinds), "the response is not valid HTTP")
-
-
-_MALFORMED: Final[Mapping[type[BaseException], str]] = {
-    http_exceptions.BadStatusLine: "the response is not valid HTTP: it does not begin with a status line",
-    http_exceptions.InvalidHeader: "the response is not valid HTTP: a header is malformed",
-    http_exceptions.ContentLengthError: "the response was cut off",
-    http_exceptions.TransferEncodingError: "the response was cut off, or its chunks are malformed",
-    http_exceptions.ContentEncodingError: "the response cannot be decompressed",
-    aiohttp.ClientPayloadError: "the response was cut off",
-}
-
-
-def _caused_by(mapped: _Mapped, cause: Exception) -> _Mapped:
-    mapped.__cause__ = without_frames(cause)
-    return mapped
+    return proxies.check_proxy(proxies.with_scheme(system), "the proxy in the system's settings")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import aiohttp
 from yarl import URL
 
+from infrai_async._protocol.config import host_and_port
 from infrai_async._transport.call_state import CallState, Reason
 from infrai_async._transport.connector import CONNECT_SECONDS, LONGEST_FIELD, TracedRequest, make_connector
 from infrai_async._transport.stats import Counters
@@ -39,8 +40,10 @@ class LoopSession:
         borrowed: aiohttp.ClientSession | None,
         proxy: str | URL | None,
         context: SSLContext | None,
+        address: str,
     ) -> None:
         self.loop = loop
+        self.address = address if proxy is None else f"{address} through the proxy {host_and_port(str(proxy))}"
         self.calls: set[CallState] = set()
         self.counters = Counters()
         self.key_lock = asyncio.Lock()

@@ -25,6 +25,7 @@ import attrs
 from yarl import URL
 
 from infrai_async._protocol import flow as call_flow
+from infrai_async._protocol.config import host_and_port
 from infrai_async._protocol.flow import (
     Call,
     Closed,
@@ -43,15 +44,16 @@ from infrai_async._protocol.response import LARGEST_RESPONSE
 from infrai_async._transport.call_state import CallState, Waiting
 from infrai_async._transport.connector import (
     ConnectionTrace,
-    as_transport_error,
     environment_proxy,
     trace_of_attempt,
 )
+from infrai_async._transport.failures import as_transport_error
 from infrai_async._transport.keys import ApiKey, KeySource
 from infrai_async._transport.limiter import CapacityLimiter
 from infrai_async._transport.sessions import LoopSessions
 from infrai_async._transport.stats import Stats
 from infrai_async._transport.throttle import AdmissionControl
+from infrai_async._transport.tls import tls_context
 from infrai_async.errors import ConfigurationError, InfraiError
 
 if TYPE_CHECKING:
@@ -96,7 +98,10 @@ class Pool:
         self.settings = settings
         self.listener = settings.listener
         self._key = ApiKey(settings.api_key)
-        self._sessions = LoopSessions(settings.session, functools.partial(_proxy, settings), settings.ssl)
+        context = functools.partial(tls_context, settings.origin, settings.ssl)
+        context()  # so that it is made with the client, which programs mostly create before an event loop runs
+        address = host_and_port(settings.origin)
+        self._sessions = LoopSessions(settings.session, functools.partial(_proxy, settings), context, address)
         self._limiter = CapacityLimiter(settings.max_concurrency)
         self._admission = AdmissionControl(self._limiter, self._sessions)
         self._quota = RetryQuota()
@@ -321,11 +326,11 @@ def _read_quickly(call: Call[T], state: CallState, response: aiohttp.ClientRespo
 def _as_result(session: LoopSession, state: CallState, error: BaseException) -> Result | InfraiError:
     """Return the exception as a result for the flow; ``None`` if it must propagate unchanged."""
     if isinstance(error, asyncio.CancelledError):
-        return state.resolve_cancellation()
+        return state.resolve_cancellation(session.address)
     if isinstance(error, InfraiError):
         return error
     if isinstance(error, aiohttp.ClientError | OSError):
-        transport, not_sent = as_transport_error(error)
+        transport, not_sent = as_transport_error(error, session.address)
         return state.without_response(transport, not_sent=not_sent)
     if isinstance(error, RuntimeError) and session.http.closed:
         return ConfigurationError("session was closed by its owner: keep it open for as long as the client is used")

@@ -31,19 +31,22 @@ class LoopSessions:
     Args:
         borrowed: the user's session, which can only be used in its own event loop.
         proxy: returns the proxy of a session that is about to be opened.
-        context: the TLS context of the sessions.
+        context: returns the TLS context of a session that is about to be opened.
+        address: host and port of the service, for messages.
     """
 
     def __init__(
         self,
         borrowed: aiohttp.ClientSession | None,
         proxy: Callable[[], str | URL | None],
-        context: SSLContext | None,
+        context: Callable[[], SSLContext | None],
+        address: str,
     ) -> None:
         self.closed = False
         self._borrowed = borrowed
         self._proxy = proxy
         self._context = context
+        self._address = address
         self._by_loop: dict[asyncio.AbstractEventLoop, LoopSession] = {}
         self._borrowed_loop: asyncio.AbstractEventLoop | None = None
         self._past_counters = Counters()  # of event loops that are closed
@@ -63,7 +66,7 @@ class LoopSessions:
         """Open a session for the running event loop; return ``None`` if the client is closed.
 
         Raises:
-            ConfigurationError: the borrowed session cannot be used here.
+            ConfigurationError: the borrowed session cannot be used here, or the environment's proxy is unusable.
         """
         if self.closed:
             return None
@@ -77,7 +80,8 @@ class LoopSessions:
                 over = self._by_loop.pop(known)
                 self._past_counters.add(over.counters)
                 over.abandon()
-            session = self._by_loop[loop] = LoopSession(loop, self._borrowed, self._proxy(), self._context)
+            proxy, context = self._proxy(), self._context()
+            session = self._by_loop[loop] = LoopSession(loop, self._borrowed, proxy, context, self._address)
         return session
 
     def all(self) -> tuple[LoopSession, ...]:

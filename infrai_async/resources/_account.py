@@ -9,8 +9,8 @@ from decimal import Decimal
 from typing import Literal
 
 from infrai_async._dispatch import Resource
-from infrai_async._protocol.config import credentials_file, prepare_credentials
-from infrai_async._protocol.config import write_credentials as _write
+from infrai_async._protocol.credentials import credentials_file, prepare_credentials
+from infrai_async._protocol.credentials import write_credentials as _write
 from infrai_async.capabilities import ACCOUNT_ACTIVATE, ACCOUNT_BALANCE, ACCOUNT_TOPUP
 from infrai_async.errors import APIError
 from infrai_async.models import Activation, Balance, TopupRecord

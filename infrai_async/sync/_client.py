@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 from yarl import URL
 
-from infrai_async._client import AsyncInfrai, grace_seconds, not_copyable, view_of
+from infrai_async._client import AsyncInfrai, grace_seconds, hidden_proxy, not_copyable, view_of
 from infrai_async._display.progress import Progress
 from infrai_async._listing.fan_out import OnError
-from infrai_async._protocol.config import Secret
+from infrai_async._protocol.config import hidden
 from infrai_async._protocol.request import UNSET, Unset
 from infrai_async._protocol.retry import RetryPolicy
 from infrai_async._protocol.scopes import Budget, Deadline, Operation, Scoped
@@ -53,9 +53,11 @@ class Infrai(Facade[AsyncInfrai], Scoped):
             pauses between them. ``None`` means no limit.
         retry: when and how often a failed call is sent again.
         max_concurrency: maximum number of calls in flight; further calls wait in order of arrival.
-        proxy: URL of an HTTP proxy, as aiohttp takes it.
-        trust_env: whether to take the proxy from the environment.
-        ssl: TLS context, for example with a company's certificate authority.
+        proxy: URL of an HTTP proxy, with its user and password if it wants any. SOCKS is not supported.
+        trust_env: whether to take the proxy from the environment: from ``https_proxy``, ``http_proxy`` or
+            ``all_proxy``, unless ``no_proxy`` exempts the service. The variables are read at the first call.
+        ssl: TLS context, for example with a company's certificate authority. Defaults to one that trusts what the
+            system, ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` name when the client is created.
         allow_http: whether to allow plain http to hosts other than loopback.
         headers: headers sent with every call. A ``User-Agent`` is prepended to the client's own; authorization,
             content type and idempotency key cannot be overridden.
@@ -63,7 +65,7 @@ class Infrai(Facade[AsyncInfrai], Scoped):
             another thread, so it must not block. An exception it raises is logged and does not affect the call.
 
     Raises:
-        ConfigurationError: ``base_url`` is unusable, or settings contradict each other.
+        ConfigurationError: ``base_url``, ``proxy`` or ``ssl`` is unusable, or settings contradict each other.
         InvalidArgument: another argument is invalid.
     """
 
@@ -84,8 +86,8 @@ class Infrai(Facade[AsyncInfrai], Scoped):
         headers: Mapping[str, str] | None = None,
         on_event: OnEvent | None = None,
     ) -> None:
-        if isinstance(api_key, str):
-            api_key = Secret(api_key)  # first, so that a traceback that prints locals cannot show the key
+        # First, so that a traceback that prints local variables cannot show the key or a password.
+        api_key, base_url, proxy = hidden(api_key), hidden(base_url), hidden_proxy(proxy)
         async_client = AsyncInfrai(
             api_key,
             base_url=base_url,
@@ -105,7 +107,8 @@ class Infrai(Facade[AsyncInfrai], Scoped):
         return self._async._scope()
 
     def __repr__(self) -> str:
-        return repr(self._async).replace("AsyncInfrai", "Infrai", 1)
+        async_client = getattr(self, "_async", None)  # absent in the traceback of an argument that was refused
+        return "<Infrai>" if async_client is None else repr(async_client).replace("AsyncInfrai", "Infrai", 1)
 
     @cached_property
     def db(self) -> Db:

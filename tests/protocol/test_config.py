@@ -9,13 +9,11 @@ from typing import Any
 
 import pytest
 
-from infrai_async._protocol.config import (
-    Secret,
-    base_url,
+from infrai_async._protocol.config import Secret, base_url, is_loopback
+from infrai_async._protocol.credentials import (
     check_api_key,
     credentials_file,
     find_api_key,
-    is_loopback,
     prepare_credentials,
     write_credentials,
 )
@@ -143,6 +141,29 @@ def test_a_wrong_environment_variable_is_named() -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    ['"{}"', "'{}'", "\ufeff{}", "\ufeff'{}'\r\n", '" {} "', "\u200b{}\xa0"],
+    ids=["dq", "sq", "bom", "all", "in", "web"],
+)
+def test_what_surrounds_a_base_url_that_was_copied_is_ignored(text: str) -> None:
+    url = text.format("https://gw.example/v1")
+    assert base_url(url, {}, allow_http=False) == "https://gw.example"
+    assert base_url(None, {"INFRAI_BASE_URL": url}, allow_http=False) == "https://gw.example"
+
+
+@pytest.mark.parametrize(
+    "url", [KEY, "api.infrai.cc?key=hunter2", "api.infrai.cc#hunter2", "opaque-hunter2"], ids=lambda url: url[:4]
+)
+def test_a_key_in_the_place_of_the_base_url_is_not_shown(url: str) -> None:
+    environment = {"INFRAI_BASE_URL": url, "INFRAI_API_KEY": "opaque-hunter2"}
+    assert refusal(None, environment) == "INFRAI_BASE_URL must look like https://api.infrai.cc"
+
+
+def test_a_host_name_with_other_letters_is_told_of_its_ascii_form() -> None:
+    assert "xn--" in refusal("https://bücher.example")
+
+
+@pytest.mark.parametrize(
     ("host", "expected"),
     [("localhost", True), ("a.localhost", True), ("127.0.0.1", True), ("::1", True), ("::2", False), ("", False)],
 )
@@ -159,15 +180,26 @@ def test_a_key_is_taken_without_the_space_around_it(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "key",
-    ["", "  ", "\n", "ifr_hünter2", "ifr\nhunter2", "ifr\x00hunter2", None, 5, b"ifr_hunter2", ["ifr_hunter2"]],
+    ("key", "fault"),
+    [
+        ("", "it is empty"),
+        ("  ", "it is empty"),
+        ("\n", "it is empty"),
+        ("ifr_hünter2", "it contains a character that is not ASCII"),
+        ("ifr\nhunter2", "it contains a space or a line break"),
+        ("ifr\x00hunter2", "it contains a NUL or another invisible character"),
+        (None, "it is of type NoneType"),
+        (5, "it is of type int"),
+        (b"ifr_hunter2", "it is of type bytes"),
+        (["ifr_hunter2"], "it is of type list"),
+    ],
     ids=repr,
 )
-def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(key: object) -> None:
+def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(key: object, fault: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         check_api_key(key, "api_key")
     message = "the API key from api_key must be a non-empty string of printable ASCII characters without spaces"
-    assert str(caught.value) == message
+    assert str(caught.value) == f"{message}: {fault}"
 
 
 def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
@@ -242,7 +274,8 @@ def test_a_broken_json_file_says_what_it_must_hold_and_is_not_shown(tmp_path: Pa
     file.write_text(text)
     with pytest.raises(ConfigurationError) as caught:
         find_api_key({}, file)
-    assert str(caught.value) == f'{file} must contain {{"api_key": "..."}} or the bare key'
+    must = f'{file} must contain {{"api_key": "..."}} or the bare key'
+    assert str(caught.value) == f"{must}: it begins with a brace, but is not valid JSON"
 
 
 def test_a_wrong_key_of_the_environment_is_not_shown() -> None:

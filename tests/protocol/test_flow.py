@@ -119,7 +119,7 @@ def call(
         {"id": "p"} if arguments is None else arguments,
         VALUE,
         policy,
-        started=0.0,
+        started=-60.0,
         deadline=0.0,
         idempotency_key=KEY,
         key_in_body=key_in_body,
@@ -522,9 +522,10 @@ def test_a_gate_that_opens_too_late_after_a_break_is_a_rate_limit_error_that_tel
 
 
 def test_time_that_runs_out_before_sending_is_a_timeout() -> None:
-    error = error_of(Expired("for a slot in the pool"))
+    error = error_of(Expired("for a slot in the pool", "127.0.0.1:8000"))
     assert isinstance(error, TimeoutError)
-    assert str(error) == "db.project.get: the call's time limit was reached while it waited for a slot in the pool"
+    limit = "db.project.get: the call's time limit of 60 s was reached"
+    assert str(error) == f"{limit} while it waited for a slot in the pool, before it was sent to 127.0.0.1:8000"
     assert (error.outcome, error.attempts) == ("not_sent", ())
 
 

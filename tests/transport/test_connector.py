@@ -14,7 +14,7 @@ from support.oracle import SMALL, Oracle, Reply, answer
 from yarl import URL
 
 from infrai_async import AsyncInfrai, ConnectError, RetryPolicy, TransportError
-from infrai_async._transport.connector import as_transport_error
+from infrai_async._transport.failures import as_transport_error
 
 pytestmark = pytest.mark.anyio
 REQUEST = aiohttp.RequestInfo(
@@ -134,7 +134,8 @@ async def test_a_header_beyond_the_limit_is_an_error_that_does_not_quote_it(name
             with pytest.raises(TransportError) as caught:
                 await client.db.project.delete("p")
     error = caught.value
-    assert str(error) == "db.project.delete: a header of the response has more than 33024 bytes"
+    address = oracle.url.removeprefix("http://")
+    assert str(error) == f"db.project.delete: a header of the response has more than 33024 bytes ({address})"
     assert error.outcome == "maybe_applied"
     assert "topsecret" not in repr(error) + repr(error.attempts) + repr(error.__cause__)
 
