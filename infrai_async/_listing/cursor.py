@@ -28,9 +28,9 @@ class Items(builtins.list[T]):
     @overload
     def __getitem__(self, index: slice) -> Items[T]: ...
     def __getitem__(self, index: SupportsIndex | slice) -> T | Items[T]:
-        if isinstance(index, slice):
-            return Items(super().__getitem__(index))
-        return super().__getitem__(index)
+        if not isinstance(index, slice):  # first, because linters may look no further for what an index gives
+            return super().__getitem__(index)
+        return Items(super().__getitem__(index))
 
     def _repr_html_(self) -> str:
         from infrai_async._display.html import table
