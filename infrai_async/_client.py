@@ -19,6 +19,8 @@ import aiohttp
 from yarl import URL
 
 from infrai_async._dispatch import Dispatcher, Options
+from infrai_async._event_loop import require_task
+from infrai_async._misuse import explain_async_with
 from infrai_async._protocol.config import Secret
 from infrai_async._protocol.config import base_url as resolve_base_url
 from infrai_async._protocol.request import UNSET, Unset, check_names, seconds
@@ -240,10 +242,14 @@ class AsyncInfrai(Scoped):
 
         Raises:
             InvalidArgument: ``grace`` is not a duration.
+            ConfigurationError: no task of asyncio is running; the client remains open.
         """
-        await self._dispatcher.pool.close(grace_seconds(grace))
+        seconds = grace_seconds(grace)
+        require_task()
+        await self._dispatcher.pool.close(seconds)
 
     async def __aenter__(self) -> Self:
+        require_task()
         return self
 
     async def __aexit__(
@@ -251,6 +257,9 @@ class AsyncInfrai(Scoped):
     ) -> None:
         if not self._is_view:
             await self.aclose()
+
+
+explain_async_with(AsyncInfrai, "AsyncInfrai")
 
 
 def _one_key(mutates: bool, arguments: dict[str, object], given: str | None) -> str | None:

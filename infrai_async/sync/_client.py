@@ -14,6 +14,7 @@ from yarl import URL
 from infrai_async._client import AsyncInfrai, grace_seconds
 from infrai_async._display.progress import Progress
 from infrai_async._listing.fan_out import OnError
+from infrai_async._misuse import explain_with
 from infrai_async._protocol.config import Secret
 from infrai_async._protocol.request import UNSET, Unset
 from infrai_async._protocol.retry import RetryPolicy
@@ -256,3 +257,6 @@ class Infrai(Facade[AsyncInfrai], Scoped):
     ) -> None:
         if not self._is_view:
             self.close()
+
+
+explain_with(Infrai, "Infrai")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import builtins
 from collections.abc import Iterator
 from itertools import chain
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 from infrai_async._display.progress import Progress, reporting
 from infrai_async._listing import cursor
 from infrai_async._listing.cursor import Items, check_max_items
+from infrai_async._misuse import explain_blocking
 from infrai_async.models import JSON, Model, Page
 from infrai_async.sync._runner import Runner
 
@@ -81,16 +82,14 @@ class Cursor(Facade[cursor.Cursor[T]], Generic[T]):
     def pages(self) -> Iterator[Page[T]]:
         """Iterate over pages instead of items: ``for page in cursor.pages()``.
 
-        Yields:
-            The pages, each with its ``items``, ``next_cursor`` and ``metadata``.
+        Returns:
+            An iterator of the pages, each with its ``items``, ``next_cursor`` and ``metadata``.
 
         Raises:
             PaginationError: the service returned the same cursor twice.
             InfraiError: a call failed.
         """
-        __tracebackhide__ = True
-        while self._async._items_left or not self._async._fetched_all:
-            yield self.page()
+        return _Pages(self)
 
     def collect(self, *, max_items: int | None = None, progress: Progress = False) -> builtins.list[T]:
         """Read the remaining items into a list.
@@ -135,3 +134,24 @@ class Cursor(Facade[cursor.Cursor[T]], Generic[T]):
         """
         __tracebackhide__ = True
         return [item.to_dict() for item in self.collect(max_items=max_items, progress=progress)]
+
+
+class _Pages(Generic[T]):
+    """The pages of a cursor, as an iterator."""
+
+    def __init__(self, cursor: Cursor[T]) -> None:
+        self._cursor = cursor
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Page[T]:
+        __tracebackhide__ = True
+        async_object = self._cursor._async
+        if async_object._fetched_all and not async_object._items_left:
+            raise StopIteration
+        return self._cursor.page()
+
+
+explain_blocking(Cursor, "a cursor", "cursor.collect()")
+explain_blocking(_Pages, "pages() of a cursor", "list(cursor.pages())")

@@ -11,6 +11,7 @@ from infrai_async._display.progress import Progress, ProgressReporter
 from infrai_async._listing import fan_out as _fan_out
 from infrai_async._listing import inventory as _inventory
 from infrai_async._listing.fan_out import OnError
+from infrai_async._misuse import explain_blocking, explain_with
 from infrai_async.models import ProjectInventory
 from infrai_async.sync._facade import Cursor, Facade
 from infrai_async.sync._runner import Runner
@@ -98,6 +99,11 @@ class Inventory(_Many[_inventory.Inventory]):
             if not self._load():
                 raise StopIteration
         return entry
+
+
+explain_with(_Many, "a fan-out or inventory of Infrai")
+explain_blocking(FanOut, "a fan-out", "list(client.fan_out(...))")
+explain_blocking(Inventory, "an inventory", "list(client.db.inventory())")
 
 
 def fan_out(

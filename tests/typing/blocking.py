@@ -168,3 +168,16 @@ def wrong(client: Infrai, anything: Mapping[str, object]) -> None:
     client.db.project.create(name=5)  # type: ignore[arg-type]  # pyright: ignore
     client.db.project.create(name="a", mode="rented")  # type: ignore[arg-type]  # pyright: ignore
     client.db.project.list(page=2)  # type: ignore[call-arg]  # pyright: ignore
+
+
+async def fits_the_other_client(client: Infrai) -> None:
+    cursor = client.db.project.list()
+    async for _ in cursor:  # type: ignore[attr-defined]  # pyright: ignore
+        pass
+    len(cursor)  # type: ignore[arg-type]  # pyright: ignore
+    cursor[0]  # type: ignore[index]  # pyright: ignore
+    await cursor  # type: ignore[misc]  # pyright: ignore
+    async for _ in client.db.inventory():  # type: ignore[attr-defined]  # pyright: ignore
+        pass
+    async with client:  # type: ignore[attr-defined]  # pyright: ignore
+        pass

@@ -187,3 +187,17 @@ def wrong(client: AsyncInfrai, anything: Mapping[str, object]) -> None:
     client.db.project.create(name=5)  # type: ignore[arg-type, unused-coroutine]  # pyright: ignore
     client.db.project.create(name="a", mode="rented")  # type: ignore[arg-type, unused-coroutine]  # pyright: ignore
     client.db.project.list(page=2)  # type: ignore[call-arg]  # pyright: ignore
+
+
+async def fits_the_other_client(client: AsyncInfrai) -> None:
+    cursor = client.db.project.list()
+    for _ in cursor:  # type: ignore[attr-defined]  # pyright: ignore
+        pass
+    next(cursor)  # type: ignore[call-overload]  # pyright: ignore
+    len(cursor)  # type: ignore[arg-type]  # pyright: ignore
+    cursor[0]  # type: ignore[index]  # pyright: ignore
+    await cursor  # type: ignore[misc]  # pyright: ignore
+    for _ in client.db.inventory():  # type: ignore[attr-defined]  # pyright: ignore
+        pass
+    with client:  # type: ignore[attr-defined]  # pyright: ignore
+        pass
