@@ -345,7 +345,9 @@ def _not_listening(error: OSError, host: str, port: int) -> OSError:
     else:
         where, option = f"port {port} of {host}", "--port"
     number = error.errno or 0  # negative if the name of the host was not resolved
-    reason = os.strerror(number) if number > 0 else error.strerror or str(error)  # asyncio's text repeats the address
+    reason = (
+        os.strerror(number).lower() if number > 0 else error.strerror or str(error)
+    )  # asyncio's text repeats the address
     return OSError(error.errno, f"cannot listen on {where} ({reason}): give another {option}")
 
 
