@@ -53,8 +53,9 @@ class AsyncInfrai(Scoped):
     """The asynchronous client of the Infrai API.
 
     It can be built anywhere, outside any event loop, and used from several loops, one after another or at the same
-    time. After a fork, the child opens its own connections. Close it with ``async with AsyncInfrai() as client`` or
-    ``await client.aclose()``; a client that is never closed releases its connections when its event loops end.
+    time. These are loops of asyncio; under trio, use ``Infrai`` in a thread. After a fork, the child opens its own
+    connections. Close it with ``async with AsyncInfrai() as client`` or ``await client.aclose()``; a client that is
+    never closed releases its connections when its event loops end.
 
     Args:
         api_key: the API key, or a plain or asynchronous function that returns it and is called again after a 401
