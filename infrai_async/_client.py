@@ -69,7 +69,8 @@ class AsyncInfrai(Scoped):
         max_concurrency: maximum number of calls in flight; further calls wait in order of arrival.
         session: aiohttp session to borrow; it is neither closed nor modified. Calls use its connector, middlewares,
             tracing, default headers and cookies. When a reused connection of a borrowed session breaks, aiohttp may
-            itself send a GET, PUT or DELETE again; such repeats do not appear in an error's ``attempts``.
+            itself send a GET, PUT or DELETE again; such repeats do not appear in an error's ``attempts``. Its idle
+            connections are reused as aiohttp does it, even if bytes that nobody asked for have arrived on one.
         proxy: URL of an HTTP proxy, as aiohttp takes it.
         trust_env: whether to take the proxy from the environment.
         ssl: TLS context, for example with a company's certificate authority.
@@ -191,9 +192,8 @@ class AsyncInfrai(Scoped):
             close = difflib.get_close_matches(capability, CAPABILITIES, n=1)
             advice = f"did you mean {close[0]!r}?" if close else "see infrai_async.CAPABILITIES"
             raise InvalidArgument(f"capability {capability!r} is unknown to this version: {advice}")
-        given = dict(arguments or {})
+        given = check_names(known, arguments)
         idempotency_key = _one_key(known.mutates, given, idempotency_key)
-        given = check_names(known, given)
         if known.paged:
             return await self._dispatcher.page(known, given)
         return await self._dispatcher.call(known, given, idempotency_key)

@@ -11,7 +11,7 @@ import attrs
 
 from infrai_async._listing.cursor import Cursor, check_count, check_max_items
 from infrai_async._protocol.flow import Call
-from infrai_async._protocol.request import build, check_key
+from infrai_async._protocol.request import build, check_key, route_for
 from infrai_async._protocol.retry import RetryPolicy
 from infrai_async._protocol.scopes import blocks, current_operation, surrounding
 from infrai_async._transport.headers import HeaderSet
@@ -91,7 +91,8 @@ class Dispatcher:
         """Return a cursor over a listing: the arguments are checked now, and nothing is sent until it is read."""
         item_limit = check_max_items(max_items)
         pages_ahead = check_count("prefetch", prefetch)
-        build(capability, capability.routes[0], {**arguments, "cursor": cursor})
+        first = {**arguments, "cursor": cursor}
+        build(capability, route_for(capability, first), first)
         return Cursor(
             lambda position: self.page(capability, {**arguments, "cursor": position}),
             capability=capability.id,

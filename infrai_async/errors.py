@@ -2,7 +2,7 @@
 
 InfraiError
 ├── ConfigurationError          a setting is missing or unusable: fix the setup
-├── InvalidArgument             (ValueError) an argument is invalid: fix the call; nothing was sent
+├── InvalidArgument             (ValueError) an argument is invalid: fix the call
 ├── ClientClosedError           (RuntimeError) the client is closed: create a new one
 ├── PaginationError             the service repeated a cursor: the listing would never end
 ├── BudgetExceeded              the budget of the enclosing block is spent
@@ -18,7 +18,7 @@ InfraiError
     ├── NotFoundError           404
     ├── ConflictError           409, version conflicts included
     ├── RateLimitError          429, with ``retry_after``
-    └── ServerError             5xx
+    └── ServerError             5xx, with ``retry_after``
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ from __future__ import annotations
 import builtins
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 import attrs
 
 Outcome: TypeAlias = Literal["not_sent", "rejected", "maybe_applied"]
 _LONGEST_LINE: Final = 1000
+_E = TypeVar("_E", bound=BaseException)
 
 
 @attrs.frozen(kw_only=True)
@@ -61,6 +62,16 @@ def one_line(text: str) -> str:
         text = "".join(char for char in text if char.isprintable() or char.isspace())
     line = " ".join(text.split())
     return line if len(line) <= _LONGEST_LINE else line[: _LONGEST_LINE - 1] + "…"
+
+
+def without_frames(error: _E) -> _E:
+    """Return an exception after dropping its traceback, its cause and its context.
+
+    The local variables of those frames may hold secrets, which error trackers record: what was sent, what was received,
+    or the places that the API key comes from.
+    """
+    error.__cause__ = error.__context__ = error.__traceback__ = None
+    return error
 
 
 class InfraiError(Exception):
@@ -121,9 +132,10 @@ class ConfigurationError(InfraiError):
 
 
 class InvalidArgument(InfraiError, ValueError):
-    """Raised when an argument is invalid; nothing was sent.
+    """Raised when an argument is invalid, or when the service has no route that carries it (contract D2).
 
-    Fix the call: the message names the argument and says what it must be.
+    Fix the call: the message names the argument and says what it must be. Nothing was sent, unless ``attempts`` shows
+    that the service did not know the route.
     """
 
 
@@ -268,7 +280,7 @@ class RateLimitError(APIError):
     seconds before the next call, or allow the call a longer ``timeout``.
 
     Attributes:
-        retry_after: seconds to wait; ``None`` if the service does not say.
+        retry_after: seconds to wait, at most ``RetryPolicy.longest_pause``; ``None`` if the service does not say.
     """
 
     def __init__(self, message: str = "", *, retry_after: float | None = None, **context: Any) -> None:
@@ -279,8 +291,16 @@ class RateLimitError(APIError):
 class ServerError(APIError):
     """Raised on 5xx: the service or its vendor failed.
 
-    The retry policy has been applied already. Check ``outcome`` before repeating the call.
+    The retry policy has been applied already. Check ``outcome`` before repeating the call. Also raised without sending
+    when a 503 made the pool pause and that pause does not fit in the call's time limit.
+
+    Attributes:
+        retry_after: seconds to wait, at most ``RetryPolicy.longest_pause``; ``None`` if the service does not say.
     """
+
+    def __init__(self, message: str = "", *, retry_after: float | None = None, **context: Any) -> None:
+        super().__init__(message, **context)
+        self.retry_after = retry_after
 
 
 _BY_STATUS: Final[Mapping[int, type[APIError]]] = {

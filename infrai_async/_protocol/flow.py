@@ -25,12 +25,21 @@ import random
 import time
 from collections.abc import Callable, Generator, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 
 import attrs
 
-from infrai_async._protocol.request import Request, build, target_of
-from infrai_async._protocol.response import NoResponse, Response, api_error_of, metadata_of, open_envelope
+from infrai_async._protocol.request import LONGEST_TARGET, Request, advice_on_length, build, route_for, target_of
+from infrai_async._protocol.response import (
+    LONGEST_NAME,
+    Envelope,
+    NoResponse,
+    Response,
+    api_error_of,
+    metadata_of,
+    open_envelope,
+    safe_text,
+)
 from infrai_async._protocol.retry import (
     RetryDecision,
     RetryPolicy,
@@ -39,7 +48,7 @@ from infrai_async._protocol.retry import (
     retry_after_seconds,
 )
 from infrai_async._protocol.scopes import Scopes
-from infrai_async.capabilities import Capability
+from infrai_async.capabilities import Capability, Route
 from infrai_async.errors import (
     APIError,
     Attempt,
@@ -49,16 +58,20 @@ from infrai_async.errors import (
     ConfigurationError,
     DecodeError,
     InfraiError,
+    InvalidArgument,
     Outcome,
     RateLimitError,
+    ServerError,
     TimeoutError,
     TransportError,
+    without_frames,
 )
 from infrai_async.models import NO_METADATA, Ack, Metadata
 
 if TYPE_CHECKING:
     from infrai_async._protocol.reader import ResponseReader
 
+_TOO_LONG: Final = (414, 431)  # URI Too Long, Request Header Fields Too Large
 T = TypeVar("T")
 E = TypeVar("E", bound=InfraiError)
 
@@ -74,9 +87,16 @@ class Pause:
 
 @attrs.frozen
 class Throttle:
-    """Pause the whole pool for this many seconds; the flow does not wait for the end of the pause here."""
+    """Pause the whole pool for this many seconds; the flow does not wait for the end of the pause here.
+
+    Attributes:
+        error: what the service said.
+        probe: whether the service asked for a longer pause, so that calls must try again one at a time (D30).
+    """
 
     seconds: float
+    error: APIError | None = attrs.field(default=None, eq=False)
+    probe: bool = False
 
 
 @attrs.frozen
@@ -86,9 +106,13 @@ class RefreshKey:
 
 @attrs.frozen
 class ThrottledPastDeadline:
-    """The request was not sent, because the service's pause ends, in ``seconds``, after the call's deadline."""
+    """The request was not sent, because the service's pause ends, in ``seconds``, after the call's deadline.
+
+    ``error`` is what the service said to the call that it throttled.
+    """
 
     seconds: float
+    error: APIError | None = None
 
 
 @attrs.frozen
@@ -122,11 +146,18 @@ NoteResponse: TypeAlias = Callable[[Metadata], None]
 
 @attrs.frozen
 class Failure:
-    """A failed attempt; ``unrouted`` is true if the service does not know the route at all (D2)."""
+    """A failed attempt.
+
+    Attributes:
+        error: the error to raise unless there is a further attempt.
+        unrouted: whether the service does not know the route at all (D2).
+        probe: whether the service asked for a pause that is longer than the policy allows (D30).
+    """
 
     error: InfraiError
     decision: RetryDecision
     unrouted: bool = False
+    probe: bool = False
 
 
 @attrs.define(eq=False)  # immutable by convention; ``frozen`` would make its creation four times slower
@@ -142,7 +173,7 @@ class Call(Generic[T]):
     """
 
     capability: Capability[Any]
-    arguments: Mapping[str, object]
+    arguments: Mapping[str, object] = attrs.field(repr=False)
     reader: ResponseReader[T]
     policy: RetryPolicy
     started: float
@@ -152,16 +183,29 @@ class Call(Generic[T]):
     scopes: Scopes | None = None
 
     def request(self, generation: int) -> Request:
-        """Build the request for one generation of routes.
+        """Build the request for one generation of routes, or for the other if only that carries every argument.
 
         Raises:
             InvalidArgument: an argument is missing or wrong.
         """
         capability, arguments = self.capability, self.arguments
-        route = capability.routes[-1] if generation else capability.routes[0]
-        if not capability.mutates and (target := target_of[route](arguments)) is not None:
+        routes = capability.routes
+        route = routes[0] if len(routes) == 1 else route_for(capability, arguments, generation)
+        if (
+            not capability.mutates
+            and (target := target_of[route](arguments)) is not None
+            and len(target) <= LONGEST_TARGET
+        ):
             return Request(capability.method, target, None, None, False, route)
-        return build(capability, route, arguments, self.idempotency_key, key_in_body=self.key_in_body)
+        return self.request_on(route)
+
+    def request_on(self, route: Route) -> Request:
+        """Build the request for one route.
+
+        Raises:
+            InvalidArgument: an argument is missing or wrong, or the route does not carry it.
+        """
+        return build(self.capability, route, self.arguments, self.idempotency_key, key_in_body=self.key_in_body)
 
     def with_context(self, error: E, outcome: Outcome, attempts: tuple[Attempt, ...]) -> E:
         """Set the context of the call on an error, and return the error."""
@@ -228,10 +272,19 @@ class _FlowState(Generic[T]):
         """Move to the other generation's route if the service does not know this one; return whether it did (D2).
 
         A call moves at most once.
+
+        Raises:
+            InvalidArgument: the other route does not carry an argument.
         """
-        if not failure.unrouted or self._route_switched or len(self.call.capability.routes) == 1:
+        routes = self.call.capability.routes
+        if not failure.unrouted or self._route_switched or len(routes) == 1:
             return False
-        self.request, self._route_switched = self.call.request(1 - self._generation()), True
+        try:
+            self.request = self.call.request_on(routes[1 - self._generation()])
+        except InvalidArgument as unsupported:
+            cause = self.with_context(failure.error, "rejected")
+            raise self.with_context(unsupported, "rejected") from cause
+        self._route_switched = True
         return True
 
     def note_route(self, *, unrouted: bool) -> None:
@@ -330,8 +383,8 @@ def run(
         if state.record_failure(outcome):
             return Ack(ok=True)  # type: ignore[return-value] # every DELETE returns an Ack
         throttle = outcome.decision.throttle
-        if throttle is not None:
-            yield Throttle(throttle)
+        if throttle is not None and isinstance(error, APIError):
+            yield Throttle(throttle, error, outcome.probe)
         if (yield from _refresh_key(state, error)):
             state.resend(is_retry=False)
             continue
@@ -340,7 +393,7 @@ def run(
             raise error
         if isinstance(error, RateLimitError) and throttle is None:
             # A 429 without Retry-After: other calls would be throttled too, so they wait until this one is retried.
-            yield Throttle(pause)
+            yield Throttle(pause, error)
         # A call that waits at the pool's gate does not use up retry quota.
         if throttle is None and (yield Pause(pause, call.capability.id, state.reason)) is not True:
             raise error
@@ -386,16 +439,28 @@ def _read(state: _FlowState[T], response: Response, note_response: NoteResponse)
             value = state.call.reader.full(capability, envelope)
             state.note_route(unrouted=False)
             return value
-    except DecodeError as error:
+    except DecodeError as failed:
+        error = without_frames(failed)
         error.status = response.status
-        state.note_attempt(response, str(error), metadata.request_id)
+        state.note_attempt(response, str(error), safe_text(metadata.request_id, response.key, LONGEST_NAME))
         return Failure(error, RetryDecision(ambiguous=True, retry=False))
-    after = retry_after_seconds(response.headers, datetime.now(UTC))
+    if response.status in _TOO_LONG:
+        _explain_length(state, envelope)
+    asked = retry_after_seconds(response.headers, datetime.now(UTC))
+    after = state.call.policy.believe(asked)
     refused = api_error_of(response, envelope, after)
     state.note_attempt(response, refused.code or f"HTTP {response.status}", refused.request_id)
     unrouted = response.status in (404, 405) and (not envelope.enveloped or refused.code == "NOT_FOUND")
     state.note_route(unrouted=unrouted)
-    return Failure(refused, decide_on_error(capability, refused, after), unrouted)
+    return Failure(refused, decide_on_error(capability, refused, after), unrouted, probe=after != asked)
+
+
+def _explain_length(state: _FlowState[Any], envelope: Envelope) -> None:
+    """Make the message of a refusal say which argument is too long; a web server in between cannot know it."""
+    call, fields = state.call, envelope.error or {}
+    advice = advice_on_length(call.capability, state.request, call.arguments)
+    given = safe_text(fields.get("message"), None) if envelope.enveloped else None
+    envelope.error = {**fields, "message": f"{given}; {advice}" if given else advice}
 
 
 def _unsent_error(
@@ -411,7 +476,21 @@ def _unsent_error(
     elif isinstance(result, Closed):
         failed = ClientClosedError("the client is closed: create another one")
     else:
-        message = f"the service asked for a pause that ends in {result.seconds:.3g} s, after this call's deadline"
-        failed = RateLimitError(message, status=429, code="RATE_LIMITED", retryable=True, retry_after=result.seconds)
+        failed = _throttled_error(result)
     failed.__cause__ = error
     return state.with_context(failed, error.outcome if error else "not_sent")
+
+
+def _throttled_error(result: ThrottledPastDeadline) -> APIError:
+    """Return the error of a call that meets the pause of another one: what the service said to that one."""
+    said = result.error or RateLimitError(status=429, code="RATE_LIMITED", retryable=True)
+    failed = type(said)(
+        f"the service asked for a pause that ends in {result.seconds:.3g} s, after this call's deadline",
+        status=said.status,
+        code=said.code,
+        hint=said.hint,
+        retryable=said.retryable,
+    )
+    if isinstance(failed, RateLimitError | ServerError):
+        failed.retry_after = result.seconds
+    return failed

@@ -74,6 +74,10 @@ class RateEstimator:
         self.limited = True
         self._resumed = self.next_start = max(resumes_at, self._resumed)
 
+    def resume(self, now: float) -> None:
+        """Record that the service accepts calls again from ``now``, and not from the end of its pause."""
+        self._resumed = self.next_start = now
+
     def start(self, now: float, waiting: int) -> None:
         """Record that a call starts now; the next one may start at ``next_start``.
 

@@ -49,6 +49,9 @@ _canonical: Final = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"), check_circular=False
 ).encode
 
+LONGEST_TARGET: Final = 64_000
+"""The maximum length of a request's path and query in bytes; common servers accept 8 to 64 KiB."""
+_LONG_TARGET: Final = 1024  # bytes; a request with a shorter target has too long headers
 _WORD: Final = 64  # bits
 _LARGEST_INTEGER: Final = 14_000  # bits; Python refuses to convert integers of more than 4300 digits to text
 
@@ -90,7 +93,7 @@ def build(
         The request.
 
     Raises:
-        InvalidArgument: an argument is missing or wrong.
+        InvalidArgument: an argument is missing or wrong, the route does not carry it, or the URL is too long.
     """
     path: dict[str, str] = {}
     query: list[str] = []
@@ -112,13 +115,17 @@ def build(
             body[param.wire] = plain.lower() if param.lower and isinstance(plain, str) else plain
         for name in param.also:
             body[name] = plain
-    if len(capability.routes) > 1:
-        _check_other_routes(capability, route, arguments)
+    if len(capability.routes) > 1 and (names := _not_carried(capability, route, arguments)):
+        listed = " and ".join(names)
+        raise InvalidArgument(f"the service has no route that takes {listed}: omit {listed}", capability=capability.id)
     if key_in_body and capability.deduplicates:
         body["idempotency_key"] = idempotency_key
     target = route.path.format_map(path)
     if query:
         target += "?" + "&".join(query)
+    if len(target) > LONGEST_TARGET:
+        length = f"{len(target):,} bytes, more than {LONGEST_TARGET:,}"
+        raise InvalidArgument(_advice_on_url(capability, route, arguments, length), capability=capability.id)
     encoded = canonical_body(body) if capability.method in ("POST", "PUT", "PATCH") else None
     return Request(capability.method, target, encoded, idempotency_key if capability.mutates else None, route=route)
 
@@ -178,11 +185,40 @@ def _misfits(param: Param, value: str) -> str:
     return f"not ({value} is None or {fits})" if param.may_lack else f"not ({fits})"
 
 
-def _check_other_routes(capability: Capability[Any], route: Route, arguments: Mapping[str, object]) -> None:
-    """Check the arguments that only the other generation's route sends: they may still be wrong."""
-    for param in capability.params.values():
-        if param not in route.params and (value := _argument(param, arguments)) is not UNSET:
-            _checked(capability, param, value)
+def route_for(capability: Capability[Any], arguments: Mapping[str, object], generation: int = 0) -> Route:
+    """Return the route to try first: the given generation's, unless only the other carries every argument (D2)."""
+    routes = capability.routes
+    if len(routes) == 1:
+        return routes[0]
+    preferred, other = routes[generation], routes[1 - generation]
+    return other if _not_carried(capability, preferred, arguments) else preferred
+
+
+def _not_carried(capability: Capability[Any], route: Route, arguments: Mapping[str, object]) -> list[str]:
+    """Return the names of the given arguments that only the other generation's route carries."""
+    return [
+        name
+        for name, param in capability.params.items()
+        if name not in route.names and name in arguments and _argument(param, arguments) is not UNSET
+    ]
+
+
+def advice_on_length(capability: Capability[Any], request: Request, arguments: Mapping[str, object]) -> str:
+    """Return what to shorten in a request that the service has found too long."""
+    if request.route is not None and len(request.target) > _LONG_TARGET:
+        return _advice_on_url(capability, request.route, arguments, f"{len(request.target):,} bytes")
+    return "the request's headers are too long: shorten the client's headers, or idempotency_key"
+
+
+def _advice_on_url(capability: Capability[Any], route: Route, arguments: Mapping[str, object], length: str) -> str:
+    """Return the message about a URL that is too long; it names the argument that takes up most of it."""
+    sizes = {
+        param.name: len(quote(_query_text(param, _checked(capability, param, value)), safe=""))
+        for param in route.params
+        if param.where != "body" and (value := _argument(param, arguments)) is not UNSET
+    }
+    advice = f": shorten {max(sizes, key=sizes.__getitem__)}" if sizes else ""
+    return f"the request's URL is too long ({length}){advice}"
 
 
 def canonical_body(body: Mapping[str, JSON]) -> bytes:
@@ -204,20 +240,29 @@ def canonical_call(name: str, capability: Capability[Any], arguments: Mapping[st
     return _canonical([name, capability.id, given]).encode()
 
 
-def check_names(capability: Capability[Any], arguments: Mapping[str, object]) -> dict[str, object]:
+def check_names(capability: Capability[Any], arguments: Mapping[str, object] | None) -> dict[str, object]:
     """Return ``arguments`` by their public names; the API's own spelling (``from``) is accepted too.
 
+    ``idempotency_key``, which is no parameter of the table, is returned as it is.
+
     Raises:
-        InvalidArgument: the capability has no argument of this name.
+        InvalidArgument: the capability has no argument of this name, one is given twice, or ``arguments`` is not a
+            mapping.
     """
+    if arguments is None:
+        return {}
+    if not isinstance(arguments, Mapping):
+        raise InvalidArgument("arguments must be a mapping of names to values", capability=capability.id)
     by_wire = {param.wire: name for name, param in capability.params.items()}
     public: dict[str, object] = {}
     for name, value in arguments.items():
-        known = name if name in capability.params else by_wire.get(name)
+        known = name if name in capability.params or name == "idempotency_key" else by_wire.get(name)
         if known is None:
             close = difflib.get_close_matches(str(name), capability.params, n=1)
             advice = f"did you mean {close[0]}?" if close else "it takes " + (", ".join(capability.params) or "none")
             raise InvalidArgument(f"{name} is not an argument of this capability: {advice}", capability=capability.id)
+        if known in public:
+            raise InvalidArgument(f"{known} is given twice: pass it once", capability=capability.id)
         public[known] = value
     return public
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
+import re
+import zlib
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import attrs
 
@@ -15,20 +18,31 @@ from infrai_async.errors import (
     DecodeError,
     InsufficientCreditError,
     RateLimitError,
+    ServerError,
     TransportError,
     api_error_class,
 )
-from infrai_async.models import Metadata
+from infrai_async.models import Metadata, mask_uri
 
 LARGEST_RESPONSE: Final = 64 * 2**20  # bytes; a page has a few kB, so a larger response is a fault or an attack
 _ENVELOPE: Final = frozenset({"data", "error", "metadata"})
+_LONGEST_TEXT: Final = 500  # characters of a text of the service in an error
+LONGEST_NAME: Final = 100  # characters of a code or an id
+_SHORTEST_KEY: Final = 8  # characters; anything shorter is a test's key, and occurs in ordinary words
+_CODINGS: Final[Mapping[str, int]] = {  # by name, the window size that zlib wants
+    "gzip": 16 + zlib.MAX_WBITS,
+    "x-gzip": 16 + zlib.MAX_WBITS,
+    "deflate": zlib.MAX_WBITS,
+}
+_KINDS: Final = frozenset({"application/json", "application/octet-stream", "application/xml", "text/plain", "text/xml"})
 
 
 @attrs.define
 class Response:
     """A complete HTTP response; or an ``oversized`` one, which was not read to its end.
 
-    ``started_at`` is in seconds since the epoch; ``seconds`` and ``waited`` are durations in seconds.
+    ``started_at`` is in seconds since the epoch; ``seconds`` and ``waited`` are durations in seconds. ``key`` is the
+    API key that was sent, which no error may repeat.
     """
 
     status: int
@@ -38,6 +52,7 @@ class Response:
     seconds: float = 0.0
     waited: float = 0.0
     oversized: bool = False
+    key: str | None = attrs.field(default=None, repr=False)
 
 
 @attrs.frozen
@@ -55,11 +70,27 @@ class NoResponse:
 class Envelope:
     """The parts of a response: ``root`` is the JSON path of ``data``; ``error`` is ``None`` on success."""
 
-    data: object = None
-    metadata: object = None
-    error: Mapping[str, object] | None = None
+    data: object = attrs.field(default=None, repr=False)
+    metadata: object = attrs.field(default=None, repr=False)
+    error: Mapping[str, object] | None = attrs.field(default=None, repr=False)
     root: str = "$"
     enveloped: bool = False
+
+
+def decoded(body: bytes, encoding: str) -> bytes:
+    """Return the body of a response without a byte order mark, and without codings that aiohttp does not know.
+
+    aiohttp decodes a single coding by its usual name, but not the old name ``x-gzip``, and not several codings.
+    """
+    names = [name.strip() for name in encoding.lower().split(",") if name.strip() not in ("", "identity")]
+    if (len(names) > 1 or names == ["x-gzip"]) and all(name in _CODINGS for name in names):
+        for name in reversed(names):
+            decoder = zlib.decompressobj(_CODINGS[name])
+            try:
+                body = decoder.decompress(body, LARGEST_RESPONSE)
+            except zlib.error:
+                break
+    return body.removeprefix(b"\xef\xbb\xbf")
 
 
 def open_envelope(response: Response) -> Envelope:
@@ -108,14 +139,34 @@ def _bare_error(document: dict[str, object]) -> dict[str, object]:
 
 
 def _unreadable(response: Response) -> str:
-    kind = response.headers.get("Content-Type", "no content type").partition(";")[0].lower()
+    """Say why a response cannot be read, without quoting it: whatever it holds may be a secret."""
     if response.oversized:
         return f"the response is larger than {LARGEST_RESPONSE} bytes: check that base_url leads to the API"
+    if 300 <= response.status < 400:
+        return _redirect(response)
+    if response.status == 407:
+        return "a proxy asks for a user name and a password: check proxy="
+    if response.status == 511:
+        return "the network asks to sign in first: open any web page in a browser"
     if not response.body:
         return "the response is empty: it may have been cut off"
+    kind = response.headers.get("Content-Type", "no content type").partition(";")[0].strip().lower()
     if "html" in kind:
+        kind = kind if kind in ("text/html", "application/xhtml+xml") else "HTML"
         return f"the response is a web page ({kind}), not JSON: check base_url, or look for a proxy or sign-in page"
-    return f"the response is not valid JSON ({kind}, {len(response.body)} bytes): it may have been cut off"
+    known = kind if kind in _KINDS or kind == "no content type" else "another content type"
+    return f"the response is not valid JSON ({known}, {len(response.body)} bytes): it may have been cut off"
+
+
+def _redirect(response: Response) -> str:
+    try:
+        target = urlsplit(response.headers.get("Location", ""))
+        origin = f"{target.scheme}://{target.hostname}" + (f":{target.port}" if target.port else "")
+    except ValueError:
+        origin = ""
+    # Only its origin, as the rest of an address may hold a secret.
+    to = f" to {origin}" if re.fullmatch(r"https?://[a-z0-9.\-]{1,253}(:\d{1,5})?", origin) else ""
+    return f"the service sent a redirect{to}, which this client does not follow: check base_url"
 
 
 @functools.lru_cache(maxsize=1024, typed=True)
@@ -157,34 +208,44 @@ def _metadata_text(envelope: Envelope, name: str) -> str | None:
 def api_error_of(response: Response, envelope: Envelope, retry_after: float | None) -> APIError:
     """Return the exception for an error response, without the context of the call."""
     fields = envelope.error or {}
-    code, retryable = _text(fields.get("code")), fields.get("retryable")
+    code, retryable = safe_text(fields.get("code"), response.key, LONGEST_NAME), fields.get("retryable")
     cls = api_error_class(response.status, code)
     details: dict[str, Any] = {}
     if cls is InsufficientCreditError:
         details["checkout_url"] = _checkout_url(fields)
-    if cls is RateLimitError:
+    if cls in (RateLimitError, ServerError):
         details["retry_after"] = retry_after
+    hint = safe_text(fields.get("hint"), response.key)
     return cls(
-        _text(fields.get("message")) or _text(fields.get("hint")) or _default_message(response),
+        safe_text(fields.get("message"), response.key) or hint or _default_message(response),
         status=response.status,
         code=code,
-        hint=_text(fields.get("hint")),
-        request_id=request_id(envelope),
+        hint=hint,
+        request_id=safe_text(request_id(envelope), response.key, LONGEST_NAME),
         retryable=retryable if isinstance(retryable, bool) else None,
         **details,
     )
 
 
 def _default_message(response: Response) -> str:
-    if 300 <= response.status < 400:
-        return "the service sent a redirect, which this client does not follow: check base_url"
-    return "the service gave no reason"
+    return _redirect(response) if 300 <= response.status < 400 else "the service gave no reason"
 
 
 def _checkout_url(fields: Mapping[str, object]) -> str | None:
     details = fields.get("details")
     nested = details.get("checkout_url") if isinstance(details, dict) else None
     return _text(fields.get("checkout_url")) or _text(nested)
+
+
+def safe_text(value: object, key: str | None, most: int = _LONGEST_TEXT) -> str | None:
+    """Return a text of the service as an error may show it: short, without our key and the passwords of URIs."""
+    text = _text(value)
+    if text is None:
+        return None
+    if key is not None and len(key) >= _SHORTEST_KEY:
+        text = text.replace(key, "***")
+    text = " ".join(mask_uri(word) for word in text[: 4 * _LONGEST_TEXT].split())
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _text(value: object) -> str | None:

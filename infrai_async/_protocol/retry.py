@@ -53,6 +53,8 @@ class RetryPolicy:
         max_attempts: the maximum number of attempts, including the first. With 1, no failure is retried.
         initial: the upper bound of the first pause, in seconds.
         maximum: the upper bound of every pause that the policy chooses itself, in seconds.
+        longest_pause: the upper bound of every pause that the service asks for, in seconds. If it asks for more, the
+            calls that wait try again after this long, one at a time, until one is answered without a further pause.
 
     Raises:
         InvalidArgument: ``max_attempts`` is less than 1, or a length of time is negative or not finite.
@@ -61,6 +63,7 @@ class RetryPolicy:
     max_attempts: int = attrs.field(default=4, validator=_at_least_one)
     initial: float = attrs.field(default=0.25, validator=_positive)
     maximum: float = attrs.field(default=8.0, validator=_positive)
+    longest_pause: float = attrs.field(default=300.0, validator=_positive)
 
     @classmethod
     def none(cls) -> Self:
@@ -73,6 +76,10 @@ class RetryPolicy:
             A policy with ``max_attempts=1``.
         """
         return cls(max_attempts=1)
+
+    def believe(self, seconds: float | None) -> float | None:
+        """Return how long to wait for a service that asks for a pause of ``seconds`` (contract D30)."""
+        return None if seconds is None else max(_SHORTEST, min(seconds, self.longest_pause))
 
     def pause(self, failures: int, chance: float) -> float:
         """Return the pause after a failed attempt.
@@ -94,8 +101,8 @@ class RetryDecision:
     Attributes:
         ambiguous: whether the request may have been carried out.
         retry: whether the request may be retried.
-        throttle: the seconds for which the service asks all callers to wait. The whole pool pauses, and the attempt
-            is not counted. ``None`` if the service does not ask for that.
+        throttle: the seconds for which all calls must wait, because the service asks for it. The whole pool pauses,
+            and the attempt is not counted. ``None`` if the service does not ask for that.
         after: the minimum pause before a retry that the response asks for, in seconds.
     """
 
@@ -123,18 +130,26 @@ def decide_on_error(capability: Capability[Any], error: APIError, retry_after: f
 
 
 def retry_after_seconds(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Return the ``Retry-After`` of a response in seconds; ``None`` if it is absent, in the past or malformed.
+    """Return the pause that a response asks for, in seconds; ``None`` if it is absent, in the past or malformed (D30).
 
-    The header holds whole or fractional seconds, or an HTTP date.
+    ``Retry-After-Ms`` holds milliseconds and comes first. ``Retry-After`` holds whole or fractional seconds, or an HTTP
+    date.
     """
-    text = headers.get("Retry-After")
-    if text is None:
-        return None
+    seconds = _number(headers.get("Retry-After-Ms")) / 1000
+    if math.isnan(seconds) and (text := headers.get("Retry-After")) is not None:
+        seconds = _number(text)
+        if math.isnan(seconds):
+            seconds = _until(text, now)
+    return seconds if seconds >= _SHORTEST else None
+
+
+def _number(text: str | None) -> float:
+    """Return the number in a header; infinity for one with too many digits, and not a number for any other text."""
     try:
-        seconds = float(text)
+        number = float(text or "nan")
     except ValueError:
-        seconds = _until(text, now)
-    return seconds if _SHORTEST <= seconds < math.inf else None
+        return math.nan
+    return math.nan if text is None or (math.isinf(number) and not text.isdigit()) else number
 
 
 def _until(text: str, now: datetime) -> float:

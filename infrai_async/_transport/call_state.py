@@ -11,7 +11,7 @@ import aiohttp
 
 from infrai_async._protocol.config import Secret
 from infrai_async._protocol.flow import Call, Closed, Expired, ThrottledPastDeadline
-from infrai_async._protocol.response import NoResponse, Response
+from infrai_async._protocol.response import NoResponse, Response, decoded
 from infrai_async._transport.connector import ConnectionTrace
 from infrai_async._transport.headers import HeaderTemplate
 from infrai_async._transport.stats import Counters
@@ -52,6 +52,7 @@ class CallState:
     """A call that is running in an event loop.
 
     Attributes:
+        answered: whether the last attempt got a complete response.
         call: the call.
         counters: the counters of the event loop's part of the pool.
         reporter: reports the call's events; ``None`` if the client has no listener.
@@ -64,10 +65,11 @@ class CallState:
     __slots__ = (
         "_cancelling",
         "_idle_since",
-        "_opens_at",
         "_reason",
+        "_refused",
         "_task",
         "_waiting",
+        "answered",
         "call",
         "counters",
         "key",
@@ -83,7 +85,7 @@ class CallState:
         self.call = call
         self.counters = counters
         self.reporter = reporter
-        self.sending = False
+        self.sending = self.answered = False
         self.key: Secret | None = None
         self.sent_at = self._idle_since = call.started
         self.trace = _NO_TRACE
@@ -91,7 +93,7 @@ class CallState:
         self._task = task
         self._cancelling = task.cancelling()
         self._reason: Reason | None = None
-        self._opens_at = 0.0
+        self._refused: ThrottledPastDeadline | None = None
 
     # --- attempts ---
 
@@ -115,6 +117,7 @@ class CallState:
         self.sending = False
         if self.reporter is not None:
             self.reporter.attempt_ended(None if response is None else response.status)
+        self.answered = body is not None
         if body is None:
             self.trace.abort()
             if response is not None:
@@ -129,7 +132,10 @@ class CallState:
     def with_response(self, response: aiohttp.ClientResponse, body: bytes | None) -> Response:
         """Return the result of an attempt with a response; without a ``body``, the response was too large."""
         started_at, seconds, waited = self._times()
-        return Response(response.status, response.headers, body or b"", started_at, seconds, waited, body is None)
+        encoding = response.headers.get("Content-Encoding", "")
+        content = self.trace.headers.redact(decoded(body or b"", encoding)) or b""
+        times = started_at, seconds, waited
+        return Response(response.status, response.headers, content, *times, body is None, self.key)
 
     def _times(self) -> tuple[float, float, float]:
         now = time.monotonic()
@@ -152,10 +158,10 @@ class CallState:
 
     # --- cancellation by the pool ---
 
-    def refuse(self, opens_at: float) -> None:
+    def refuse(self, refused: ThrottledPastDeadline) -> None:
         """Cancel the call, whose deadline is before the end of the service's pause."""
         if self._reason is None:
-            self._opens_at = opens_at
+            self._refused = refused
         self.end(Reason.REFUSED)
 
     def end(self, reason: Reason) -> None:
@@ -172,7 +178,7 @@ class CallState:
         if reason is None or self._task.uncancel() > self._cancelling:
             return None
         if reason is Reason.REFUSED:
-            return ThrottledPastDeadline(self._opens_at - time.monotonic())
+            return self._refused
         if not self.sending:
             return Closed() if reason is Reason.CLOSED else Expired(self._waiting.value)
         if reason is Reason.CLOSED:

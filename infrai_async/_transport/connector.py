@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import os
+import select
 import socket
 import ssl
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
+from aiohttp import http_exceptions
+from aiohttp.client_proto import ResponseHandler
 
-from infrai_async.errors import ConnectError, TransportError
+from infrai_async.errors import ConnectError, TransportError, without_frames
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import LooseHeaders
@@ -22,7 +27,10 @@ if TYPE_CHECKING:
     from infrai_async._transport.headers import HeaderTemplate
     from infrai_async._transport.stats import Counters
 
+_Mapped = TypeVar("_Mapped", bound=TransportError)
+
 CONNECT_SECONDS: Final = 10.0  # for one connection, including TLS; the call's deadline limits the whole
+LONGEST_FIELD: Final = 2**15 + 2**8  # bytes of a header field of a response: a value of 32 KiB, and its name
 _RECEIVE_BYTES: Final = 64 * 2**10
 trace_of_attempt: Final[ContextVar[ConnectionTrace]] = ContextVar("infrai_async_trace_of_attempt")
 """The trace of the current attempt, for callbacks of aiohttp, which passes nothing of ours to them."""
@@ -83,9 +91,48 @@ def _make_socket(address: tuple[Any, ...]) -> socket.socket:
     return _Socket(*address[:3])
 
 
+class _Protocol(ResponseHandler):
+    """A connection that is used again only if nothing has arrived on it since the last response."""
+
+    _poll: Callable[[int], object] | None = None
+
+    def is_connected(self) -> bool:
+        """Return whether an idle connection can be used again.
+
+        Bytes that nobody asked for would be taken for the response to the next request, and every later call on the
+        connection would get the response to the one before it (RFC 9112, section 9.2).
+        """
+        transport = self.transport
+        if transport is None or transport.is_closing() or self._buffer:
+            return False
+        try:
+            # The next request gets a parser of its own, which does not know that this one holds half a message.
+            if self._parser is not None and self._parser.feed_eof() is not None:
+                return False
+        except Exception:  # noqa: BLE001 - that half cannot be parsed
+            return False
+        # The socket may hold bytes, or the end of the stream, that a busy event loop has had no time to read.
+        poll = self._poll
+        if poll is None:
+            poll = self._poll = _watch(transport.get_extra_info("socket"))
+        return not poll(0)
+
+
+def _watch(connection: socket.socket) -> Callable[[int], object]:
+    """Return a function that tells at once whether a connection can be read from."""
+    if not hasattr(select, "poll"):  # Windows; elsewhere ``select`` fails for high descriptors
+        return lambda _: select.select([connection.fileno()], [], [], 0)[0]
+    watcher = select.poll()
+    watcher.register(connection.fileno(), select.POLLIN)
+    return watcher.poll
+
+
 def make_connector(context: ssl.SSLContext | None) -> aiohttp.TCPConnector:
     """Return a connector without a connection limit, because the pool limits the number of calls."""
-    return aiohttp.TCPConnector(limit=0, ssl=True if context is None else context, socket_factory=_make_socket)
+    connector = aiohttp.TCPConnector(limit=0, ssl=True if context is None else context, socket_factory=_make_socket)
+    # aiohttp has no public way to choose the class of its connections; ``tests/transport/test_reuse.py`` guards this.
+    connector._factory = functools.partial(_Protocol, loop=asyncio.get_running_loop())  # type: ignore[assignment]
+    return connector
 
 
 class TracedRequest(aiohttp.ClientRequest):
@@ -141,7 +188,8 @@ def environment_proxy(origin: str) -> str | None:
 def as_transport_error(error: aiohttp.ClientError | OSError) -> tuple[TransportError, bool]:
     """Map an error of aiohttp to ours, and return also whether it is certain that nothing was sent.
 
-    Errors whose text or fields may contain a secret (a proxy's URL, the request's headers) are not chained.
+    The texts of aiohttp and its parser are not passed on: they may quote the response, the URL of a proxy or the
+    request. Only an error of the operating system is chained, without the frames that it passed through.
     """
     match error:
         case aiohttp.ClientHttpProxyError():
@@ -150,19 +198,52 @@ def as_transport_error(error: aiohttp.ClientError | OSError) -> tuple[TransportE
             return ConnectError(f"cannot connect to the proxy: {error.os_error}"), True
         case aiohttp.InvalidURL():
             return ConnectError("cannot connect: the URL of base_url or proxy is not valid"), True
-        case aiohttp.ClientResponseError():
-            return TransportError(f"the response is not valid HTTP: {error.message}"), False
         case aiohttp.ClientConnectorCertificateError():
-            reason: object = error.certificate_error
+            return _not_connected(error, error.certificate_error), True
         case aiohttp.ClientConnectorError():
-            reason = error.os_error
+            return _not_connected(error, error.os_error), True
         case aiohttp.ConnectionTimeoutError():
-            return _chained(ConnectError(str(error)), error), True
-        case _:
-            return _chained(TransportError(str(error) or type(error).__name__), error), False
-    return _chained(ConnectError(f"cannot connect to {error.host}:{error.port}: {reason}"), error), True
+            return ConnectError("no connection was established in time"), True
+        case aiohttp.ServerTimeoutError():
+            return TransportError("the response did not arrive in time"), False
+        case aiohttp.ClientResponseError() | aiohttp.ClientPayloadError():
+            return TransportError(_malformed(error)), False
+        case aiohttp.ServerDisconnectedError():
+            return TransportError("the connection was closed before the response arrived"), False
+        case OSError() if error.errno:
+            broken = OSError(error.errno, os.strerror(error.errno))
+            return _caused_by(TransportError(f"the connection broke: {broken}"), broken), False
+    return TransportError(f"the connection broke ({type(error).__name__})"), False
 
 
-def _chained(mapped: TransportError, cause: Exception) -> TransportError:
-    mapped.__cause__ = cause
+def _not_connected(error: aiohttp.ClientConnectorError, reason: Exception) -> ConnectError:
+    return _caused_by(ConnectError(f"cannot connect to {error.host}:{error.port}: {reason}"), reason)
+
+
+def _malformed(error: BaseException) -> str:
+    """Say what is wrong with a response, by the type of the parser's error and not by its text."""
+    causes: list[BaseException | None] = [error]
+    while (last := causes[-1]) is not None:
+        cause = last.__cause__ or last.__context__
+        causes.append(None if cause in causes else cause)
+    kinds = {type(cause): cause for cause in causes}
+    if (long := kinds.get(http_exceptions.LineTooLong)) is not None:
+        limit = long.args[1]
+        hint = "" if limit == LONGEST_FIELD else ": create the borrowed session with a larger max_field_size"
+        return f"a header of the response has more than {limit} bytes{hint}"
+    return next((text for kind, text in _MALFORMED.items() if kind in kinds), "the response is not valid HTTP")
+
+
+_MALFORMED: Final[Mapping[type[BaseException], str]] = {
+    http_exceptions.BadStatusLine: "the response is not valid HTTP: it does not begin with a status line",
+    http_exceptions.InvalidHeader: "the response is not valid HTTP: a header is malformed",
+    http_exceptions.ContentLengthError: "the response was cut off",
+    http_exceptions.TransferEncodingError: "the response was cut off, or its chunks are malformed",
+    http_exceptions.ContentEncodingError: "the response cannot be decompressed",
+    aiohttp.ClientPayloadError: "the response was cut off",
+}
+
+
+def _caused_by(mapped: _Mapped, cause: Exception) -> _Mapped:
+    mapped.__cause__ = without_frames(cause)
     return mapped

@@ -18,7 +18,7 @@ from yarl import URL
 
 from infrai_async._event_loop import no_event_loop
 from infrai_async._transport.call_state import CallState, Reason
-from infrai_async._transport.connector import CONNECT_SECONDS, TracedRequest, make_connector
+from infrai_async._transport.connector import CONNECT_SECONDS, LONGEST_FIELD, TracedRequest, make_connector
 from infrai_async._transport.stats import Counters
 
 if TYPE_CHECKING:
@@ -200,6 +200,8 @@ def _new_session(proxy: str | URL | None, context: SSLContext | None) -> aiohttp
         cookie_jar=_NoCookies(),
         proxy=proxy,
         timeout=_TIMEOUT,
+        max_line_size=LONGEST_FIELD,
+        max_field_size=LONGEST_FIELD,
     )
     # aiohttp would resend GET, PUT and DELETE by itself when a reused connection breaks. Such a resend appears in no
     # attempt that we report and obeys none of our retry rules. aiohttp's own test client disables it the same way.

@@ -247,10 +247,10 @@ class Pool:
     ) -> bool | None:
         reporter = state.reporter
         match step:
-            case Throttle(seconds):
-                self._admission.throttle(state, seconds)
+            case Throttle():
+                self._admission.throttle(state, step)
                 if reporter is not None:
-                    reporter.throttled(seconds)
+                    reporter.throttled(step.seconds)
                 return None
             case RefreshKey():
                 state.note_wait(Waiting.KEY_REFRESH)

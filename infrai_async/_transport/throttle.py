@@ -7,7 +7,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from infrai_async._protocol.flow import Closed, ThrottledPastDeadline
 from infrai_async._protocol.rate import Gate, RateEstimator
@@ -15,14 +15,22 @@ from infrai_async._transport.call_state import Waiting
 from infrai_async._transport.loop_session import call_later
 
 if TYPE_CHECKING:
+    from infrai_async._protocol.flow import Throttle
     from infrai_async._transport.call_state import CallState
     from infrai_async._transport.limiter import CapacityLimiter
     from infrai_async._transport.loop_session import LoopSession
     from infrai_async._transport.sessions import LoopSessions
+    from infrai_async.errors import APIError
+
+
+_PROBE_INTERVAL: Final = 0.05  # seconds between two looks at the call that tries alone
 
 
 class AdmissionControl:
     """Decides when calls may start: at once, or one after another while the service throttles.
+
+    If the service asks for a longer pause than the policy allows, one call at a time tries again afterwards, until one
+    is answered without a further pause (D30).
 
     The gate and the rate are points in time that all event loops share. Each event loop starts its own calls in
     first-in, first-out order, with a single timer.
@@ -36,9 +44,13 @@ class AdmissionControl:
         self._limiter = limiter
         self._sessions = sessions
         self._gate = Gate()
+        self._said: APIError | None = None  # the response that closed the gate
         self._estimator = RateEstimator()
         self._lock = threading.Lock()
-        self._queues: dict[asyncio.AbstractEventLoop, deque[asyncio.Future[None]]] = {}
+        self._probing = False
+        self._probe: CallState | None = None  # the call that tries alone
+        self._probe_started = 0.0
+        self._queues: dict[asyncio.AbstractEventLoop, deque[tuple[asyncio.Future[None], CallState]]] = {}
 
     @property
     def held_seconds(self) -> float:
@@ -75,19 +87,22 @@ class AdmissionControl:
             self._note_first_start()
         return refused
 
-    def throttle(self, throttled: CallState, seconds: float) -> None:
+    def throttle(self, throttled: CallState, step: Throttle) -> None:
         """Pause the pool, and end the waiting calls whose deadline is before the end of the pause.
 
         Args:
             throttled: the call that the service has throttled. Its own flow decides whether it waits.
-            seconds: the length of the pause.
+            step: the length of the pause, and what the service said.
         """
         # The gate closes before the waiting calls are searched, and a call registers with its session before it checks
         # the gate. Whatever the threads do meanwhile, a call is found by the search or finds the gate closed itself.
         now = time.monotonic()
+        opens_at = now + step.seconds
         with self._lock:
-            self._gate.close(now + seconds, now)
-            self._estimator.slow_down(now, now + seconds, self._sessions.succeeded(), throttled.sent_at)
+            if opens_at > self._gate.opens_at:
+                self._gate.close(opens_at, now)
+                self._said, self._probing, self._probe = step.error, step.probe, None
+            self._estimator.slow_down(now, opens_at, self._sessions.succeeded(), throttled.sent_at)
         current_loop = asyncio.get_running_loop()
         for session in self._sessions.all():
             if session.loop is current_loop:
@@ -104,13 +119,13 @@ class AdmissionControl:
 
     def _refused(self, state: CallState) -> ThrottledPastDeadline | None:
         now, opens_at = time.monotonic(), self._gate.opens_at
-        return ThrottledPastDeadline(opens_at - now) if opens_at > now and opens_at > state.call.deadline else None
+        late = opens_at > now and opens_at > state.call.deadline
+        return ThrottledPastDeadline(opens_at - now, self._said) if late else None
 
     def _refuse_late_calls(self, session: LoopSession, throttled: CallState) -> None:
-        opens_at = self._gate.opens_at
         for state in session.calls:
-            if not state.sending and state.call.deadline < opens_at and state is not throttled:
-                state.refuse(opens_at)
+            if not state.sending and state is not throttled and (refused := self._refused(state)) is not None:
+                state.refuse(refused)
 
     # --- the queue of each event loop ---
 
@@ -122,11 +137,11 @@ class AdmissionControl:
         while not requeued or self._gate.opens_at > time.monotonic():
             if (refused := self._refused(state)) is not None:
                 return refused
-            await self._wait_in_queue(requeued=requeued)
+            await self._wait_in_queue(state, requeued=requeued)
             requeued = True
         return None
 
-    async def _wait_in_queue(self, *, requeued: bool) -> None:
+    async def _wait_in_queue(self, state: CallState, *, requeued: bool) -> None:
         """Wait in the event loop's queue; ``requeued`` calls wait at its front."""
         loop = asyncio.get_running_loop()
         waiter = loop.create_future()
@@ -136,9 +151,9 @@ class AdmissionControl:
                 self._queues.pop(closed, None)
             queue = self._queues[loop] = deque()
         if requeued:
-            queue.appendleft(waiter)
+            queue.appendleft((waiter, state))
         else:
-            queue.append(waiter)
+            queue.append((waiter, state))
         if len(queue) == 1:  # otherwise the timer of the earlier calls is running
             self._start_queued()
         await waiter
@@ -147,18 +162,46 @@ class AdmissionControl:
         loop = asyncio.get_running_loop()
         queue = self._queues[loop]
         while queue:
-            now = time.monotonic()
+            waiter, state = queue[0]
+            if not waiter.done():
+                delay = self._start(state, len(queue) - 1)
+                if delay > 0:
+                    call_later(loop, delay, self._start_queued)
+                    return
+                waiter.set_result(None)
+            queue.popleft()
+        del self._queues[loop]
+
+    def _start(self, state: CallState, waiting: int) -> float:
+        """Start a call now and return 0, or return the seconds until that can be tried again."""
+        now = time.monotonic()
+        with self._lock:
             delay = max(self._gate.opens_at, self._estimator.next_start) - now
             if delay > 0:
-                call_later(loop, delay, self._start_queued)
-                return
-            waiter = queue.popleft()
-            if not waiter.done():
-                with self._lock:
-                    self._estimator.start(now, len(queue))
-                waiter.set_result(None)
-        del self._queues[loop]
+                return delay
+            if self._probing:
+                if self._is_trying():
+                    return _PROBE_INTERVAL
+                if not self._has_proved_itself():
+                    self._probe, self._probe_started = state, now
+                    return 0.0
+                self._probing, self._probe = False, None
+                self._estimator.resume(now)
+            self._estimator.start(now, waiting)
+        return 0.0
+
+    def _is_trying(self) -> bool:
+        """Return whether the call that tries alone has not been sent yet, or waits for its response."""
+        probe = self._probe
+        if probe is None or probe.sending:
+            return probe is not None
+        return probe.sent_at < self._probe_started and any(probe in session.calls for session in self._sessions.all())
+
+    def _has_proved_itself(self) -> bool:
+        """Return whether the call that tried alone was answered, without a further pause."""
+        probe = self._probe
+        return probe is not None and probe.sent_at >= self._probe_started and probe.answered
 
     def after_fork(self) -> None:
         """Forget all waiting calls in a forked child process; they wait in the parent."""
-        self._queues, self._lock = {}, threading.Lock()
+        self._queues, self._probe, self._lock = {}, None, threading.Lock()

@@ -100,11 +100,15 @@ class Route:
     Attributes:
         path: path template, with a ``{name}`` for each path parameter.
         params: the parameters of the request.
+        names: their public names.
         plain: whether path and query carry only free strings and unbounded integers, as most reading calls do.
     """
 
     path: str
     params: tuple[Param, ...] = ()
+    names: frozenset[str] = attrs.field(
+        init=False, default=attrs.Factory(lambda self: frozenset(param.name for param in self.params), takes_self=True)
+    )
     plain: bool = attrs.field(init=False, default=attrs.Factory(_is_plain, takes_self=True))
 
 

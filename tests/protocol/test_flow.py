@@ -27,11 +27,13 @@ from infrai_async._protocol.flow import (
     run,
 )
 from infrai_async._protocol.reader import ResponseReader
-from infrai_async._protocol.request import Request
+from infrai_async._protocol.request import UNSET, Request
 from infrai_async._protocol.response import NoResponse, Response
 from infrai_async._protocol.retry import RetryPolicy
-from infrai_async.capabilities import CAPABILITIES
+from infrai_async.capabilities import CAPABILITIES, Capability, Route
+from infrai_async.capabilities.table import query
 from infrai_async.errors import (
+    APIError,
     Attempt,
     AuthenticationError,
     BudgetExceeded,
@@ -447,6 +449,34 @@ def test_a_hold_that_cannot_fit_raises_the_refusal_at_once() -> None:
     assert (type(error), error.retry_after, error.status) == (RateLimitError, 1.5, 429)
 
 
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("asked", [31536000, "9" * 400, "1e308", "Fri, 31 Dec 9999 23:59:59 GMT"])
+def test_a_hold_is_believed_up_to_a_limit_and_then_tried_by_one_call_at_a_time(status: int, asked: Any) -> None:
+    policy = RetryPolicy(longest_pause=2.0)
+    steps, value = drive(call(policy=policy), answer(status, after=asked), answer(data="done"))
+    assert value == "done"
+    assert steps[1] == Throttle(2.0, probe=True)
+
+
+def test_a_hold_that_is_not_cut_needs_no_probe() -> None:
+    steps, _ = drive(call(policy=RetryPolicy(longest_pause=2.0)), answer(429, after=2.0), answer(data="done"))
+    assert steps[1] == Throttle(2.0, probe=False)
+
+
+def test_another_pause_that_the_service_asks_for_has_the_same_limit() -> None:
+    steps, _ = drive(call(policy=RetryPolicy(longest_pause=2.0)), answer(500, after=3600), True, answer(data="done"))
+    assert steps[1].seconds == 2.0
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_call_that_meets_the_pause_of_another_one_is_told_what_the_service_said(status: int) -> None:
+    steps, said = drive(call(policy=RetryPolicy.none()), answer(status, after=9, code="WHY"))
+    error = error_of(ThrottledPastDeadline(8.5, steps[1].error))
+    assert steps[1].error is said
+    assert (type(error), error.status, error.code, error.retry_after) == (type(said), status, "WHY", 8.5)
+    assert (error.outcome, error.attempts, error.request_id) == ("not_sent", (), None)
+
+
 def test_holds_end_when_the_calls_time_does() -> None:
     steps, error = drive(call(left=[3.0, 2.0, 1.0]), *[answer(429, after=1.5)] * 3)
     assert kinds(steps) == ["Send", "Throttle"] * 3
@@ -630,20 +660,20 @@ def test_a_row_of_one_generation_stays_where_it_is() -> None:
 
 def test_fields_follow_the_generation() -> None:
     made = call(
-        "storage.object.presign", {"bucket": "b", "key": "k", "method": "PUT", "max_bytes": 9}, key_in_body=True
+        "storage.object.presign", {"bucket": "b", "key": "k", "method": "PUT", "expires_seconds": 9}, key_in_body=True
     )
     steps, _ = drive(made, UNROUTED["nothing"])
     assert sent(steps) == [
         Request(
             "POST",
             "/v1/storage/buckets/b/objects/k/presign",
-            b'{"idempotency_key":"8b1f0c","method":"PUT"}\n',
+            b'{"expires_seconds":9,"idempotency_key":"8b1f0c","method":"PUT"}\n',
             KEY,
         ),
         Request(
             "POST",
             "/v1/storage/object/presign/b/k",
-            b'{"idempotency_key":"8b1f0c","max_bytes":9,"op":"put"}\n',
+            b'{"expires_seconds":9,"idempotency_key":"8b1f0c","op":"put"}\n',
             KEY,
         ),
     ]
@@ -706,6 +736,166 @@ def test_a_move_after_a_break_still_knows_of_it() -> None:
     steps, value = drive(storage(), SENT, True, UNROUTED["nothing"], missing)
     assert [request.target for request in sent(steps)] == [OLD, OLD, NEW]
     assert value == Ack(ok=True)
+
+
+# --- arguments that one generation's route does not carry (D2) -------------------------------------------------------
+
+PRESIGN_OLD, PRESIGN_NEW = "/v1/storage/buckets/b/objects/k/presign", "/v1/storage/object/presign/b/k"
+ONLY_NEW: list[dict[str, object]] = [
+    {"content_type": "text/plain"},
+    {"content_type": ""},
+    {"max_bytes": 10},
+    {"max_bytes": 0},
+    {"response_disposition": "inline"},
+    {"response_disposition": ""},
+]
+
+
+def presign(arguments: dict[str, object], **options: Any) -> Asked:
+    return call("storage.object.presign", {"bucket": "b", "key": "k", **arguments}, **options)
+
+
+def targets(steps: list[object]) -> list[str]:
+    return [request.target for request in sent(steps)]
+
+
+@pytest.mark.parametrize("remembered", [0, 1])
+@pytest.mark.parametrize("arguments", ONLY_NEW, ids=repr)
+def test_the_route_that_carries_every_argument_is_taken_at_once(arguments: dict[str, object], remembered: int) -> None:
+    learned = RouteMemory(generation=remembered)
+    steps, _ = drive(presign(arguments, learned=learned), answer(data={}))
+    assert targets(steps) == [PRESIGN_NEW]
+    assert json.loads(sent(steps)[0].body or b"") == {**arguments, "op": "put"}
+    assert learned == RouteMemory(generation=remembered)
+
+
+@pytest.mark.parametrize("remembered", [0, 1])
+@pytest.mark.parametrize("absent", [None, UNSET])
+def test_an_argument_that_is_not_given_chooses_no_route(absent: object, remembered: int) -> None:
+    arguments = dict.fromkeys(("content_type", "max_bytes", "response_disposition"), absent)
+    steps, _ = drive(presign(arguments, learned=RouteMemory(generation=remembered)), answer(data={}))
+    assert targets(steps) == [(PRESIGN_OLD, PRESIGN_NEW)[remembered]]
+
+
+@pytest.mark.parametrize("remembered", [0, 1])
+@pytest.mark.parametrize("policy", [RetryPolicy(), RetryPolicy.none()], ids=["retries", "no retries"])
+@pytest.mark.parametrize("first", UNROUTED.values(), ids=UNROUTED)
+def test_an_argument_that_the_other_route_lacks_is_refused_and_not_left_away(
+    first: Response, policy: RetryPolicy, remembered: int
+) -> None:
+    learned = RouteMemory(generation=remembered)
+    made = presign({"max_bytes": 9, "content_type": "a/b"}, learned=learned, policy=policy)
+    steps, error = drive(made, first)
+    assert targets(steps) == [PRESIGN_NEW]
+    assert isinstance(error, InvalidArgument)
+    assert str(error) == (
+        "storage.object.presign: the service has no route that takes content_type and max_bytes: "
+        "omit content_type and max_bytes"
+    )
+    assert (error.outcome, error.idempotency_key) == ("rejected", KEY)
+    assert [attempt.status for attempt in error.attempts] == [first.status]
+    assert isinstance(error.__cause__, APIError)
+    assert error.__cause__.attempts == error.attempts
+    assert learned == RouteMemory(generation=remembered)
+
+
+def test_a_refusal_after_a_break_says_that_the_call_may_have_been_carried_out() -> None:
+    steps, error = drive(presign({"max_bytes": 9}), SENT, True, UNROUTED["nothing"])
+    assert targets(steps) == [PRESIGN_NEW, PRESIGN_NEW]
+    assert isinstance(error, InvalidArgument)
+    assert error.outcome == "maybe_applied"
+    assert [attempt.status for attempt in error.attempts] == [None, 404]
+
+
+def test_a_call_that_needs_the_other_route_leaves_what_was_learned_to_the_calls_that_do_not() -> None:
+    learned = RouteMemory()
+    drive(presign({}, learned=learned), UNROUTED["nothing"], answer(data={}))
+    assert learned == RouteMemory(generation=1)
+    assert isinstance(drive(presign({"max_bytes": 9}, learned=learned), UNROUTED["nothing"])[1], InvalidArgument)
+    steps, _ = drive(presign({}, learned=learned), UNROUTED["nothing"], answer(data={}))
+    assert targets(steps) == [PRESIGN_NEW, PRESIGN_OLD]
+    assert learned == RouteMemory(generation=0)
+
+
+# A row of which each route carries an argument that the other lacks; the table has none that reads.
+EITHER = Capability(
+    "storage.either",
+    "GET",
+    routes=(
+        Route("/v1/old", (query("limit", "integer"),)),
+        Route("/v1/new", (query("limit", "integer"), query("prefix"))),
+    ),
+    returns=Ack,
+)
+TURNED = attrs.evolve(EITHER, routes=EITHER.routes[::-1])
+
+
+@pytest.mark.parametrize("remembered", [0, 1])
+@pytest.mark.parametrize("row", [EITHER, TURNED], ids=["the second carries all", "the first carries all"])
+def test_a_read_takes_the_route_that_carries_every_argument_too(row: Capability[Any], remembered: int) -> None:
+    def asked(arguments: dict[str, object]) -> Asked:
+        made = call(learned=RouteMemory(generation=remembered))
+        return attrs.evolve(made, call=attrs.evolve(made.call, capability=row, arguments=arguments))
+
+    assert targets(drive(asked({"limit": 5, "prefix": ""}))[0]) == ["/v1/new?limit=5&prefix="]
+    assert targets(drive(asked({"limit": 5, "prefix": "a"}))[0]) == ["/v1/new?limit=5&prefix=a"]
+    steps, error = drive(asked({"limit": 0, "prefix": "a"}), UNROUTED["nothing"])
+    assert targets(steps) == ["/v1/new?limit=0&prefix=a"]
+    assert isinstance(error, InvalidArgument)
+    steps, _ = drive(asked({"limit": 0}), UNROUTED["nothing"], answer(data={}))
+    assert targets(steps) == [f"{row.routes[index].path}?limit=0" for index in (remembered, 1 - remembered)]
+
+
+# --- requests that are too long --------------------------------------------------------------------------------------
+
+LONG = {"plan": "pro", "note": "x" * 9_000}
+
+
+@pytest.mark.parametrize("status", [414, 431])
+def test_a_refusal_of_a_long_url_names_the_argument_that_makes_it_long(status: int) -> None:
+    made = call("flags.get_value", {"key": "k", "user_id": "u", "context": LONG, "default": "y" * 99})
+    _, error = drive(made, Response(status, {"Content-Type": "text/html"}, b"<html>"))
+    assert isinstance(error, APIError)
+    assert str(error) == (
+        f"flags.get_value: HTTP {status}: the request's URL is too long (9,204 bytes): shorten context"
+    )
+    _, error = drive(made, answer(status, code="X", message="over 8 kB", hint="h"))
+    assert str(error) == (
+        f"flags.get_value: X ({status}): over 8 kB; the request's URL is too long (9,204 bytes): shorten context "
+        "[request r1]"
+    )
+    assert error.hint == "h"
+
+
+def test_a_refusal_of_a_long_url_names_an_id_too() -> None:
+    _, error = drive(call("db.project.get", {"id": "p" * 9_000}), Response(414, {}, b""))
+    assert "shorten id" in str(error)
+
+
+def test_a_refusal_of_long_headers_names_what_the_caller_can_change() -> None:
+    _, error = drive(call(), Response(431, {}, b""))
+    assert str(error).endswith("shorten the client's headers, or idempotency_key")
+
+
+def test_a_url_that_no_server_accepts_is_not_sent() -> None:
+    for row, arguments, name in (
+        ("flags.is_enabled", {"key": "k", "context": {"a": "x" * 64_000}}, "context"),
+        ("flags.get_value", {"key": "k", "default": "x" * 64_000}, "default"),
+        ("db.project.get", {"id": "p" * 64_000}, "id"),
+        ("db.project.delete", {"id": "é" * 11_000}, "id"),
+        ("db.project.list", {"cursor": "c" * 64_000}, "cursor"),
+    ):
+        steps, error = drive(call(row, arguments))
+        assert steps == []
+        assert isinstance(error, InvalidArgument)
+        assert str(error).startswith(f"{row}: the request's URL is too long (")
+        assert str(error).endswith(f"bytes, more than 64,000): shorten {name}")
+
+
+def test_a_url_of_the_greatest_length_is_sent() -> None:
+    for id in ("p" * (64_000 - len("/v1/db/project/get/")), "-" * (64_000 - len("/v1/db/project/get/"))):
+        assert len(targets(drive(call("db.project.get", {"id": id}))[0])[0]) == 64_000
+        assert isinstance(drive(call("db.project.get", {"id": id + "p"}))[1], InvalidArgument)
 
 
 # --- what it looks like ----------------------------------------------------------------------------------------------

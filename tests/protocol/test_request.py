@@ -14,6 +14,7 @@ import attrs
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from multidict import MultiDict
 
 from infrai_async._protocol.request import (
     UNSET,
@@ -23,6 +24,7 @@ from infrai_async._protocol.request import (
     canonical_body,
     check_key,
     check_names,
+    route_for,
     seconds,
     target_of,
 )
@@ -361,8 +363,9 @@ def test_an_optional_argument_that_is_not_given_is_not_sent(row: str, name: str)
     ],
 )
 def test_none_means_not_given(row: str, name: str) -> None:
+    generation = len(CAPABILITIES[row].routes) - 1
     with_none, without = ({**FULL[row], name: absent} for absent in (None, UNSET))
-    assert request(row, **with_none) == request(row, **without)
+    assert request(row, generation, **with_none) == request(row, generation, **without)
 
 
 def test_none_is_a_value_where_any_json_is_one() -> None:
@@ -545,7 +548,7 @@ def test_the_running_service_gets_the_verb_as_a_lower_case_op(verb: str, op: str
 
 @pytest.mark.parametrize("row", ["cdn.distribution.update", "storage.object.presign"])
 def test_a_path_id_is_not_repeated_in_other_bodies(row: str) -> None:
-    body = json.loads(request(row, **FULL[row]).body or b"")
+    body = json.loads(request(row, len(CAPABILITIES[row].routes) - 1, **FULL[row]).body or b"")
     assert body.keys().isdisjoint({"distribution_id", "bucket", "key"})
 
 
@@ -846,6 +849,23 @@ def test_public_names_stay_as_they_are() -> None:
     assert check_names(CAPABILITIES["db.project.get"], {"id": "x"}) == {"id": "x"}
 
 
+@pytest.mark.parametrize("names", [("from", "from_"), ("from_", "from")])
+def test_two_spellings_of_one_argument_are_refused(names: tuple[str, str]) -> None:
+    with pytest.raises(InvalidArgument, match="from_ is given twice: pass it once"):
+        check_names(CAPABILITIES["cdn.cache.stats"], dict.fromkeys(names, "2026"))
+
+
+def test_a_name_that_a_mapping_holds_twice_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match="limit is given twice"):
+        check_names(CAPABILITIES["db.project.list"], MultiDict([("limit", 1), ("limit", 2)]))
+
+
+@pytest.mark.parametrize("arguments", [[("limit", 1), ("limit", 2)], [], "", 0, False, {"limit"}], ids=repr)
+def test_arguments_are_a_mapping(arguments: Any) -> None:
+    with pytest.raises(InvalidArgument, match=r"^db\.project\.list: arguments must be a mapping"):
+        check_names(CAPABILITIES["db.project.list"], arguments)
+
+
 @pytest.mark.parametrize(
     ("row", "name", "message"),
     [
@@ -904,8 +924,23 @@ def test_the_verb_of_a_presigned_url_is_always_sent(generation: int, verb: bytes
     assert verb in (request("storage.object.presign", generation, bucket="b", key="k").body or b"")
 
 
-def test_an_argument_that_this_generation_does_not_send_is_checked_all_the_same() -> None:
-    assert str(refusal("storage.object.presign", max_bytes="x")).startswith("storage.object.presign: max_bytes must be")
+@pytest.mark.parametrize("value", ["x", 1.5, True, [10]])
+def test_an_argument_of_one_generation_alone_is_checked_on_the_route_that_carries_it(value: object) -> None:
+    row = CAPABILITIES["storage.object.presign"]
+    arguments = {"bucket": "b", "key": "k", "max_bytes": value}
+    with pytest.raises(InvalidArgument, match=r"^storage\.object\.presign: max_bytes must be"):
+        build(row, route_for(row, arguments), arguments)
+
+
+@pytest.mark.parametrize("name", ["content_type", "max_bytes", "response_disposition"])
+def test_no_request_is_built_for_a_route_that_does_not_carry_an_argument(name: str) -> None:
+    with pytest.raises(InvalidArgument, match=rf"no route that takes {name}: omit {name}$"):
+        request("storage.object.presign", 0, bucket="b", key="k", **{name: FULL["storage.object.presign"][name]})
+
+
+@pytest.mark.parametrize("row", CAPABILITIES.values(), ids=lambda row: row.id)
+def test_one_route_of_each_row_carries_every_argument(row: Capability[Any]) -> None:
+    assert any(row.params.keys() == route.names for route in row.routes)
 
 
 # --- the quick way to a plain target ---

@@ -117,6 +117,40 @@ def test_retry_after_is_seconds_or_a_date(text: str, seconds: float | None) -> N
     assert retry_after_seconds({"Retry-After": text}, NOW) == seconds
 
 
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry-After-Ms": "1500"}, 1.5),
+        ({"Retry-After-Ms": "1500", "Retry-After": "9"}, 1.5),
+        ({"Retry-After-Ms": "12.5"}, 0.0125),
+        ({"Retry-After-Ms": "soon", "Retry-After": "9"}, 9.0),
+        ({"Retry-After-Ms": "", "Retry-After": "9"}, 9.0),
+        ({"Retry-After-Ms": "0", "Retry-After": "9"}, None),
+        ({"Retry-After-Ms": "-1"}, None),
+        ({"Retry-After-Ms": "nan"}, None),
+        ({"Retry-After-Ms": "9" * 400}, math.inf),
+        ({"Retry-After": "9" * 400}, math.inf),
+        ({"Retry-After": "1e308"}, 1e308),
+    ],
+)
+def test_milliseconds_come_first_and_a_number_may_have_any_size(headers: dict[str, str], seconds: float | None) -> None:
+    assert retry_after_seconds(headers, NOW) == seconds
+
+
+@pytest.mark.parametrize(
+    ("asked", "longest", "believed"),
+    [(1.5, 300.0, 1.5), (300.0, 300.0, 300.0), (301.0, 300.0, 300.0), (1e308, 300.0, 300.0), (math.inf, 5.0, 5.0)],
+)
+def test_a_policy_believes_a_pause_up_to_a_limit(asked: float, longest: float, believed: float) -> None:
+    assert RetryPolicy(longest_pause=longest).believe(asked) == believed
+
+
+def test_a_policy_never_makes_a_busy_loop_of_a_pause() -> None:
+    assert RetryPolicy(longest_pause=0).believe(9.0) == 0.001
+    assert RetryPolicy().believe(None) is None
+    assert RetryPolicy().longest_pause == 300.0
+
+
 def test_an_absent_retry_after_is_none() -> None:
     assert retry_after_seconds({}, NOW) is None
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import ssl
+import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
@@ -43,7 +45,11 @@ class Seen:
 
 @attrs.frozen(kw_only=True)
 class Reply:
-    """What to answer: ``cut`` sends only so many bytes of the body, ``drop`` closes without a word."""
+    """What to answer.
+
+    ``cut`` sends only so many bytes of the body, ``drop`` closes without a word, ``raw`` is sent as it is instead of
+    a response, ``stray`` is sent unasked in segments of its own after it, and ``reset`` then resets the connection.
+    """
 
     status: int = 200
     body: bytes = b""
@@ -52,6 +58,9 @@ class Reply:
     cut: int | None = None
     drop: bool = False
     close: bool = False
+    raw: bytes | None = None
+    stray: tuple[bytes, ...] = ()
+    reset: bool = False
 
 
 def answer(data: object, *, status: int = 200, headers: Mapping[str, str] | None = None, **kwargs: Any) -> Reply:
@@ -151,8 +160,17 @@ class Oracle:
         if reply.close:
             headers["Connection"] = "close"
         head = f"HTTP/1.1 {reply.status} Whatever\r\n" + "".join(f"{k}: {v}\r\n" for k, v in headers.items()) + "\r\n"
-        writer.write(head.encode() + (reply.body if reply.cut is None else reply.body[: reply.cut]))
+        body = reply.body if reply.cut is None else reply.body[: reply.cut]
+        writer.write(reply.raw if reply.raw is not None else head.encode() + body)
         await writer.drain()
+        for segment in reply.stray:
+            await asyncio.sleep(0.02)
+            writer.write(segment)
+            await writer.drain()
+        if reply.reset:
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
+            return False
         return reply.cut is None and not reply.close
 
 

@@ -117,6 +117,43 @@ async def test_an_answer_that_is_not_http_is_a_transport_error() -> None:
     assert "secretkey" not in repr(caught.value) + repr(caught.value.__cause__)
 
 
+LONG_HEADER = "Content-Security-Policy"
+
+
+@pytest.mark.parametrize("length", [8_000, 8_200, 16_000, 32_768])
+async def test_a_header_of_32_kib_is_read(length: int) -> None:
+    with Oracle(lambda seen: answer(SMALL, headers={LONG_HEADER: "x" * length})) as oracle:
+        async with AsyncInfrai("k", base_url=oracle.url, retry=RetryPolicy.none()) as client:
+            assert (await client.db.project.get("p")).id == "p1"
+
+
+@pytest.mark.parametrize("name", [LONG_HEADER, "X" * 40_000])
+async def test_a_header_beyond_the_limit_is_an_error_that_does_not_quote_it(name: str) -> None:
+    with Oracle(lambda seen: answer(SMALL, headers={name: "topsecret" * 5_000})) as oracle:
+        async with AsyncInfrai("k", base_url=oracle.url, retry=RetryPolicy.none()) as client:
+            with pytest.raises(TransportError) as caught:
+                await client.db.project.delete("p")
+    error = caught.value
+    assert str(error) == "db.project.delete: a header of the response has more than 33024 bytes"
+    assert error.outcome == "maybe_applied"
+    assert "topsecret" not in repr(error) + repr(error.attempts) + repr(error.__cause__)
+
+
+async def test_the_limit_of_a_borrowed_session_is_its_own() -> None:
+    with Oracle(lambda seen: answer(SMALL, headers={LONG_HEADER: "topsecret" * 1_000})) as oracle:
+        async with (
+            aiohttp.ClientSession() as narrow,
+            aiohttp.ClientSession(max_field_size=16_384) as wide,
+        ):
+            async with AsyncInfrai("k", base_url=oracle.url, session=narrow, retry=RetryPolicy.none()) as client:
+                with pytest.raises(TransportError, match="more than 8190 bytes: create the borrowed session") as caught:
+                    await client.db.project.get("p")
+                assert "max_field_size" in str(caught.value)
+                assert "topsecret" not in str(caught.value)
+            async with AsyncInfrai("k", base_url=oracle.url, session=wide) as client:
+                assert (await client.db.project.get("p")).id == "p1"
+
+
 async def test_small_pieces_and_compression_are_put_together() -> None:
     body = gzip.compress(json.dumps({"ok": True, "data": {**SMALL, "name": "x" * 200_000}}).encode())
     with Oracle(lambda seen: Reply(body=body, headers={"Content-Encoding": "gzip"})) as oracle:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Final
 
 from aiohttp import web
+from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 
 from infrai_async.local._errors import RequestRefused
 from infrai_async.local.http.envelope import CallMetadata
 from infrai_async.local.http.responses import refused
+
+_LONGEST_LINE: Final = 2**16  # bytes of the request line; clients may send a flag's context in it (CONTRACT.md D7)
+_LONGEST_FIELD: Final = 2**15 + 2**8  # bytes of a header field: cookies of all local programs add up in a browser
 
 
 class Server(web.Server):
@@ -16,7 +21,14 @@ class Server(web.Server):
 
     def __call__(self) -> web.RequestHandler:
         """Return the protocol of one connection; it does not decompress bodies, which is left to the handler."""
-        return _Connection(self, loop=asyncio.get_running_loop(), access_log=None, auto_decompress=False)  # type: ignore[arg-type] # AppRunner's too
+        return _Connection(
+            self,
+            loop=asyncio.get_running_loop(),
+            access_log=None,  # type: ignore[arg-type] # AppRunner's too
+            auto_decompress=False,
+            max_line_size=_LONGEST_LINE,
+            max_field_size=_LONGEST_FIELD,
+        )
 
 
 class _Connection(web.RequestHandler):
@@ -35,7 +47,19 @@ class _Connection(web.RequestHandler):
         """
         if status >= 500 or request.writer.output_size > 0:
             return super().handle_error(request, status, exc, message)
-        kind = f"the request is not valid HTTP ({type(exc).__name__})"
-        answer = refused(RequestRefused(400, "VALIDATION_ERROR", kind), CallMetadata())
+        answer = refused(_refusal(exc), CallMetadata())
         answer.force_close()
         return answer
+
+
+def _refusal(error: BaseException | None) -> RequestRefused:
+    """Return the response to a request that cannot be parsed."""
+    if isinstance(error, LineTooLong) and error.args[1] == _LONGEST_LINE:
+        message = f"the URL is longer than {_LONGEST_LINE:,} bytes"
+        return RequestRefused(414, "VALIDATION_ERROR", message, hint="send less in the query, such as in context")
+    if isinstance(error, LineTooLong):
+        message = f"a header is longer than {_LONGEST_FIELD:,} bytes"
+        return RequestRefused(431, "VALIDATION_ERROR", message, hint="delete the cookies of this host, or send less")
+    if isinstance(error, BadHttpMessage) and error.message.startswith("Too many headers"):
+        return RequestRefused(431, "VALIDATION_ERROR", "the request has too many headers", hint="send fewer headers")
+    return RequestRefused(400, "VALIDATION_ERROR", f"the request is not valid HTTP ({type(error).__name__})")

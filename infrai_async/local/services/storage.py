@@ -177,8 +177,15 @@ def presign(call: ServiceCall, connection: Connection) -> Data:
     }
 
 
+def _check_absent(call: ServiceCall, name: str, use: str) -> None:
+    """Refuse a parameter that has no effect on this kind of URL, since the caller would rely on it."""
+    if name in call.params:
+        raise invalid(f"{name} is for {use} only; omit it", **{name: "absent"})
+
+
 def _of_download(call: ServiceCall) -> tuple[Data, Data]:
     """Return the query parameters and headers to sign for a GET; they override headers of the response."""
+    _check_absent(call, "max_bytes", "uploads")
     wanted = {
         "Content-Type": _check_header(call, "content_type"),
         "Content-Disposition": _check_header(call, "response_disposition"),
@@ -188,6 +195,7 @@ def _of_download(call: ServiceCall) -> tuple[Data, Data]:
 
 def _of_upload(call: ServiceCall) -> tuple[Data, Data]:
     """Return the query parameters and headers to sign for a PUT; they restrict the body."""
+    _check_absent(call, "response_disposition", "downloads")
     most, content_type = call.params.get("max_bytes"), _check_header(call, "content_type")
     if most is not None and most < 0:
         raise invalid("max_bytes must be 0 or more", max_bytes="0 or more")

@@ -107,8 +107,8 @@ class Objects(Facade[_storage.Objects]):
     ) -> PresignedUrl:
         """Create a URL that uploads or downloads one object without the API key (``storage.object.presign``).
 
-        ``content_type``, ``max_bytes`` and ``response_disposition`` are supported by the current routes only; they
-        are not sent to a service that still answers the older ones (contract D2).
+        The running service's route alone carries ``content_type``, ``max_bytes`` and ``response_disposition``. A call
+        with one of them takes that route; if the service does not have it, the call fails (contract D2).
 
         Args:
             bucket: name of the bucket.
@@ -118,14 +118,15 @@ class Objects(Facade[_storage.Objects]):
             content_type: content type that an upload must have.
             max_bytes: maximum size of an upload in bytes.
             response_disposition: ``Content-Disposition`` header of a download.
-            idempotency_key: a repeated call with the same key returns the same URL for 24 hours; generated when
+            idempotency_key: a repeated call with the same key is not charged again for 24 hours; generated when
                 omitted.
 
         Returns:
             A ``PresignedUrl`` with ``url``, ``method``, ``expires_at`` and the ``headers`` that the request must send.
 
         Raises:
-            InvalidArgument: an argument is invalid; nothing was sent.
+            InvalidArgument: an argument is invalid and nothing was sent, or the service does not have the route that
+                carries it (``outcome`` and ``attempts`` tell them apart).
             NotFoundError: the bucket does not exist (``STORAGE_BUCKET_NOT_FOUND``).
             InfraiError: the call failed for another reason.
 

@@ -11,6 +11,7 @@ import uuid
 import zlib
 from typing import Any
 
+import aiohttp
 import pytest
 
 from infrai_async.local import LocalGateway
@@ -47,6 +48,42 @@ async def test_request_ids_are_uuids_of_version_7_with_the_time_in_front(api: An
     request_id = uuid.UUID(answer.document["metadata"]["request_id"])
     assert (request_id.version, request_id.variant) == (7, uuid.RFC_4122)
     assert before <= request_id.int >> 80 <= time.time_ns() // 1_000_000
+
+
+@pytest.mark.parametrize("path", ["/", "/v1/discovery", "/v1/account/balance"])
+@pytest.mark.parametrize("length", [8_200, 16_000, 32_768])
+async def test_long_cookies_of_other_programs_on_this_host_are_accepted(
+    api: Any, session: aiohttp.ClientSession, path: str, length: int
+) -> None:
+    headers = {"Authorization": f"Bearer {api.api_key}", "Cookie": "a=" + "x" * (length - 2)}
+    async with session.get(api.base_url + path, headers=headers) as answer:
+        assert answer.status == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "about"),
+    [
+        ({"Cookie": "a=" + "topsecret" * 20_000}, "a header is longer than"),
+        ({"topsecret" * 20_000: "a"}, "a header is longer than"),
+        ({f"X-{number}": "topsecret" for number in range(200)}, "too many headers"),
+    ],
+    ids=["a value", "a name", "many"],
+)
+async def test_headers_beyond_the_limit_are_431_with_a_hint_and_not_quoted(api: Any, headers: Any, about: str) -> None:
+    answer = await api.get("/v1/discovery", headers=headers)
+    assert answer.status == 431
+    assert about in answer.error["message"]
+    assert answer.error["hint"]
+    assert "topsecret" not in answer.text
+
+
+async def test_a_url_beyond_the_limit_is_414_with_a_hint_and_not_quoted(api: Any) -> None:
+    assert (await api.get("/v1/discovery?x=" + "a" * 65_000)).status == 200
+    answer = await api.get("/v1/discovery?x=" + "topsecret" * 20_000)
+    assert answer.status == 414
+    assert "65,536" in answer.error["message"]
+    assert "context" in answer.error["hint"]
+    assert "topsecret" not in answer.text
 
 
 def test_request_ids_of_later_milliseconds_sort_later() -> None:
@@ -192,7 +229,7 @@ GET, HOST = b"GET /v1/discovery HTTP/1.1\r\n", b"Host: localhost\r\n"
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 64 + b"\r\n\r\n",
         b"G@T /v1/discovery HTTP/1.1\r\n" + HOST + b"\r\n",
         b"GET /v1/discovery HTTP/9.9.9\r\n" + HOST + b"\r\n",
-        GET + HOST + b"Authorization: Bearer hush" + b"-hush" * 4000 + b"\r\n\r\n",
+        GET + HOST + b"Authorization: Bearer hush" + b"-hush" * 8000 + b"\r\n\r\n",
         GET + HOST + b"no colon in this one\r\n\r\n",
         GET + HOST + b"Content-Length: many\r\n\r\n",
         GET + HOST + b"Expect: the-unexpected\r\n\r\n",
@@ -200,12 +237,13 @@ GET, HOST = b"GET /v1/discovery HTTP/1.1\r\n", b"Host: localhost\r\n"
     ],
     ids=["tls", "method", "version", "long", "colon", "length", "expect", "smuggled"],
 )
-async def test_what_is_no_request_is_400_in_an_envelope_and_no_traceback(
+async def test_what_is_no_request_is_refused_in_an_envelope_and_leaves_no_traceback(
     gateway: LocalGateway, caplog: pytest.LogCaptureFixture, request_: bytes
 ) -> None:
+    status = b"431 " if b"-hush" in request_ else b"400 "
     answer = await exchange(gateway, request_)
     head, _, body = answer.partition(b"\r\n\r\n")
-    assert head.startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 "))
+    assert head.startswith((b"HTTP/1.1 " + status, b"HTTP/1.0 " + status))
     document = json.loads(body)
     assert (document["ok"], document["error"]["code"]) == (False, "VALIDATION_ERROR")
     assert document["metadata"]["cost_usd"] == 0

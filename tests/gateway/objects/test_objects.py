@@ -207,8 +207,8 @@ async def test_what_is_said_of_the_bytes_comes_back_with_them(bucket: Bucket) ->
 async def test_every_part_of_a_url_is_signed(bucket: Bucket, blobs: Path) -> None:
     await bucket.put(TEN)
     async with nothing_left(blobs):
-        for method in ("GET", "PUT"):
-            url = urlsplit(await bucket.url(method, max_bytes=100, response_disposition="inline"))
+        for method, limits in (("GET", {"response_disposition": "inline"}), ("PUT", {"max_bytes": 100})):
+            url = urlsplit(await bucket.url(method, **limits))
             pairs = parse_qsl(url.query)
             assert len(pairs) >= 7
             changed = [url._replace(path=url.path + "x"), url._replace(path=url.path.replace("bkt_", "bkt_0"))]

@@ -66,6 +66,20 @@ async def test_a_content_type_comes_back_among_the_headers(api: Any) -> None:
 
 
 @pytest.mark.parametrize("path", PRESIGN)
+@pytest.mark.parametrize(
+    ("method", "name", "value"), [("GET", "max_bytes", 0), ("PUT", "response_disposition", "inline")]
+)
+async def test_what_has_no_effect_on_this_kind_of_url_is_refused_by_name(
+    api: Any, path: str, method: str, name: str, value: Any
+) -> None:
+    await api.post("/v1/storage/buckets", {"bucket": "b"})
+    answer = await api.post(path.format("k"), {"method": method, name: value})
+    assert (answer.status, answer.code) == (400, "VALIDATION_ERROR")
+    assert name in answer.document["error"]["message"]
+    assert (await api.post(path.format("k"), {"method": method, name: None})).status == 200
+
+
+@pytest.mark.parametrize("path", PRESIGN)
 async def test_presigning_in_a_bucket_that_is_not_there_is_404(api: Any, other: Any, path: str) -> None:
     await other.post("/v1/storage/buckets", {"bucket": "b"})
     answer = await api.post(path.format("k"), {})
