@@ -294,9 +294,11 @@ class _Work(Generic[P, C]):
 
     async def stop(self) -> None:
         """Cancel the tasks and wait until they have ended, then close the suspended listings."""
+        if any(not task.done() for task in self._tasks()):
+            require_task()  # before they are cancelled, because their end can be awaited in a task only
         self.cancel()
         while running := [task for task in self._tasks() if not task.done()]:
-            if running == [require_task()]:  # called in a task itself, for example by ``on_error``
+            if running == [asyncio.current_task()]:  # called in a task itself, for example by ``on_error``
                 break
             await asyncio.wait(running)
         suspended = [batches for _, batches in self._suspended]

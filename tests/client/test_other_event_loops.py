@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +197,44 @@ def test_a_fan_out_is_still_whole_afterwards() -> None:
     with pytest.raises(ConfigurationError, match="needs asyncio"):
         trio.run(read)
     assert asyncio.run(read()) == [(1, 1), (2, 2)]
+
+
+def test_a_client_that_is_used_in_a_loop_says_so_outside_of_its_tasks(oracle: Oracle) -> None:
+    async def main() -> None:
+        async with AsyncInfrai("k", base_url=oracle.url) as client:
+            await client.db.project.get("p1")
+            done: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+            asyncio.get_running_loop().call_soon(call, client, done)
+            error = await done
+            assert isinstance(error, ConfigurationError)
+            assert "needs asyncio" in str(error)
+            assert (error.capability, error.outcome) == ("db.project.get", "not_sent")
+            assert (client.stats.calls, client.stats.in_flight) == (1, 0)
+
+    def call(client: AsyncInfrai, done: asyncio.Future[object]) -> None:
+        try:
+            by_hand(USES["a call"], client)
+        except Exception as error:
+            done.set_result(error)
+
+    asyncio.run(main())
+    assert len(oracle.seen) == 1
+
+
+def test_a_running_fan_out_is_not_closed_from_outside_of_asyncio() -> None:
+    async def slowly() -> AsyncIterator[int]:
+        yield 1
+        await asyncio.sleep(0.05)
+        yield 2
+
+    async def main() -> list[int]:
+        pairs = fan_out(slowly(), lambda one: [one])
+        first = await anext(pairs)
+        with pytest.raises(ConfigurationError, match="needs asyncio"):
+            await asyncio.to_thread(trio.run, pairs.aclose)
+        return [child for _, child in [first, *[pair async for pair in pairs]]]
+
+    assert asyncio.run(main()) == [1, 2]
 
 
 def test_a_wrong_argument_is_named_first() -> None:
