@@ -78,7 +78,7 @@ def types(session: nox.Session) -> None:
     session.install("-e", f".[{','.join(PROJECT['project']['optional-dependencies'])}]", *groups("types"))
     uses = ["tests/typing/public.py", "tests/typing/blocking.py"]
     session.run("mypy")
-    session.run("mypy", "--strict", *uses)
+    session.run("mypy", "--strict", *uses, "tools")
     session.run("pyright")
     session.run("pyright", *uses)
     session.run("pyright", "--verifytypes", "infrai_async", "--ignoreexternal")

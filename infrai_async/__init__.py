@@ -19,6 +19,8 @@ A call passes through the wings in one direction::
     Events for a listener; tables for notebooks and progress bars.
 ``resources``, ``_client``, ``sync``
     Typed methods of one line each, the client that has them, and its blocking equivalent.
+``_event_loop``, ``_misuse``
+    What the asynchronous client needs to run, and advice for statements that fit the other client.
 ``ext``, ``cli``, ``local``
     Other packages' tools; the command line; the local gateway, which shares the table and the models and nothing else.
 

@@ -20,6 +20,8 @@ import aiohttp
 from yarl import URL
 
 from infrai_async._dispatch import Dispatcher, Options
+from infrai_async._event_loop import require_task
+from infrai_async._misuse import explain_async_with
 from infrai_async._protocol.config import Secret, hidden
 from infrai_async._protocol.config import base_url as resolve_base_url
 from infrai_async._protocol.proxies import check_proxy
@@ -58,8 +60,9 @@ class AsyncInfrai(Scoped):
     """The asynchronous client of the Infrai API.
 
     It can be built anywhere, outside any event loop, and used from several loops, one after another or at the same
-    time. After a fork, the child opens its own connections. Close it with ``async with AsyncInfrai() as client`` or
-    ``await client.aclose()``; a client that is never closed releases its connections when its event loops end.
+    time. These are loops of asyncio; under trio, use ``Infrai`` in a thread. After a fork, the child opens its own
+    connections. Close it with ``async with AsyncInfrai() as client`` or ``await client.aclose()``; a client that is
+    never closed releases its connections when its event loops end.
 
     Args:
         api_key: the API key, or a plain or asynchronous function that returns it and is called again after a 401
@@ -290,10 +293,14 @@ class AsyncInfrai(Scoped):
 
         Raises:
             InvalidArgument: ``grace`` is not a duration.
+            ConfigurationError: no task of asyncio is running; the client remains open.
         """
-        await self._dispatcher.pool.close(grace_seconds(grace))
+        seconds = grace_seconds(grace)
+        require_task()
+        await self._dispatcher.pool.close(seconds)
 
     async def __aenter__(self) -> Self:
+        require_task()
         return self
 
     async def __aexit__(
@@ -301,6 +308,9 @@ class AsyncInfrai(Scoped):
     ) -> None:
         if not self._is_view:
             await self.aclose()
+
+
+explain_async_with(AsyncInfrai, "AsyncInfrai")
 
 
 def _one_key(mutates: bool, arguments: dict[str, object], given: str | None) -> str | None:

@@ -126,7 +126,8 @@ def _rebuild(cls: type[InfraiError], args: tuple[object, ...]) -> InfraiError:
 class ConfigurationError(InfraiError):
     """Raised when a setting is missing or unusable, such as the API key or the base URL.
 
-    Fix the setup: the message names the setting. Nothing was sent.
+    It is also raised where the asynchronous client finds no running asyncio, under trio for example. Fix the setup: the
+    message names the setting. Nothing was sent.
     """
 
 

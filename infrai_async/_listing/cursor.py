@@ -9,6 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Generic, Self, SupportsIndex, TypeVar, overload
 
 from infrai_async._display.progress import Progress, Report, reporting
+from infrai_async._misuse import explain_asynchronous
 from infrai_async.errors import InvalidArgument, PaginationError
 from infrai_async.models import JSON, Model, Page
 
@@ -28,9 +29,9 @@ class Items(builtins.list[T]):
     @overload
     def __getitem__(self, index: slice) -> Items[T]: ...
     def __getitem__(self, index: SupportsIndex | slice) -> T | Items[T]:
-        if isinstance(index, slice):
-            return Items(super().__getitem__(index))
-        return super().__getitem__(index)
+        if not isinstance(index, slice):  # first, because linters may look no further for what an index gives
+            return super().__getitem__(index)
+        return Items(super().__getitem__(index))
 
     def _repr_html_(self) -> str:
         from infrai_async._display.html import table
@@ -236,6 +237,10 @@ class Pages(Generic[T]):
         if cursor._fetched_all:
             raise StopAsyncIteration
         return await cursor._fetch_next()
+
+
+explain_asynchronous(Cursor, "a cursor of AsyncInfrai", "await cursor.collect()")
+explain_asynchronous(Pages, "pages() of a cursor of AsyncInfrai", "[page async for page in cursor.pages()]")
 
 
 def _make_prefetcher(fetch: Fetch[T], pages: int) -> Prefetcher[T]:

@@ -21,9 +21,11 @@ from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeAlias, TypeVar
 
 from infrai_async._display.progress import Progress, ProgressReporter
+from infrai_async._event_loop import require_task
 from infrai_async._listing.batches import Chunks, Singles
 from infrai_async._listing.cursor import Cursor, check_count
-from infrai_async.errors import ClientClosedError, InvalidArgument
+from infrai_async._misuse import explain_async_with, explain_asynchronous, is_explained
+from infrai_async.errors import InvalidArgument
 from infrai_async.models import Page
 
 T = TypeVar("T")
@@ -158,12 +160,17 @@ class FanOut(Generic[P, C]):
             self._reporter.close()
 
     async def __aenter__(self) -> Self:
+        require_task()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+explain_asynchronous(FanOut, "a fan-out", "[pair async for pair in fan_out(...)]")
+explain_async_with(FanOut, "a fan-out")
 
 
 class _Work(Generic[P, C]):
@@ -221,10 +228,7 @@ class _Work(Generic[P, C]):
 
     def begin(self) -> bool:
         """Bind to the running event loop; return whether this is the first time."""
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:  # only a closed blocking client runs this without an event loop
-            raise ClientClosedError("the client is closed: create another one") from None
+        loop = require_task().get_loop()
         first = self._loop is None
         if first:
             self._loop = loop
@@ -290,6 +294,8 @@ class _Work(Generic[P, C]):
 
     async def stop(self) -> None:
         """Cancel the tasks and wait until they have ended, then close the suspended listings."""
+        if any(not task.done() for task in self._tasks()):
+            require_task()  # before they are cancelled, because their end can be awaited in a task only
         self.cancel()
         while running := [task for task in self._tasks() if not task.done()]:
             if running == [asyncio.current_task()]:  # called in a task itself, for example by ``on_error``
@@ -454,7 +460,7 @@ def _batches(what: str, source: object) -> _Batches[Any]:
             return source.pages()
         case FanOut():
             return _Nested(source)
-        case AsyncIterable():
+        case AsyncIterable() if not is_explained(source, "__aiter__"):  # as it is for a cursor of the blocking client
             return Singles(source)
         case Iterable():
             return Chunks(source)

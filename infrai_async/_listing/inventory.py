@@ -10,9 +10,11 @@ from types import TracebackType
 from typing import Self
 
 from infrai_async._display.progress import Progress
+from infrai_async._event_loop import require_task
 from infrai_async._listing.checkpoint import Checkpoint
 from infrai_async._listing.cursor import Cursor
 from infrai_async._listing.fan_out import OnError, spread
+from infrai_async._misuse import explain_async_with, explain_asynchronous
 from infrai_async.models import Project, ProjectInventory
 
 
@@ -92,12 +94,17 @@ class Inventory:
         await self._entries.aclose()
 
     async def __aenter__(self) -> Self:
+        require_task()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+explain_asynchronous(Inventory, "an inventory", "[entry async for entry in client.db.inventory()]")
+explain_async_with(Inventory, "an inventory")
 
 
 async def _projects(

@@ -11,6 +11,8 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 import attrs
 
+from infrai_async._event_loop import require_task
+from infrai_async.errors import ConfigurationError
 from infrai_async.models import Model, Page
 
 T = TypeVar("T", bound=Model)
@@ -54,8 +56,8 @@ class Prefetcher(Generic[T]):
         again.
         """
         try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:  # the blocking client is closed and runs the call without a loop, only to be refused
+            loop = require_task().get_loop()
+        except ConfigurationError:  # also when a closed blocking client runs this without a loop: the call is refused
             return await self._fetch(cursor)
         if loop is not self._loop:
             self._move_to(loop)

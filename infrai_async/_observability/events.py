@@ -106,6 +106,10 @@ class CallFinished(Event):
         error: the exception that the call raised; ``None`` if it succeeded or was cancelled.
         cancelled: whether the call was ended from outside: its task was cancelled, or it raised an exception that is
             not an ``InfraiError``.
+        error_type: the name of the class of the exception that ended the call, ``"CancelledError"`` if its task was
+            cancelled; ``None`` if it succeeded.
+        status: the HTTP status of the response to the last attempt, whether its body arrived completely or not;
+            ``None`` if nothing was sent, or no response came.
         seconds: the duration of the call, including all waiting and every attempt.
         cost_usd: the sum of the costs that the responses reported, in USD; ``None`` if none reported any.
         request_id: the service's id of the last response that had one, to quote to its support.
@@ -116,3 +120,5 @@ class CallFinished(Event):
     seconds: float
     cost_usd: Decimal | None
     request_id: str | None
+    error_type: str | None = None
+    status: int | None = None

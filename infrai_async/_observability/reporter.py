@@ -58,6 +58,7 @@ class Reporter:
     _started_at: float | None = attrs.field(init=False, default=None)
     _cost: Decimal | None = attrs.field(init=False, default=None)
     _request_id: str | None = attrs.field(init=False, default=None)
+    _status: int | None = attrs.field(init=False, default=None)
 
     async def watch(self, running: Coroutine[Any, Any, R]) -> R:
         """Await the call, and report its end in any case."""
@@ -76,6 +77,10 @@ class Reporter:
         """Report that an attempt is being sent; ``target`` is the path with its query."""
         self._attempt += 1
         self._emit(AttemptSent, method=method, origin=origin, path=target.partition("?")[0], waited=waited)
+
+    def attempt_ended(self, status: int | None) -> None:
+        """Record the status of the response to an attempt, ``None`` if it had none, for the event of the call's end."""
+        self._status = status
 
     def note_response(self, metadata: Metadata) -> None:
         """Record the metadata of a response, for the event of the call's end."""
@@ -104,6 +109,8 @@ class Reporter:
             seconds=time.monotonic() - self._started_at,
             cost_usd=self._cost,
             request_id=self._request_id,
+            error_type=None if kind is None else kind.__name__,
+            status=self._status,
         )
 
     def _emit(self, kind: Callable[..., Event], **details: object) -> None:

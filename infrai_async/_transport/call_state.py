@@ -115,6 +115,8 @@ class CallState:
     def end_attempt(self, response: aiohttp.ClientResponse | None, body: bytes | None) -> None:
         """Record that an attempt has ended; without a complete response, close its connection."""
         self.sending = False
+        if self.reporter is not None:
+            self.reporter.attempt_ended(None if response is None else response.status)
         self.answered = body is not None
         if body is None:
             self.trace.abort()

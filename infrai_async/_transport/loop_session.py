@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import aiohttp
 from yarl import URL
 
+from infrai_async._event_loop import no_event_loop
 from infrai_async._protocol.config import host_and_port
 from infrai_async._transport.call_state import CallState, Reason
 from infrai_async._transport.connector import CONNECT_SECONDS, LONGEST_FIELD, TracedRequest, make_connector
@@ -68,8 +69,14 @@ class LoopSession:
     # --- deadlines: a single timer for all calls ---
 
     def enter(self, call: Call[Any], reporter: Reporter | None) -> CallState:
-        """Register a call that the current task runs, and arm the timer for its deadline."""
-        task: asyncio.Task[Any] = current_task(self.loop)  # type: ignore[assignment] # a call is awaited
+        """Register a call that the current task runs, and arm the timer for its deadline.
+
+        Raises:
+            ConfigurationError: no task of this loop runs the call.
+        """
+        task = current_task(self.loop)
+        if task is None:
+            raise call.with_context(no_event_loop(), "not_sent", ())
         counters = self.counters
         counters.calls += 1
         state = CallState(call, counters, task, reporter)

@@ -14,6 +14,7 @@ from typing import Final
 import aiohttp
 from yarl import URL
 
+from infrai_async._event_loop import require_task
 from infrai_async._transport.loop_session import LoopSession
 from infrai_async._transport.stats import Counters
 from infrai_async.errors import ConfigurationError
@@ -58,7 +59,7 @@ class LoopSessions:
             return None  # checked first, because the blocking client calls a closed pool outside of any event loop
         try:
             session = self._by_loop[get_running_loop()]
-        except KeyError:
+        except (KeyError, RuntimeError):  # without an event loop, ``open`` says what is needed
             return None
         return None if session.over else session
 
@@ -66,11 +67,12 @@ class LoopSessions:
         """Open a session for the running event loop; return ``None`` if the client is closed.
 
         Raises:
-            ConfigurationError: the borrowed session cannot be used here, or the environment's proxy is unusable.
+            ConfigurationError: no event loop of asyncio is running, the borrowed session cannot be used here, or the
+                environment's proxy is unusable.
         """
         if self.closed:
             return None
-        loop = get_running_loop()
+        loop = require_task().get_loop()
         with self._lock:
             if self.closed:  # checked again under the lock: ``close`` must not miss a session opened meanwhile
                 return None

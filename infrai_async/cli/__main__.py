@@ -7,6 +7,7 @@ import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from typing import Final
+from urllib.parse import urlsplit
 
 from infrai_async._version import __version__
 from infrai_async.cli._output import Exit, UsageError, complain
@@ -25,7 +26,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code, one of ``Exit``.
     """
     parser = _parser()
-    typed = parser.parse_args(arguments)
+    typed, unknown = parser.parse_known_args(arguments)
+    if unknown:  # reported with the usage of the command, not that of the whole program
+        from infrai_async.models import mask_uri
+
+        getattr(typed, "parser", parser).error(f"unrecognized arguments: {mask_uri(' '.join(unknown))}")
     if typed.command is None:
         parser.print_help(sys.stderr)
         return Exit.USAGE
@@ -94,15 +99,16 @@ def _parser() -> ArgumentParser:
 
 def _add_local(parser: ArgumentParser) -> None:
     parser.description = "Serve the API on this machine until SIGINT (Ctrl-C) or SIGTERM."
-    parser.set_defaults(run=_local)
+    parser.set_defaults(run=_local, parser=parser)
     parser.add_argument(
         "--data-dir",
         metavar="D",
+        type=_text,
         default="~/.infrai/local",
         help="the directory for all state, including the API key and the databases (default: %(default)s)",
     )
     parser.add_argument(
-        "--host", metavar="H", default="127.0.0.1", help="the address to listen on (default: %(default)s)"
+        "--host", metavar="H", type=_text, default="127.0.0.1", help="the address to listen on (default: %(default)s)"
     )
     parser.add_argument(
         "--port", metavar="P", type=_port, default=0, help="the port to listen on (default: a free port)"
@@ -112,6 +118,7 @@ def _add_local(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--allow-host",
         metavar="NAME",
+        type=_text,
         action="append",
         default=[],
         help="another host name to accept requests for, for example that of a compose service; may be repeated",
@@ -120,7 +127,7 @@ def _add_local(parser: ArgumentParser) -> None:
 
 def _add_demo(parser: ArgumentParser) -> None:
     parser.description = "Start a gateway in a temporary directory, use all its services, and report results and cost."
-    parser.set_defaults(run=_demo)
+    parser.set_defaults(run=_demo, parser=parser)
     parser.add_argument(
         "--projects", metavar="N", type=_count, default=20, help="the number of projects (default: %(default)s)"
     )
@@ -142,8 +149,27 @@ def _add_demo(parser: ArgumentParser) -> None:
 
 
 def _add_postgres(parser: ArgumentParser) -> None:
-    parser.add_argument("--postgres-dsn", metavar="U", help="an existing Postgres server to use, as postgresql://...")
-    parser.add_argument("--postgres-bin", metavar="D", help="the directory of the Postgres programs to use")
+    parser.add_argument(
+        "--postgres-dsn", metavar="U", type=_dsn, help="an existing Postgres server to use, as postgresql://..."
+    )
+    parser.add_argument("--postgres-bin", metavar="D", type=_text, help="the directory of the Postgres programs to use")
+
+
+def _text(text: str) -> str:
+    if not text.strip():  # as an unset variable of a script gives it
+        raise ArgumentTypeError("it must not be empty")
+    return text
+
+
+def _dsn(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        usable = "://" in text and parts.scheme in ("postgresql", "postgres") and (parts.port or 1) > 0
+    except ValueError:  # of the port, or of brackets
+        usable = False
+    if not usable:  # not quoted, because it may hold a password
+        raise ArgumentTypeError("it is not the URL of a Postgres server, such as postgresql://user@host:5432/database")
+    return text
 
 
 def _count(text: str) -> int:

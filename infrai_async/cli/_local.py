@@ -57,7 +57,11 @@ def local(typed: Namespace) -> int:
         raise UsageError(str(error)) from None
     try:
         asyncio.run(_serve(gateway, data_dir, typed.postgres_dsn is not None))
-    except (OSError, DirectoryInUse) as error:
+    except OSError as error:
+        where = "" if error.filename is None else f": {error.filename}"
+        complain(f"{error.strerror}{where}" if error.strerror else str(error))
+        return Exit.FAILED
+    except DirectoryInUse as error:
         complain(str(error))
         return Exit.FAILED
     return Exit.OK

@@ -28,16 +28,20 @@ if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+# The bounds that the semantic conventions advise for durations of HTTP calls; those of the SDK suit milliseconds.
+_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 
 
 class OpenTelemetry:
     """A listener for ``on_event=`` that creates a client span for each call, as a child of the current span.
 
     The span has the name of the capability. It covers the whole call, with every attempt and all waiting. Retries and
-    throttling are recorded as span events. In addition to the attributes of the semantic conventions it has
-    ``infrai.capability``, ``infrai.operation``, ``infrai.attempts``, ``infrai.request_id``, ``infrai.cost_usd`` and
-    ``infrai.cancelled``. The metrics are the histogram ``infrai.client.call.duration`` (in seconds) and the counter
-    ``infrai.client.cost`` (in USD), both by capability. One instance can serve several clients.
+    throttling are recorded as span events. A call that raises an exception or is cancelled has the status ERROR and
+    ``error.type``. In addition to the attributes of the semantic conventions, such as ``http.response.status_code`` of
+    the last attempt, the span has ``infrai.capability``, ``infrai.operation``, ``infrai.attempts``,
+    ``infrai.request_id``, ``infrai.cost_usd`` and ``infrai.cancelled``. The metrics are the histogram
+    ``infrai.client.call.duration`` (in seconds, by capability and ``error.type``) and the counter
+    ``infrai.client.cost`` (in USD, by capability). One instance can serve several clients.
 
     Args:
         tracer_provider: the provider of the tracer. The global provider by default.
@@ -49,7 +53,9 @@ class OpenTelemetry:
     ) -> None:
         self._tracer = trace.get_tracer("infrai_async", __version__, tracer_provider)
         meter = metrics.get_meter("infrai_async", __version__, meter_provider)
-        self._duration = meter.create_histogram("infrai.client.call.duration", "s", "How long calls took.")
+        self._duration = meter.create_histogram(
+            "infrai.client.call.duration", "s", "How long calls took.", explicit_bucket_boundaries_advisory=_SECONDS
+        )
         self._cost = meter.create_counter("infrai.client.cost", "{USD}", "What calls cost.")
         self._open: dict[int, Span] = {}
 
@@ -58,9 +64,12 @@ class OpenTelemetry:
         if isinstance(event, CallStarted):
             self._open[event.call] = self._start(event)
         elif isinstance(event, CallFinished):
-            self._measure(event)
-            if (span := self._open.pop(event.call, None)) is not None:
-                _finish(span, event)
+            span = self._open.pop(event.call, None)
+            try:
+                self._measure(event)
+            finally:  # a span is ended even if the application's meter fails
+                if span is not None:
+                    _finish(span, event)
         elif (span := self._open.get(event.call)) is not None:
             _note(span, event)
 
@@ -105,13 +114,15 @@ def _finish(span: Span, event: CallFinished) -> None:
         attributes["infrai.cost_usd"] = float(event.cost_usd)
     if event.cancelled:
         attributes["infrai.cancelled"] = True
-    if (status := getattr(event.error, "status", None)) is not None:
-        attributes["http.response.status_code"] = status
+    if event.status is not None:
+        attributes["http.response.status_code"] = event.status
     span.set_attributes(attributes)
     if event.error is not None:
         span.set_status(trace.StatusCode.ERROR, str(event.error))
+    elif event.cancelled:
+        span.set_status(trace.StatusCode.ERROR, "the call was ended from outside")
     span.end()
 
 
 def _error_type(event: CallFinished) -> dict[str, str]:
-    return {} if event.error is None else {"error.type": type(event.error).__name__}
+    return {} if event.error_type is None else {"error.type": event.error_type}

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import socket
 import tempfile
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
@@ -306,9 +309,9 @@ class LocalGateway:
         try:
             # Cancelling TCPSite.start leaks its socket.
             await to_the_end(web.TCPSite(runner, self._host, wanted).start())
-        except OSError:
+        except OSError as error:
             if self._port or not wanted:
-                raise
+                raise _not_listening(error, self._host, wanted) from None
             await to_the_end(web.TCPSite(runner, self._host, 0).start())
 
     # --- Postgres ------------------------------------------------------------------------------------------------
@@ -333,6 +336,19 @@ class LocalGateway:
                     await postgres.drop(name)
         finally:
             await postgres.aclose(remove=temporary)
+
+
+def _not_listening(error: OSError, host: str, port: int) -> OSError:
+    """Return the error for an address that cannot be listened on, with the option that changes it."""
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        where, option = host, "--host"
+    else:
+        where, option = f"port {port} of {host}", "--port"
+    number = error.errno or 0  # negative if the name of the host was not resolved
+    reason = (
+        os.strerror(number).lower() if number > 0 else error.strerror or str(error)
+    )  # asyncio's text repeats the address
+    return OSError(error.errno, f"cannot listen on {where} ({reason}): give another {option}")
 
 
 def _taken(state: Path) -> Lock:

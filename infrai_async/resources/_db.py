@@ -80,7 +80,7 @@ class Db(Resource):
                 ``None`` until all projects are listed.
 
         Returns:
-            An ``Inventory``, an asynchronous iterator of ``ProjectInventory``. Nothing is sent until it is read.
+            An ``Inventory``, an iterator of ``ProjectInventory``. Nothing is sent until it is read.
 
         Raises:
             InvalidArgument: an argument is invalid.

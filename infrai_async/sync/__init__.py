@@ -2,8 +2,9 @@
 
     _client, _resources -> _many -> _facade -> _runner
 
-No logic is duplicated: each blocking method is derived from its asynchronous counterpart (``_facade``), and a call runs
-that counterpart in an event loop of the client's own (``_runner``).
+No logic is duplicated: each blocking method runs its asynchronous counterpart in an event loop of the client's own
+(``_runner``). Its signature and docstring are copies of that counterpart's, because editors, notebooks and linters show
+what the source says; ``python -m tools.blocking`` writes them (``_resources``).
 """
 
 from __future__ import annotations

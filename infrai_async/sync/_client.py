@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from ssl import SSLContext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
@@ -14,6 +14,7 @@ from yarl import URL
 from infrai_async._client import AsyncInfrai, grace_seconds, hidden_proxy, not_copyable, view_of
 from infrai_async._display.progress import Progress
 from infrai_async._listing.fan_out import OnError
+from infrai_async._misuse import explain_with
 from infrai_async._protocol.config import hidden
 from infrai_async._protocol.request import UNSET, Unset
 from infrai_async._protocol.retry import RetryPolicy
@@ -21,7 +22,8 @@ from infrai_async._protocol.scopes import Budget, Deadline, Operation, Scoped
 from infrai_async._transport.keys import KeySource
 from infrai_async._transport.pool import Pool
 from infrai_async._transport.stats import Stats
-from infrai_async.sync._facade import Facade, blocking
+from infrai_async.models import Model, Page
+from infrai_async.sync._facade import Facade
 from infrai_async.sync._many import FanOut, fan_out
 from infrai_async.sync._resources import Account, Cdn, Db, Discovery, Flags, Storage
 from infrai_async.sync._runner import Runner
@@ -145,8 +147,30 @@ class Infrai(Facade[AsyncInfrai], Scoped):
         """Counters of the connection pool, over all views of this client."""
         return self._async.stats
 
-    @blocking(AsyncInfrai.call)
-    def call(self) -> None: ...
+    def call(
+        self,
+        capability: str,
+        arguments: Mapping[str, object] | None = None,
+        *,
+        idempotency_key: str | None = None,
+    ) -> Model | Page[Model]:
+        """Call a capability by its documented id.
+
+        Args:
+            capability: capability id, for example ``"db.project.get"``.
+            arguments: arguments of the capability, by their documented names.
+            idempotency_key: value of the ``Idempotency-Key`` header, for calls that change something; generated when
+                omitted.
+
+        Returns:
+            The model that the method of the same name returns; for a list, one ``Page``.
+
+        Raises:
+            InvalidArgument: the capability is unknown, or an argument is invalid; nothing was sent.
+            InfraiError: the call failed for another reason.
+        """
+        __tracebackhide__ = True
+        return self._runner.run(partial(self._async.call, capability, arguments, idempotency_key=idempotency_key))
 
     def fan_out(
         self,
@@ -263,3 +287,6 @@ class Infrai(Facade[AsyncInfrai], Scoped):
     ) -> None:
         if not self._is_view:
             self.close()
+
+
+explain_with(Infrai, "Infrai")

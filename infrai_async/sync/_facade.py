@@ -1,25 +1,21 @@
-"""Decorators that derive blocking methods from asynchronous ones: signature, types, docstring and behaviour."""
+"""The base of the classes of the blocking client, and its cursor."""
 
 from __future__ import annotations
 
 import builtins
-import inspect
-from collections.abc import Callable, Coroutine, Iterator
-from functools import partial, update_wrapper
+from collections.abc import Iterator
 from itertools import chain
-from typing import Any, Concatenate, Generic, ParamSpec, TypeAlias, TypeVar, cast, get_args, get_type_hints
+from typing import Generic, Self, TypeVar
 
 from infrai_async._display.progress import Progress, reporting
 from infrai_async._listing import cursor
 from infrai_async._listing.cursor import Items, check_max_items
+from infrai_async._misuse import explain_blocking
 from infrai_async.models import JSON, Model, Page
 from infrai_async.sync._runner import Runner
 
 A = TypeVar("A")
-P = ParamSpec("P")
-R = TypeVar("R")
 T = TypeVar("T", bound=Model)
-Stub: TypeAlias = Callable[[Any], None]
 
 
 class Facade(Generic[A]):
@@ -28,51 +24,6 @@ class Facade(Generic[A]):
     def __init__(self, async_object: A, runner: Runner) -> None:
         self._async = async_object
         self._runner = runner
-
-
-def blocking(
-    method: Callable[Concatenate[A, P], Coroutine[Any, Any, R]],
-) -> Callable[[Stub], Callable[Concatenate[Facade[A], P], R]]:
-    """Replace a stub by the blocking form of ``method``, with the same signature, types and docstring."""
-
-    def call(self: Facade[A], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        __tracebackhide__ = True
-        return self._runner.run(partial(method, self._async, *args, **kwargs))
-
-    return lambda stub: declared(stub, call, method)
-
-
-def paged(
-    method: Callable[Concatenate[A, P], cursor.Cursor[T]],
-) -> Callable[[Stub], Callable[Concatenate[Facade[A], P], Cursor[T]]]:
-    """Replace a stub by the blocking form of a listing, which returns a blocking cursor."""
-
-    def call(self: Facade[A], /, *args: P.args, **kwargs: P.kwargs) -> Cursor[T]:
-        __tracebackhide__ = True
-        return Cursor(method(self._async, *args, **kwargs), self._runner)
-
-    returns = cast("Any", Cursor)[get_args(get_type_hints(method)["return"])]
-    return lambda stub: returning(returns, declared(stub, call, method))
-
-
-def returning(returns: object, method: Callable[P, R]) -> Callable[P, R]:
-    """Set the return type of a derived method, where it differs from that of the asynchronous method."""
-    method.__annotations__ = {**get_type_hints(inspect.unwrap(method)), "return": returns}
-    vars(method)["__signature__"] = inspect.signature(method).replace(return_annotation=returns)
-    return method
-
-
-def declared(stub: Stub, call: Callable[P, R], method: Callable[..., object]) -> Callable[P, R]:
-    """Give ``call`` the name, the signature and the docstring of ``method``.
-
-    Raises:
-        TypeError: the stub has another name than the method, so one of the two is a mistake.
-    """
-    if stub.__name__ != method.__name__:
-        raise TypeError(f"{stub.__qualname__} is declared by {method.__qualname__}: their names must be equal")
-    update_wrapper(call, method)
-    call.__module__ = stub.__module__
-    return call
 
 
 class Cursor(Facade[cursor.Cursor[T]], Generic[T]):
@@ -113,22 +64,32 @@ class Cursor(Facade[cursor.Cursor[T]], Generic[T]):
             self._runner.run(async_object._load)
             yield async_object._items
 
-    @blocking(cursor.Cursor[T].page)
-    def page(self) -> None: ...
+    def page(self) -> Page[T]:
+        """Return the next page.
+
+        The remaining items of a page that was partly read are returned as a page of their own.
+
+        Returns:
+            The page; at the end of the listing, an empty page without a ``next_cursor``.
+
+        Raises:
+            PaginationError: the service returned the same cursor twice.
+            InfraiError: the call failed.
+        """
+        __tracebackhide__ = True
+        return self._runner.run(self._async.page)
 
     def pages(self) -> Iterator[Page[T]]:
         """Iterate over pages instead of items: ``for page in cursor.pages()``.
 
-        Yields:
-            The pages, each with its ``items``, ``next_cursor`` and ``metadata``.
+        Returns:
+            An iterator of the pages, each with its ``items``, ``next_cursor`` and ``metadata``.
 
         Raises:
             PaginationError: the service returned the same cursor twice.
             InfraiError: a call failed.
         """
-        __tracebackhide__ = True
-        while self._async._items_left or not self._async._fetched_all:
-            yield self.page()
+        return _Pages(self)
 
     def collect(self, *, max_items: int | None = None, progress: Progress = False) -> builtins.list[T]:
         """Read the remaining items into a list.
@@ -173,3 +134,24 @@ class Cursor(Facade[cursor.Cursor[T]], Generic[T]):
         """
         __tracebackhide__ = True
         return [item.to_dict() for item in self.collect(max_items=max_items, progress=progress)]
+
+
+class _Pages(Generic[T]):
+    """The pages of a cursor, as an iterator."""
+
+    def __init__(self, cursor: Cursor[T]) -> None:
+        self._cursor = cursor
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Page[T]:
+        __tracebackhide__ = True
+        async_object = self._cursor._async
+        if async_object._fetched_all and not async_object._items_left:
+            raise StopIteration
+        return self._cursor.page()
+
+
+explain_blocking(Cursor, "a cursor", "cursor.collect()")
+explain_blocking(_Pages, "pages() of a cursor", "list(cursor.pages())")

@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from types import TracebackType
-from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeAlias, TypeVar
+from typing import Any, Generic, Self, TypeAlias, TypeVar
 
 from infrai_async._display.progress import Progress, ProgressReporter
 from infrai_async._listing import fan_out as _fan_out
 from infrai_async._listing import inventory as _inventory
 from infrai_async._listing.fan_out import OnError
+from infrai_async._misuse import explain_blocking, explain_with
 from infrai_async.models import ProjectInventory
-from infrai_async.sync._facade import Cursor, Facade, Stub, declared, returning
+from infrai_async.sync._facade import Cursor, Facade
 from infrai_async.sync._runner import Runner
 
-A = TypeVar("A")
 P = TypeVar("P")
 C = TypeVar("C")
-Parameters = ParamSpec("Parameters")
 _AsyncMany: TypeAlias = "_fan_out.FanOut[Any, Any] | _inventory.Inventory"
 M = TypeVar("M", bound=_AsyncMany)
 
@@ -102,6 +101,11 @@ class Inventory(_Many[_inventory.Inventory]):
         return entry
 
 
+explain_with(_Many, "a fan-out or inventory of Infrai")
+explain_blocking(FanOut, "a fan-out", "list(client.fan_out(...))")
+explain_blocking(Inventory, "an inventory", "list(client.db.inventory())")
+
+
 def fan_out(
     runner: Runner,
     parents: Iterable[P],
@@ -118,17 +122,9 @@ def fan_out(
     return FanOut(async_object, runner, ProgressReporter(progress, _fan_out.title(source)))
 
 
-def inventory(
-    method: Callable[Concatenate[A, Parameters], _inventory.Inventory],
-) -> Callable[[Stub], Callable[Concatenate[Facade[A], Parameters], Inventory]]:
-    """Replace a stub by the blocking form of an inventory; progress is reported in the reader's thread."""
-
-    def call(self: Facade[A], /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Inventory:
-        __tracebackhide__ = True
-        reporter = ProgressReporter(kwargs.pop("progress", False), "db.inventory")  # type: ignore[arg-type]
-        return Inventory(method(self._async, *args, **kwargs), self._runner, reporter)
-
-    return lambda stub: returning(Inventory, declared(stub, call, method))
+def inventory(async_object: _inventory.Inventory, runner: Runner, progress: Progress) -> Inventory:
+    """Return the blocking form of an inventory; progress is reported in the reader's thread."""
+    return Inventory(async_object, runner, ProgressReporter(progress, "db.inventory"))
 
 
 def _async_form(source: object) -> object:

@@ -42,6 +42,7 @@ _OWN_LOOP: Final = (
     "a blocking client cannot be called in its own event loop, for example in its api_key function: "
     "use AsyncInfrai there, or another client"
 )
+_CLOSED: Final = "the client is closed: create another one"
 _runners: Final[weakref.WeakSet[Runner]] = weakref.WeakSet()
 _left_behind: Final[list[object]] = []
 _exiting: Final = threading.Event()
@@ -108,11 +109,13 @@ class ThreadCall(Generic[R]):
             coroutine.send(None)
         except StopIteration as stop:
             self.value = stop.value
+        except ConfigurationError:  # it needs a loop, and a closed client has none
+            self.error = ClientClosedError(_CLOSED)
         except BaseException as error:  # noqa: BLE001 - raised in the waiting thread
             self.error = error
         else:
             coroutine.close()
-            self.error = ClientClosedError("the client is closed: create another one")
+            self.error = ClientClosedError(_CLOSED)
 
     # --- in the thread that ends the loop ---
 

@@ -127,7 +127,18 @@ def test_what_is_taken_is_said_in_one_line(start: Start, infrai: Run, tmp_path: 
         done = infrai("local", *options)
         assert (done.returncode, done.stdout) == (1, "")
         assert taken in done.stderr
+        assert ("--port" if taken == port else "--data-dir") in done.stderr
         assert done.stderr.count("\n") == 1
+        assert "Errno" not in done.stderr
+
+
+def test_a_host_that_is_not_this_machine_is_said_in_one_line(infrai: Run, tmp_path: Path) -> None:
+    options = ("--data-dir", str(tmp_path / "data"), "--postgres-bin", str(tmp_path), "--host", "192.0.2.1")
+    done = infrai("local", *options)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("infrai-async: cannot listen on 192.0.2.1 (")
+    assert done.stderr.endswith("): give another --host\n")
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_data_directory_that_cannot_be_used_is_said_in_one_line(infrai: Run, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from importlib.metadata import entry_points, version
 
 import pytest
 
-from infrai_async.cli.__main__ import main
+from infrai_async.cli.__main__ import _parser, main
 
 from .conftest import STRICT
 
@@ -84,6 +84,82 @@ def test_what_cannot_be_typed_is_a_usage_error(arguments: list[str], capsys: pyt
         main(arguments)
     assert ended.value.code == 2
     assert arguments[-1] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("unknown", ["--frob", "extra"])
+@pytest.mark.parametrize("command", ["local", "demo"])
+def test_what_a_command_does_not_know_is_said_with_its_usage(
+    command: str, unknown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, unknown])
+    assert ended.value.code == 2
+    first, *_, last = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"usage: infrai-async {command} ")
+    assert last == f"infrai-async {command}: error: unrecognized arguments: {unknown}"
+
+
+def test_what_no_command_comes_with_is_said_with_the_usage_of_all(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--frob"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("usage: infrai-async [-h]")
+
+
+NO_DSNS = [
+    "",
+    "foo",
+    "db.example:5432",
+    "postgresql:foo",
+    "mysql://u:s3cret@db.example/d",
+    "postgresql+asyncpg://u:s3cret@db.example/d",
+    "postgresql://u:s3cret@db.example:port/d",
+    "postgresql://u:s3cret@db.example:99999/d",
+    "postgresql://u:s3cret@[::1/d",
+]
+
+
+@pytest.mark.parametrize("dsn", NO_DSNS)
+@pytest.mark.parametrize("command", ["local", "demo"])
+def test_what_is_no_address_of_a_postgres_is_a_usage_error_without_its_password(
+    command: str, dsn: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, f"--postgres-dsn={dsn}"])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "argument --postgres-dsn: " in said
+    assert "postgresql://" in said
+    assert "s3cret" not in said
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "postgresql://",
+        "postgres://u:p@db.example:5432/d?sslmode=require",
+        "POSTGRESQL:///d?host=/tmp",
+        "postgres://[::1]",
+    ],
+)
+def test_an_address_of_a_postgres_is_taken_as_it_is(dsn: str) -> None:
+    assert _parser().parse_args(["local", "--postgres-dsn", dsn]).postgres_dsn == dsn
+
+
+@pytest.mark.parametrize("option", ["--host", "--data-dir", "--postgres-bin", "--allow-host"])
+def test_an_option_from_an_unset_variable_is_a_usage_error(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["local", option, ""])
+    assert ended.value.code == 2
+    assert f"argument {option}: it must not be empty" in capsys.readouterr().err
+
+
+def test_the_password_of_a_mistyped_option_is_masked(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["local", "--postgres-dns=postgresql://u:s3cret@db.example/d"])
+    said = capsys.readouterr().err
+    assert "--postgres-dns=" in said
+    assert "s3cret" not in said
 
 
 def test_a_setting_that_the_gateway_refuses_is_a_usage_error(infrai: Run) -> None:

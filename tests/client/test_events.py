@@ -80,6 +80,7 @@ async def test_a_call_that_succeeds() -> None:
     assert 0 <= sent.waited <= finished.seconds
     assert (finished.error, finished.cancelled) == (None, False)
     assert (finished.cost_usd, finished.request_id) == (Decimal("0.001"), "r-1")
+    assert (finished.status, finished.error_type) == (200, None)
 
 
 async def test_each_page_of_a_listing_is_a_call_and_tells_no_query() -> None:

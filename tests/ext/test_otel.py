@@ -86,6 +86,7 @@ async def test_a_call_is_a_client_span_with_the_conventions_attributes(backend: 
         "infrai.request_id": "r-1",
         "infrai.cost_usd": 0.001,
         "http.request.method": "GET",
+        "http.response.status_code": 200,
         "server.address": "127.0.0.1",
         "server.port": port,
         "url.full": oracle.url + oracle.seen[0].path,
@@ -162,7 +163,7 @@ async def test_a_call_that_fails_sets_the_status_and_names_the_kind_of_error(bac
     assert span.attributes["http.response.status_code"] == 404
 
 
-async def test_a_call_that_is_cancelled_says_so_and_is_no_error(backend: Backend) -> None:
+async def test_a_call_that_is_cancelled_says_so_and_is_an_error(backend: Backend) -> None:
     with Oracle(in_turn(answer(SMALL, delay=30.0))) as oracle:
         async with client_of(oracle, backend) as client:
             with anyio.move_on_after(0.05):
@@ -170,7 +171,103 @@ async def test_a_call_that_is_cancelled_says_so_and_is_no_error(backend: Backend
     (span,) = backend.finished()
     assert span.attributes is not None
     assert span.attributes["infrai.cancelled"] is True
+    assert span.attributes["error.type"] == "CancelledError"
+    assert "http.response.status_code" not in span.attributes
+    assert span.status.status_code is StatusCode.ERROR
+    assert span.status.description
+    (point,) = backend.points()["infrai.client.call.duration"]
+    assert dict(point.attributes) == {"infrai.capability": "db.project.get", "error.type": "CancelledError"}
+
+
+def status_codes(backend: Backend) -> list[Any]:
+    return [(span.attributes or {}).get("http.response.status_code") for span in backend.finished()]
+
+
+BUSY = refuse(429, "RATE_LIMITED", headers={"Retry-After": "0.02"})
+REPLIES = {
+    "at once": ([GOOD], [200]),
+    "after an error": ([refuse(500, "INTERNAL_ERROR"), GOOD], [200]),
+    "after a pause": ([BUSY, GOOD], [200]),
+    "after no response": ([Reply(drop=True), GOOD], [200]),
+    "not found": ([refuse(404, "DB_PROJECT_NOT_FOUND")], [404]),
+    "an error to the end": ([refuse(503, "UNAVAILABLE")], [503]),
+    "no response": ([Reply(drop=True)], [None]),
+    "an error, then no response": ([refuse(500, "INTERNAL_ERROR"), Reply(drop=True)], [None]),
+    "cut off": ([answer(SMALL, cut=10)], [200]),
+    "no JSON": ([Reply(body=b"<html>")], [200]),
+}
+
+
+@pytest.mark.parametrize(("replies", "expected"), REPLIES.values(), ids=REPLIES)
+async def test_the_status_code_is_that_of_the_last_attempt(
+    backend: Backend, replies: list[Reply], expected: list[int | None]
+) -> None:
+    with Oracle(in_turn(*replies)) as oracle:
+        async with client_of(oracle, backend) as client:
+            await asyncio.gather(client.db.project.get("p"), return_exceptions=True)
+    assert status_codes(backend) == expected
+
+
+async def test_each_page_has_a_status_code(backend: Backend) -> None:
+    pages = [answer({"items": [SMALL], "next_cursor": "2"}), answer({"items": [SMALL], "next_cursor": None})]
+    with Oracle(in_turn(*pages)) as oracle:
+        async with client_of(oracle, backend) as client:
+            assert len(await client.db.project.list(prefetch=1).collect()) == 2
+    assert status_codes(backend) == [200, 200]
+
+
+def test_a_blocking_call_has_a_status_code(backend: Backend) -> None:
+    with (
+        Oracle(in_turn(GOOD, refuse(404, "DB_PROJECT_NOT_FOUND"))) as oracle,
+        Infrai(KEY, base_url=oracle.url, on_event=backend.listener) as client,
+    ):
+        client.db.project.get("p")
+        with pytest.raises(NotFoundError):
+            client.db.project.get("p")
+    assert status_codes(backend) == [200, 404]
+
+
+async def test_a_call_that_was_not_sent_has_no_status_code(backend: Backend) -> None:
+    pause = refuse(429, "RATE_LIMITED", headers={"Retry-After": "30"})
+    with Oracle(in_turn(pause)) as oracle:
+        async with client_of(oracle, backend, timeout=5) as client:
+            await asyncio.gather(client.db.project.get("p"), return_exceptions=True)
+            await asyncio.gather(client.db.project.get("p"), return_exceptions=True)  # does not wait for the pause
+    assert status_codes(backend) == [429, None]
+    assert {span.status.status_code for span in backend.finished()} == {StatusCode.ERROR}
+
+
+async def test_a_call_that_is_cancelled_between_attempts_is_an_error(backend: Backend) -> None:
+    with Oracle(in_turn(refuse(500, "INTERNAL_ERROR"))) as oracle:
+        slow = RetryPolicy(initial=30.0, maximum=30.0)
+        async with client_of(oracle, backend, retry=slow) as client:
+            with anyio.move_on_after(0.3):
+                await client.db.project.get("p")
+    (span,) = backend.finished()
+    assert span.status.status_code is StatusCode.ERROR
+    assert span.attributes is not None
+    assert (span.attributes["error.type"], span.attributes["infrai.cancelled"]) == ("CancelledError", True)
+
+
+async def test_a_meter_that_fails_leaves_no_span_open(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a fault of the meter's")
+
+    monkeypatch.setattr(backend.listener, "_measure", fail)
+    with Oracle(in_turn(GOOD)) as oracle:
+        async with client_of(oracle, backend) as client:
+            assert (await client.db.project.get("p")).id == "p1"
+    (span,) = backend.finished()
     assert span.status.status_code is StatusCode.UNSET
+
+
+async def test_the_bounds_of_durations_are_those_of_the_conventions(backend: Backend) -> None:
+    with Oracle(in_turn(GOOD)) as oracle:
+        async with client_of(oracle, backend) as client:
+            await client.db.project.get("p")
+    (point,) = backend.points()["infrai.client.call.duration"]
+    assert point.explicit_bounds[:4] == (0.005, 0.01, 0.025, 0.05)
+    assert point.explicit_bounds[-1] == 10.0
 
 
 async def test_no_span_stays_open_whatever_ends_a_call(backend: Backend) -> None:

@@ -172,6 +172,18 @@ def test_calls_have_numbers_of_their_own() -> None:
     assert len(set().union(*numbers)) == 10
 
 
+def test_the_status_is_that_of_the_last_attempt() -> None:
+    seen: list[Event] = []
+    for statuses in ([], [200], [503, 200], [503, None]):
+        with Listener(seen.append).new_reporter("db.project.get", None) as reporter:
+            reporter.started()
+            for status in statuses:
+                reporter.attempt_ended(status)
+    ended = [event for event in seen if isinstance(event, CallFinished)]
+    assert [event.status for event in ended] == [None, 200, 200, None]
+    assert {event.error_type for event in ended} == {None}
+
+
 def test_a_query_is_not_told() -> None:
     (sent,) = [event for event in reported(0.1)[1] if isinstance(event, AttemptSent)]
     assert sent.path == "/v1/things"
@@ -211,3 +223,4 @@ def test_a_call_that_failed_tells_its_error_and_one_that_was_stopped_says_so(
     assert isinstance(last, CallFinished)
     assert last.error is (error if told else None)
     assert last.cancelled is cancelled
+    assert last.error_type == type(error).__name__

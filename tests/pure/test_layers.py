@@ -19,15 +19,17 @@ IMPURE = {"asyncio", "aiohttp", "anyio"}
 # names. A new wing gets its line here.
 CLIENT = {
     "errors": "",
+    "_event_loop": "errors",
+    "_misuse": "",
     "_version": "",
     "__init__": "_version",
     "_display": "errors",
     "models": "_display errors",
     "capabilities": "models",
-    "_listing": "models errors _display",
+    "_listing": "models errors _display _event_loop _misuse",
     "_protocol": "capabilities models errors",
     "_observability": "_protocol",
-    "_transport": "_protocol _observability",
+    "_transport": "_protocol _observability _event_loop",
     "_dispatch": "_transport _listing _protocol",
     "resources": "_dispatch",
     "_client": "resources _version",
@@ -57,7 +59,7 @@ GATEWAY = {
     "__init__": "_gateway",
 }
 # What does no I/O: it imports neither asyncio, aiohttp nor anyio, nor anything that does.
-PURE = ["errors", "models", "capabilities", "_display", "_protocol", "_observability", "local.targeting"]
+PURE = ["errors", "_misuse", "models", "capabilities", "_display", "_protocol", "_observability", "local.targeting"]
 
 MOST_LINES_OF_A_MODULE = 500
 MOST_LINES_OF_A_FUNCTION = 60

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import assert_type
+from typing import Any, assert_type
 
 from infrai_async import (
     Ack,
@@ -130,6 +130,7 @@ def many(client: Infrai) -> None:
 def client_itself(client: Infrai) -> None:
     assert_type(client.with_options(timeout=None), Infrai)
     assert_type(client.stats, Stats)
+    assert_type(client.settings, dict[str, Any])
     assert_type(client.call("db.project.get", {"id": "a"}), Model | Page[Model])
     assert_type(client.close(grace=0), None)
     with Infrai() as entered:
@@ -168,3 +169,16 @@ def wrong(client: Infrai, anything: Mapping[str, object]) -> None:
     client.db.project.create(name=5)  # type: ignore[arg-type]  # pyright: ignore
     client.db.project.create(name="a", mode="rented")  # type: ignore[arg-type]  # pyright: ignore
     client.db.project.list(page=2)  # type: ignore[call-arg]  # pyright: ignore
+
+
+async def fits_the_other_client(client: Infrai) -> None:
+    cursor = client.db.project.list()
+    async for _ in cursor:  # type: ignore[attr-defined]  # pyright: ignore
+        pass
+    len(cursor)  # type: ignore[arg-type]  # pyright: ignore
+    cursor[0]  # type: ignore[index]  # pyright: ignore
+    await cursor  # type: ignore[misc]  # pyright: ignore
+    async for _ in client.db.inventory():  # type: ignore[attr-defined]  # pyright: ignore
+        pass
+    async with client:  # type: ignore[attr-defined]  # pyright: ignore
+        pass

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import assert_type
+from typing import Any, assert_type
 
 from infrai_async import (
     Ack,
@@ -159,6 +159,7 @@ async def many(client: AsyncInfrai) -> None:
 async def client_itself(client: AsyncInfrai) -> None:
     assert_type(client.with_options(timeout=None), AsyncInfrai)
     assert_type(client.stats, Stats)
+    assert_type(client.settings, dict[str, Any])
     assert_type(await client.call("db.project.get", {"id": "a"}), Model | Page[Model])
     async with AsyncInfrai() as entered:
         assert_type(entered, AsyncInfrai)
@@ -187,3 +188,17 @@ def wrong(client: AsyncInfrai, anything: Mapping[str, object]) -> None:
     client.db.project.create(name=5)  # type: ignore[arg-type, unused-coroutine]  # pyright: ignore
     client.db.project.create(name="a", mode="rented")  # type: ignore[arg-type, unused-coroutine]  # pyright: ignore
     client.db.project.list(page=2)  # type: ignore[call-arg]  # pyright: ignore
+
+
+async def fits_the_other_client(client: AsyncInfrai) -> None:
+    cursor = client.db.project.list()
+    for _ in cursor:  # type: ignore[attr-defined]  # pyright: ignore
+        pass
+    next(cursor)  # type: ignore[call-overload]  # pyright: ignore
+    len(cursor)  # type: ignore[arg-type]  # pyright: ignore
+    cursor[0]  # type: ignore[index]  # pyright: ignore
+    await cursor  # type: ignore[misc]  # pyright: ignore
+    for _ in client.db.inventory():  # type: ignore[attr-defined]  # pyright: ignore
+        pass
+    with client:  # type: ignore[attr-defined]  # pyright: ignore
+        pass

@@ -1,0 +1,302 @@
+"""``client.flags`` of the blocking client.
+
+Written by ``python -m tools.blocking`` from ``infrai_async/resources/_flags.py``: change that instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Literal
+
+from infrai_async._protocol.request import UNSET, Unset
+from infrai_async.models import JSON, Ack, Flag, FlagRule, FlagState, FlagValue, FlagValues, RolloutConfig, Variant
+from infrai_async.resources import _flags
+from infrai_async.sync._facade import Cursor, Facade
+
+
+class Flags(Facade[_flags.Flags]):
+    """Feature flags: define, evaluate and roll out."""
+
+    def is_enabled(
+        self, key: str, *, user_id: str | None = None, context: Mapping[str, JSON] | None = None
+    ) -> FlagState:
+        """Return whether a flag is on (``flags.is_enabled``, contract D8).
+
+        Args:
+            key: key of the flag.
+            user_id: id of the user to evaluate for.
+            context: further attributes that the flag's rules may use.
+
+        Returns:
+            A ``FlagState``, true when the flag is on.
+
+        Raises:
+            InvalidArgument: an argument is invalid; nothing was sent.
+            NotFoundError: no flag has this key.
+            InfraiError: the call failed for another reason.
+
+        Contract: https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#d8
+        """
+        __tracebackhide__ = True
+        return self._runner.run(partial(self._async.is_enabled, key, user_id=user_id, context=context))
+
+    def get_value(
+        self,
+        key: str,
+        *,
+        user_id: str | None = None,
+        context: Mapping[str, JSON] | None = None,
+        default: JSON | Unset = UNSET,
+    ) -> FlagValue:
+        """Evaluate a flag (``flags.get_value``, contract D7 and D10).
+
+        Args:
+            key: key of the flag.
+            user_id: id of the user to evaluate for.
+            context: further attributes that the flag's rules may use.
+            default: value to return when the flag cannot be evaluated: it does not exist, the service cannot be
+                reached, or the service still fails or throttles when the call's time or attempts run out. No error
+                is raised then, and ``reason`` is ``"default"``.
+
+        Returns:
+            A ``FlagValue`` with ``value``, the ``reason`` for it and, for a rollout, the ``variant``.
+
+        Raises:
+            InvalidArgument: an argument is invalid; nothing was sent.
+            NotFoundError: no flag has this key, and no ``default`` was given.
+            InfraiError: the call failed for another reason.
+
+        Contract: https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#d7 ,
+            https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#d10
+        """
+        __tracebackhide__ = True
+        return self._runner.run(partial(self._async.get_value, key, user_id=user_id, context=context, default=default))
+
+    def get_all(self, *, user_id: str | None = None, context: Mapping[str, JSON] | None = None) -> FlagValues:
+        """Evaluate all flags (``flags.get_all``, contract D9).
+
+        Args:
+            user_id: id of the user to evaluate for.
+            context: further attributes that the flag's rules may use.
+
+        Returns:
+            A ``FlagValues``, a mapping of flag key to value.
+
+        Raises:
+            InvalidArgument: an argument is invalid; nothing was sent.
+            InfraiError: the call failed for another reason.
+
+        Contract: https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#d9
+        """
+        __tracebackhide__ = True
+        return self._runner.run(partial(self._async.get_all, user_id=user_id, context=context))
+
+    def get(self, key: str) -> Flag:
+        """Get the definition of a flag (``flags.get``).
+
+        Args:
+            key: key of the flag.
+
+        Returns:
+            The ``Flag`` with its ``rules``, ``rollout`` and current ``version``.
+
+        Raises:
+            InvalidArgument: an argument is invalid; nothing was sent.
+            NotFoundError: no flag has this key.
+            InfraiError: the call failed for another reason.
+        """
+        __tracebackhide__ = True
+        return self._runner.run(partial(self._async.get, key))
+
+    def set(
+        self,
+        key: str,
+        *,
+        type: Literal["bool", "string", "number", "json"] | None = None,
+        default_value: JSON | Unset = UNSET,
+        description: str | None = None,
+        rules: Sequence[FlagRule | Mapping[str, JSON]] | None = None,
+        rollout: RolloutConfig | Mapping[str, JSON] | None = None,
+        tags: Mapping[str, str] | None = None,
+        enabled: bool | None = None,
+        archived: bool | None = None,
+        version: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Flag:
+        """Create or update a flag (``flags.set``, contract D11).
+
+        After an ambiguous failure it is not sent again, because that could apply the change twice (contract D19).
+
+        Args:
+            key: key of the flag.
+            type: type of the flag's values.
+            default_value: value when no rule and no rollout applies; ``None`` is JSON ``null``.
+            description: description of the flag.
+            rules: targeting rules; the first one that matches decides.
+            rollout: percentage rollout for users that no rule matches.
+            tags: labels of the flag.
+            enabled: whether the flag is on; when off, it evaluates to ``default_value``.
+            archived: whether the flag is archived: it evaluates to ``default_value`` and is no longer listed.
+            version: version of the flag that this change is based on; without it the last write wins.
+            idempotency_key: value of the ``Idempotency-Key`` header; generated when omitted.
+
+        Returns:
+            The new or updated ``Flag`` with its ``version``.
+
+        Raises:
+            InvalidArgument: an argument is invalid; nothing was sent.
+            ConflictError: the flag was changed since ``version``; read it again, then retry.
+            InfraiError: the call failed for another reason; ``error.outcome`` is ``"maybe_applied"`` if the change
+                may have been made.
+
+        Contract: https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#d11 ,
+            https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#d19
+        """
+        __tracebackhide__ = True
+        return self._runner.run(
+            partial(
+                self._async.set,
+                key,
+                type=type,
+                default_value=default_value,
+                description=description,
+                rules=rules,
+                rollout=rollout,
+                tags=tags,
+                enabled=enabled,
+                archived=archived,
+                version=version,
+                idempotency_key=idempotency_key,
+            )
+        )
+
+    def toggle(self, key: str, *, enabled: bool, version: int, idempotency_key: str | None = None) -> Flag:
+        """Turn a flag on or off (``flags.toggle``).
+
+        After an ambiguous failure it is not sent again, because that could apply the change twice (contract D19).
+
+        Args:
+            key: key of the flag.
+            enabled: whether the flag is on.
+            version: version of the flag that this change is based on.
+            idempotency_key: value of the ``Idempotency-Key`` header; generated when omitted.
+
+        Returns:
+            The updated ``Flag`` with its new ``version``.
+
+        Raises:
+            InvalidArgument: an argument is invalid; nothing was sent.
+            ConflictError: the flag was changed since ``version``; read it again, then retry.
+            NotFoundError: no flag has this key.
+            InfraiError: the call failed for another reason; ``error.outcome`` is ``"maybe_applied"`` if the change
+                may have been made.
+
+        Contract: https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#d19
+        """
+        __tracebackhide__ = True
+        return self._runner.run(
+            partial(self._async.toggle, key, enabled=enabled, version=version, idempotency_key=idempotency_key)
+        )
+
+    def rollout(
+        self,
+        key: str,
+        *,
+        percentage: float,
+        salt: str,
+        sticky_unit: Literal["user_id", "session_id", "device_id"],
+        version: int,
+        variants: Sequence[Variant | Mapping[str, JSON]] | None = None,
+        idempotency_key: str | None = None,
+    ) -> Flag:
+        """Roll a flag out to a percentage of users (``flags.rollout``, contract D6).
+
+        After an ambiguous failure it is not sent again, because that could apply the change twice (contract D19).
+
+        Args:
+            key: key of the flag.
+            percentage: share of the users to include, 0 to 100.
+            salt: string that seeds the assignment of users. With an unchanged salt, users who are included stay
+                included when the percentage grows.
+            sticky_unit: id by which users are assigned.
+            version: version of the flag that this change is based on.
+            variants: variants to choose from, with their weights.
+            idempotency_key: value of the ``Idempotency-Key`` header; generated when omitted.
+
+        Returns:
+            The updated ``Flag`` with its new ``version``.
+
+        Raises:
+            InvalidArgument: an argument is invalid; nothing was sent.
+            ConflictError: the flag was changed since ``version``; read it again, then retry.
+            NotFoundError: no flag has this key.
+            InfraiError: the call failed for another reason; ``error.outcome`` is ``"maybe_applied"`` if the change
+                may have been made.
+
+        Contract: https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#d6 ,
+            https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#d19
+        """
+        __tracebackhide__ = True
+        return self._runner.run(
+            partial(
+                self._async.rollout,
+                key,
+                percentage=percentage,
+                salt=salt,
+                sticky_unit=sticky_unit,
+                version=version,
+                variants=variants,
+                idempotency_key=idempotency_key,
+            )
+        )
+
+    def delete(self, key: str, *, idempotency_key: str | None = None) -> Ack:
+        """Delete a flag (``flags.delete``). This cannot be undone.
+
+        Args:
+            key: key of the flag.
+            idempotency_key: value of the ``Idempotency-Key`` header; generated when omitted.
+
+        Returns:
+            An ``Ack``, true when the flag was deleted.
+
+        Raises:
+            InvalidArgument: an argument is invalid; nothing was sent.
+            NotFoundError: no flag has this key.
+            InfraiError: the call failed for another reason.
+        """
+        __tracebackhide__ = True
+        return self._runner.run(partial(self._async.delete, key, idempotency_key=idempotency_key))
+
+    def list(
+        self,
+        *,
+        include_archived: bool | None = None,
+        cursor: str | None = None,
+        limit: int | None = None,
+        max_items: int | None = None,
+        prefetch: int = 0,
+    ) -> Cursor[Flag]:
+        """List flags (``flags.list``). Nothing is sent until the cursor is read.
+
+        Args:
+            include_archived: whether to include archived flags.
+            cursor: position to resume from, the ``next_cursor`` of an earlier listing.
+            limit: items per page; the service decides when omitted.
+            max_items: maximum number of items over all pages; no limit when omitted.
+            prefetch: number of pages to fetch ahead while the current page is read.
+
+        Returns:
+            A ``Cursor`` of ``Flag``; its pages are fetched, and their errors raised, as it is read.
+
+        Raises:
+            InvalidArgument: an argument is invalid.
+        """
+        __tracebackhide__ = True
+        return Cursor(
+            self._async.list(
+                include_archived=include_archived, cursor=cursor, limit=limit, max_items=max_items, prefetch=prefetch
+            ),
+            self._runner,
+        )
