@@ -9,7 +9,7 @@ import math
 import os
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import cached_property
 from ssl import PROTOCOL_TLS_SERVER, SSLContext
@@ -45,6 +45,8 @@ from infrai_async.resources._storage import Storage
 
 if TYPE_CHECKING:
     from infrai_async._observability.reporter import Listener, OnEvent
+else:  # for ``get_type_hints``; the classes of events take time to build
+    OnEvent = Callable[[object], object]
 
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
 # Headers that frame messages, manage the connection, or change what a response is.

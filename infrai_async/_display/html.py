@@ -1,7 +1,8 @@
 """HTML tables for notebooks, with the same contents as the repr of a value.
 
-Values come from a service, so all text is escaped. Fields are masked or left out as in the repr. Every function takes
-a ``footer``, a mapping of names and values to show below the table; values of ``None`` are left out.
+Values come from a service, so all text is escaped. Fields are masked or left out as in the repr; a table of many
+objects leaves out secrets such as connection URIs, whose masks would be its widest column and say nothing. Every
+function takes a ``footer``, a mapping of names and values to show below the table; values of ``None`` are left out.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def table(values: Sequence[object], *, empty: str = "empty", footer: Footer = No
     the text for an empty sequence.
     """
     shown = values[:_MOST_ROWS]
-    cells = [_cells(value) for value in shown]
+    cells = [_cells_of_row(value) for value in shown]
     fields = _unique(name for row in cells for name in row)
     head = [name for name in fields if any(row.get(name) is not None for row in cells)]
     rows = [[row.get(name) for name in head] for row in cells]
@@ -63,6 +64,30 @@ def _cells(value: object) -> dict[str, str | None]:
     if not attrs.has(cls):
         return {"value": _text(value)}
     return {field.name: _field(getattr(value, field.name), field.repr) for field in attrs.fields(cls) if field.repr}
+
+
+def _cells_of_row(value: object) -> dict[str, str | None]:
+    """Return the texts of the fields of one object among many, without its secrets."""
+    cls = type(value)
+    if isinstance(value, tuple):  # a pair of a fan-out
+        return {str(number): _text_in_row(item) for number, item in enumerate(value, 1)}
+    if not attrs.has(cls):
+        return {"value": _text(value)}
+    fields = [field for field in attrs.fields(cls) if field.repr is True]
+    return {field.name: _text_in_row(getattr(value, field.name)) for field in fields}
+
+
+def _text_in_row(value: object) -> str | None:
+    """Return the text of a field; an object that holds a secret is named by its first field, its id."""
+    if isinstance(value, tuple):
+        return ", ".join(_text_in_row(item) or "" for item in value)
+    if _holds_secret(type(value)):
+        return next(iter(_cells_of_row(value).values()))
+    return _text(value)
+
+
+def _holds_secret(cls: type[object]) -> bool:
+    return attrs.has(cls) and any(callable(field.repr) for field in attrs.fields(cls))
 
 
 def _field(value: object, shown: bool | Callable[[object], str]) -> str | None:

@@ -4,31 +4,34 @@ from __future__ import annotations
 
 import builtins
 import operator
-from collections.abc import Iterator
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Generic, Self, SupportsIndex, TypeVar, overload
 
 from infrai_async._display.progress import Progress, Report, reporting
 from infrai_async._misuse import explain_asynchronous
 from infrai_async.errors import InvalidArgument, PaginationError
-from infrai_async.models import JSON, Model, Page
+from infrai_async.models import Model, Page
 
 if TYPE_CHECKING:
     from infrai_async._listing.prefetch import Fetch, Prefetcher
 
 T = TypeVar("T", bound=Model)
+Item = TypeVar("Item")
+if not TYPE_CHECKING:  # for ``get_type_hints``; few listings prefetch
+    Fetch = Callable[[str | None], Awaitable[Page[T]]]
 
 
-class Items(builtins.list[T]):
+class Items(builtins.list[Item]):
     """The list that ``collect`` returns; notebooks show it as a table."""
 
     __slots__ = ()
 
     @overload
-    def __getitem__(self, index: SupportsIndex) -> T: ...
+    def __getitem__(self, index: SupportsIndex) -> Item: ...
     @overload
-    def __getitem__(self, index: slice) -> Items[T]: ...
-    def __getitem__(self, index: SupportsIndex | slice) -> T | Items[T]:
+    def __getitem__(self, index: slice) -> Items[Item]: ...
+    def __getitem__(self, index: SupportsIndex | slice) -> Item | Items[Item]:
         if not isinstance(index, slice):  # first, because linters may look no further for what an index gives
             return super().__getitem__(index)
         return Items(super().__getitem__(index))
@@ -200,23 +203,51 @@ class Cursor(Generic[T]):
         return wanted
 
     async def to_records(
-        self, *, max_items: int | None = None, progress: Progress = False
-    ) -> builtins.list[dict[str, JSON]]:
+        self, *, max_items: int | None = None, progress: Progress = False, secrets: bool = False
+    ) -> builtins.list[dict[str, object]]:
         """Read the remaining items into plain dicts, for example for ``pandas.DataFrame(...)``.
 
-        The dicts contain secrets, such as connection URIs, in clear text.
+        Times are aware ``datetime`` objects, and money is a number.
 
         Args:
             max_items: as for ``collect``.
             progress: as for ``collect``.
+            secrets: whether to show secrets, such as the passwords of connection URIs, which are masked otherwise.
 
         Returns:
-            A list with one dict for each item.
+            A list with one dict for each item, with unknown fields (``extra``) at the same level; without ``metadata``,
+            and without optional fields that are ``None``.
 
         Raises:
             InfraiError: as for ``collect``.
         """
-        return [item.to_dict() for item in await self.collect(max_items=max_items, progress=progress)]
+        return records_of(await self.collect(max_items=max_items, progress=progress), secrets=secrets)
+
+
+async def gather_items(source: AsyncIterable[Item], max_items: int | None) -> Items[Item]:
+    """Read the items of a fan-out or an inventory into a list, which notebooks show as a table."""
+    limit = check_max_items(max_items)
+    found: Items[Item] = Items()
+    if limit == 0:
+        return found
+    async for item in source:
+        found.append(item)
+        if len(found) == limit:
+            break
+    return found
+
+
+def named_pair(pair: tuple[object, object]) -> dict[str, object]:
+    """Return a pair of a fan-out as a dict, for a data frame."""
+    parent, child = pair
+    return {"parent": parent, "child": child}
+
+
+def records_of(items: Iterable[object], *, secrets: bool) -> builtins.list[dict[str, object]]:
+    """Return a dict for each item, for a data frame."""
+    from infrai_async.models.shown import record_of  # imported here, because few programs make data frames
+
+    return [record_of(item, secrets=secrets) for item in items]
 
 
 class Pages(Generic[T]):

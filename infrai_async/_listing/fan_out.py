@@ -23,7 +23,7 @@ from typing import Any, Final, Generic, Self, TypeAlias, TypeVar
 from infrai_async._display.progress import Progress, ProgressReporter
 from infrai_async._event_loop import require_task
 from infrai_async._listing.batches import Chunks, Singles
-from infrai_async._listing.cursor import Cursor, check_count
+from infrai_async._listing.cursor import Cursor, check_count, gather_items, named_pair, records_of
 from infrai_async._misuse import explain_async_with, explain_asynchronous, is_explained
 from infrai_async.errors import InvalidArgument
 from infrai_async.models import Page
@@ -150,6 +150,35 @@ class FanOut(Generic[P, C]):
             return True
         await self.aclose()
         return False
+
+    async def collect(self, *, max_items: int | None = None) -> list[tuple[P, C]]:
+        """Read the remaining pairs into a list.
+
+        Args:
+            max_items: the maximum number of pairs to read. The fan-out can be read further afterwards.
+
+        Returns:
+            The pairs as a list, which notebooks show as a table.
+
+        Raises:
+            InvalidArgument: ``max_items`` is not a whole number, 0 or more.
+            InfraiError: a call failed, and there is no ``on_error``.
+        """
+        return await gather_items(self, max_items)
+
+    async def to_records(self, *, max_items: int | None = None, secrets: bool = False) -> list[dict[str, object]]:
+        """Read the rest into plain dicts, each with a ``parent`` and a ``child``: ``pandas.json_normalize(...)``.
+
+        Times are aware ``datetime`` objects, and money is a number.
+
+        Args:
+            max_items: as for ``collect``.
+            secrets: whether to show secrets, such as the passwords of connection URIs; masked otherwise.
+
+        Raises:
+            InfraiError: as for ``collect``.
+        """
+        return records_of(map(named_pair, await self.collect(max_items=max_items)), secrets=secrets)
 
     async def aclose(self) -> None:
         """Cancel all running tasks, and wait until they have ended. Closing is idempotent."""

@@ -12,7 +12,7 @@ from typing import Self
 from infrai_async._display.progress import Progress
 from infrai_async._event_loop import require_task
 from infrai_async._listing.checkpoint import Checkpoint
-from infrai_async._listing.cursor import Cursor
+from infrai_async._listing.cursor import Cursor, gather_items, records_of
 from infrai_async._listing.fan_out import OnError, spread
 from infrai_async._misuse import explain_async_with, explain_asynchronous
 from infrai_async.models import Project, ProjectInventory
@@ -86,6 +86,39 @@ class Inventory:
         if not more and not self._closed and self._checkpoint is not None:
             self._checkpoint.remove()
         return more
+
+    async def collect(self, *, max_items: int | None = None) -> list[ProjectInventory]:
+        """Read the remaining entries into a list.
+
+        Args:
+            max_items: the maximum number of entries to read. The inventory can be read further afterwards; with a
+                checkpoint, the last entry read counts as done only then.
+
+        Returns:
+            The entries as a list, which notebooks show as a table.
+
+        Raises:
+            InvalidArgument: ``max_items`` is not a whole number, 0 or more.
+            InfraiError: a call failed, and there is no ``on_error``.
+        """
+        return await gather_items(self, max_items)
+
+    async def to_records(self, *, max_items: int | None = None, secrets: bool = False) -> list[dict[str, object]]:
+        """Read the rest into plain dicts, each with a ``project``, its ``branches`` and ``snapshots``.
+
+        Times are aware ``datetime`` objects, and money is a number. ``pandas.json_normalize(...)`` makes flat columns.
+
+        Args:
+            max_items: as for ``collect``.
+            secrets: whether to show secrets, such as the passwords of connection URIs, which are masked otherwise.
+
+        Returns:
+            A list of the dicts.
+
+        Raises:
+            InfraiError: as for ``collect``.
+        """
+        return records_of(await self.collect(max_items=max_items), secrets=secrets)
 
     async def aclose(self) -> None:
         """Cancel all running tasks, and wait until they have ended. Closing is idempotent."""

@@ -21,6 +21,7 @@ complete decoder. For snapshots with ``id``, ``project_id``, ``created_at`` and 
             model.created_at = value
             model.label = None
             model.extra = {key_3: plain[key_3]}
+            if is_too_deep(plain[key_3]): raise Unlike
             model.metadata = metadata
             model.__class__ = cls
         except Exception:
@@ -51,6 +52,7 @@ from typing import Any, Final, NamedTuple, TypeAlias, Union, get_args, get_origi
 
 import attrs
 
+from infrai_async._protocol.json import is_too_deep
 from infrai_async._protocol.response import exact
 
 Field: TypeAlias = "attrs.Attribute[Any]"
@@ -148,7 +150,7 @@ def compiled(cls: type[Any], names: tuple[str, ...], hook_of: Callable[[Any], Ho
     if source is None:
         return None
     scope: dict[str, Any] = {"cls": cls, "exact": exact, "prices": _PRICES, "moment": datetime.fromisoformat}
-    scope |= {"Unlike": Unlike}
+    scope |= {"Unlike": Unlike, "is_too_deep": is_too_deep}
     scope |= {"blank": _blank_class(cls), "starmap": starmap, "repeat": repeat}  # type: ignore[arg-type] # a class is hashable
     scope |= {f"key_{number}": name for number, name in enumerate(names)}
     for field in fields_of(cls):
@@ -174,6 +176,7 @@ def source_of(cls: type[Any], names: tuple[str, ...]) -> str | None:
         else:
             lines.append(f"model.{field.name} = None")
     lines.append(f"model.extra = {{{', '.join(f'{key}: plain[{key}]' for key in unknown.values())}}}")
+    lines += [f"if is_too_deep(plain[{key}]): raise Unlike" for key in unknown.values()]
     if "metadata" in attrs.fields_dict(cls):
         lines.append("model.metadata = metadata")
     steps = "\n".join([*lines, "model.__class__ = cls"])
@@ -186,6 +189,8 @@ def _steps(field: Field, key: str, *, contested: bool) -> list[str]:
     base, nullable = _split(field.type)
     may_be_null = (nullable or field.default is not attrs.NOTHING) and not contested and base is not object
     steps = []
+    if base is object:
+        steps.append("if is_too_deep(value): raise Unlike")
     if base in _UNLIKE:
         steps.append(f"if {_UNLIKE[base]}{' and value is not None' if may_be_null else ''}: raise Unlike")
     conversion = _CONVERSIONS.get(base, ())

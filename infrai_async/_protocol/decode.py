@@ -8,6 +8,7 @@ the complete decoder, which either reads them or raises an error that names the 
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -41,6 +42,7 @@ R = TypeVar("R")
 _MOST_SHAPES: Final = 64  # sets of fields of one model that functions are compiled for
 _MOST_FIELDS: Final = 100  # fields of one document; with more, the complete decoder reads it
 _FLAG_ENTRY: Final = frozenset({"key", "value", "default_value", "enabled", "reason", "variant", "version"})
+_NAME: Final = re.compile(r"[A-Za-z_]\w{0,31}", re.ASCII).fullmatch
 
 
 class _Mismatch(Exception):
@@ -221,6 +223,8 @@ def _time(value: Any, _: Any) -> datetime:
 
 
 def _anything(value: Any, _: Any) -> Any:
+    if json.is_too_deep(value):
+        raise _Mismatch(f"at most {json.NESTING} levels of nesting", value)
     return value
 
 
@@ -252,9 +256,14 @@ def _mapping(cls: Any) -> Callable[[Any, Any], Any]:
     def structure(value: Any, _: Any) -> dict[str, Any]:
         if value.__class__ is not dict:
             raise _Mismatch("an object", value)
-        return {key: _at(f".{key}", hook, item, inner) for key, item in value.items()}
+        return {key: _at(f".{_step(key)}", hook, item, inner) for key, item in value.items()}
 
     return structure
+
+
+def _step(key: str) -> str:
+    """Return a key of a response as a path may quote it: ``*`` unless it looks like a name."""
+    return key if _NAME(key) else "*"
 
 
 def _at(step: str, hook: Callable[[Any, Any], Any], value: Any, cls: Any) -> Any:
@@ -388,7 +397,7 @@ def _explain(cls: type[Any], fields: list[Field], plain: Any, metadata: Metadata
             raise _Missing(_wanted(field), None).under(f".{name}")
     if issubclass(cls, Model):
         values["metadata"] = metadata
-    return cls(extra=rest, **values)
+    return cls(extra={name: _at(f".{_step(name)}", _anything, value, object) for name, value in rest.items()}, **values)
 
 
 def _wanted(field: Field) -> str:

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
-from typing import NoReturn
+from collections.abc import Callable, Iterable
+from typing import Final, NoReturn
 
+NESTING: Final = 100
+"""The most levels of lists and objects in a value that a model or an argument holds.
+
+Far beyond it, functions of Python that go through all levels (``repr``, ``copy.deepcopy``, ``pickle``) fail; which of
+them depends on the version. Both parsers accept more.
+"""
 _LONGEST = 20  # the most characters of a 64-bit integer
 
 
@@ -58,3 +64,20 @@ def _loads_at_first(body: bytes) -> object:
 
 
 loads: Callable[[bytes], object] = _loads_at_first  # creating a client must not import orjson yet
+
+
+def is_too_deep(value: object) -> bool:
+    """Return whether plain JSON has more than ``NESTING`` levels of lists and objects."""
+    if not isinstance(value, list | dict):  # nearly always
+        return False
+    level: list[object] = [value]
+    for _ in range(NESTING + 1):
+        level = [item for each in level if isinstance(each, list | dict) for item in _items(each)]
+        if not level:
+            return False
+    return True
+
+
+def _items(container: list[object] | dict[str, object]) -> Iterable[object]:
+    """Return the values of a list or an object; an empty one counts as a level too."""
+    return (container.values() if isinstance(container, dict) else container) or (None,)

@@ -21,6 +21,7 @@ from urllib.parse import quote
 
 import attrs
 
+from infrai_async._protocol.json import NESTING, is_too_deep
 from infrai_async.errors import InvalidArgument
 from infrai_async.models import FlagRule, Model, RolloutConfig, Variant, to_plain
 
@@ -305,8 +306,10 @@ def _checked(capability: Capability[Any], param: Param, value: object) -> JSON:
         return value  # the most common case by far
     try:
         plain = _plain(value)
+        if is_too_deep(plain):
+            raise RecursionError
     except (_NotPlain, RecursionError) as error:
-        reason = str(error) if isinstance(error, _NotPlain) else "is nested too deeply"
+        reason = str(error) if isinstance(error, _NotPlain) else f"is nested too deeply: at most {NESTING} levels"
         raise InvalidArgument(f"{param.name} {reason}", capability=capability.id) from None
     wanted = param.mismatch(plain)
     if wanted is not None:

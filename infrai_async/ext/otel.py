@@ -19,12 +19,13 @@ from infrai_async._version import __version__
 
 try:
     from opentelemetry import metrics, trace
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.trace import TracerProvider
 except ModuleNotFoundError:
     raise ImportError("infrai_async.ext.otel needs opentelemetry-api: pip install 'infrai-async[otel]'") from None
 
 if TYPE_CHECKING:
-    from opentelemetry.metrics import MeterProvider
-    from opentelemetry.trace import Span, TracerProvider
+    from opentelemetry.trace import Span
     from opentelemetry.util.types import AttributeValue
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}

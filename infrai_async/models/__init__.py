@@ -10,11 +10,12 @@ Contract: https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#28-n
 from __future__ import annotations
 
 from infrai_async.models.account import Activation, Balance, TopupRecord
-from infrai_async.models.base import JSON, NO_METADATA, Ack, Metadata, Model, Page, mask_uri, read_from, to_plain
+from infrai_async.models.base import JSON, NO_METADATA, Ack, Metadata, Model, Page, read_from, to_plain
 from infrai_async.models.cdn import CacheStats, Distribution, PurgeResult
 from infrai_async.models.db import Branch, Project, ProjectInventory, Snapshot
 from infrai_async.models.discovery import CapabilityInfo, DiscoveryIndex
 from infrai_async.models.flags import Flag, FlagRule, FlagState, FlagValue, FlagValues, RolloutConfig, Variant
+from infrai_async.models.secrets import mask_uri
 from infrai_async.models.storage import Bucket, PresignedUrl
 
 __all__ = [

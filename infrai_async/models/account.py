@@ -1,12 +1,11 @@
 """The account: activation, balance and top-ups."""
 
-from __future__ import annotations
-
 from decimal import Decimal
 
 import attrs
 
-from infrai_async.models.base import Model, read_from, repr_secret
+from infrai_async.models.base import Model, read_from
+from infrai_async.models.secrets import repr_secret
 
 
 @attrs.frozen(kw_only=True, weakref_slot=False)

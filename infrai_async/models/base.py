@@ -1,14 +1,13 @@
-"""Base classes of the models: conversion to plain JSON, metadata of a call, masking of secrets."""
+"""Base classes of the models: conversion to plain JSON, and metadata of a call."""
 
-from __future__ import annotations
-
-import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 import attrs
+
+from infrai_async.models.shown import number_of
 
 if TYPE_CHECKING:
     JSON: TypeAlias = bool | int | float | str | list["JSON"] | dict[str, "JSON"] | None
@@ -16,31 +15,6 @@ else:
     JSON = object  # cattrs resolves annotations at run time; as ``object`` it passes any JSON value through
 
 T_co = TypeVar("T_co", covariant=True)
-
-
-def mask_uri(uri: str) -> str:
-    """Return a connection URI with its password replaced by ``***``.
-
-    Everything between the colon after the user name and the last ``@`` counts as the password, so that no part of a
-    password with unescaped punctuation is shown. A ``password=`` parameter is masked too.
-    """
-    masked = re.sub(r"(?<=//)([^:@/]*):.*@", r"\1:***@", uri, flags=re.DOTALL)
-    return re.sub(r"(?is)(password\s*=\s*)('(?:[^'\\]|\\.)*'(?![^&\s])|(?:\\.|[^&\s])+)", r"\1***", masked)
-
-
-def repr_uri(uri: str) -> str:
-    """Return the repr of a connection URI with its password masked."""
-    return repr(mask_uri(uri))
-
-
-def repr_signed(url: str) -> str:
-    """Return the repr of a presigned URL without its query, which carries the signature."""
-    return repr(url.partition("?")[0] + ("?***" if "?" in url else ""))
-
-
-def repr_secret(_: object) -> str:
-    """Return a repr that reveals nothing of a secret."""
-    return "'***'"
 
 
 def read_from(other: str) -> dict[str, str]:
@@ -54,7 +28,7 @@ def to_plain(value: object) -> JSON:
         case None | bool() | int() | float() | str():
             return value
         case Decimal():
-            return int(value) if value == value.to_integral_value() else float(value)
+            return number_of(value)
         case datetime():
             return value.isoformat().replace("+00:00", "Z")
         case Mapping():
@@ -66,8 +40,20 @@ def to_plain(value: object) -> JSON:
     raise TypeError(f"{type(value).__name__} has no plain JSON form")
 
 
+class Shown:
+    """Base class of what pydantic and FastAPI take as results and response models, without connection URIs and keys."""
+
+    __slots__ = ()
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        from infrai_async.models.pydantic_schema import core_schema_of  # imported here, because only pydantic asks
+
+        return core_schema_of(cls, source, handler)
+
+
 @attrs.frozen(kw_only=True, weakref_slot=False)
-class Metadata:
+class Metadata(Shown):
     """What the service reports about a call (contract 1.2); any field may be missing.
 
     Attributes:
@@ -103,7 +89,7 @@ def call_footer(metadata: Metadata) -> dict[str, object]:
 
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
-class Model:
+class Model(Shown):
     """Base class of all results.
 
     Attributes:
@@ -137,7 +123,7 @@ class Model:
 
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
-class Page(Generic[T_co]):
+class Page(Shown, Generic[T_co]):
     """One page of a listing.
 
     Attributes:

@@ -1,7 +1,5 @@
 """The CDN: distributions, purges and cache statistics."""
 
-from __future__ import annotations
-
 from datetime import datetime
 
 import attrs

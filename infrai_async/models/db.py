@@ -1,12 +1,11 @@
 """Postgres: projects, branches and snapshots."""
 
-from __future__ import annotations
-
 from datetime import datetime
 
 import attrs
 
-from infrai_async.models.base import JSON, Model, call_footer, mask_uri, repr_uri, to_plain
+from infrai_async.models.base import JSON, Model, Shown, call_footer, to_plain
+from infrai_async.models.secrets import mask_uri, repr_uri
 
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
@@ -58,7 +57,7 @@ class Snapshot(Model):
 
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
-class ProjectInventory:
+class ProjectInventory(Shown):
     """A project with all its branches and snapshots, as ``client.db.inventory()`` yields it."""
 
     project: Project

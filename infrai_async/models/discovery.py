@@ -1,7 +1,5 @@
 """Discovery: the service's description of its capabilities."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from datetime import datetime
 

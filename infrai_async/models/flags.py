@@ -1,17 +1,15 @@
 """Feature flags: definitions and evaluation results."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
 import attrs
 
-from infrai_async.models.base import JSON, Model, call_footer, read_from
+from infrai_async.models.base import JSON, Model, Shown, call_footer, read_from
 
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
-class Variant:
+class Variant(Shown):
     """One variant of a rollout; ``weight`` is relative to the sum of all weights."""
 
     key: str
@@ -24,7 +22,35 @@ class Variant:
 
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
-class FlagRule:
+class RolloutConfig(Shown):
+    """A percentage rollout; whether a user is included depends on ``salt`` and the user's id only.
+
+    Attributes:
+        percentage: share of the users to include, 0 to 100.
+        salt: string that seeds the assignment of users; keep it to keep the assignment.
+        sticky_unit: id by which users are assigned: ``user_id``, ``session_id`` or ``device_id``.
+        variants: variants to choose from, with their weights.
+    """
+
+    percentage: float
+    salt: str
+    sticky_unit: str = "user_id"
+    variants: Sequence[Variant | Mapping[str, JSON]] = ()
+
+    def to_dict(self) -> dict[str, JSON]:
+        """Return the plain JSON form that the API accepts."""
+        plain: dict[str, JSON] = {
+            "percentage": self.percentage,
+            "salt": self.salt,
+            "sticky_unit": self.sticky_unit,
+        }
+        if self.variants:
+            plain["variants"] = [each.to_dict() if isinstance(each, Variant) else dict(each) for each in self.variants]
+        return plain
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class FlagRule(Shown):
     """A targeting rule: if ``attribute operator value`` holds, the flag has the value ``serve``. The first match wins.
 
     Combined conditions (``all``, ``any``, ``not``) are written as plain dicts, which are accepted wherever a rule is.
@@ -66,34 +92,6 @@ class FlagRule:
             plain["variant"] = self.variant
         elif self.rollout is None or not self.rollout.variants:
             plain["serve"] = self.serve
-        return plain
-
-
-@attrs.frozen(kw_only=True, weakref_slot=False)
-class RolloutConfig:
-    """A percentage rollout; whether a user is included depends on ``salt`` and the user's id only.
-
-    Attributes:
-        percentage: share of the users to include, 0 to 100.
-        salt: string that seeds the assignment of users; keep it to keep the assignment.
-        sticky_unit: id by which users are assigned: ``user_id``, ``session_id`` or ``device_id``.
-        variants: variants to choose from, with their weights.
-    """
-
-    percentage: float
-    salt: str
-    sticky_unit: str = "user_id"
-    variants: Sequence[Variant | Mapping[str, JSON]] = ()
-
-    def to_dict(self) -> dict[str, JSON]:
-        """Return the plain JSON form that the API accepts."""
-        plain: dict[str, JSON] = {
-            "percentage": self.percentage,
-            "salt": self.salt,
-            "sticky_unit": self.sticky_unit,
-        }
-        if self.variants:
-            plain["variants"] = [each.to_dict() if isinstance(each, Variant) else dict(each) for each in self.variants]
         return plain
 
 

@@ -1,13 +1,12 @@
 """Storage: buckets and presigned URLs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from datetime import datetime
 
 import attrs
 
-from infrai_async.models.base import Model, read_from, repr_signed
+from infrai_async.models.base import Model, read_from
+from infrai_async.models.secrets import repr_signed
 
 
 @attrs.frozen(kw_only=True, weakref_slot=False)

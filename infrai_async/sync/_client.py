@@ -30,6 +30,8 @@ from infrai_async.sync._runner import Runner
 
 if TYPE_CHECKING:
     from infrai_async._observability.reporter import OnEvent
+else:  # for ``get_type_hints``; the classes of events take time to build
+    OnEvent = Callable[[object], object]
 
 P = TypeVar("P")
 C = TypeVar("C")

@@ -9,9 +9,9 @@ from typing import Generic, Self, TypeVar
 
 from infrai_async._display.progress import Progress, reporting
 from infrai_async._listing import cursor
-from infrai_async._listing.cursor import Items, check_max_items
+from infrai_async._listing.cursor import Items, check_max_items, records_of
 from infrai_async._misuse import explain_blocking
-from infrai_async.models import JSON, Model, Page
+from infrai_async.models import Model, Page
 from infrai_async.sync._runner import Runner
 
 A = TypeVar("A")
@@ -117,23 +117,27 @@ class Cursor(Facade[cursor.Cursor[T]], Generic[T]):
                 self._runner.run(async_object._load)
         return found
 
-    def to_records(self, *, max_items: int | None = None, progress: Progress = False) -> builtins.list[dict[str, JSON]]:
+    def to_records(
+        self, *, max_items: int | None = None, progress: Progress = False, secrets: bool = False
+    ) -> builtins.list[dict[str, object]]:
         """Read the remaining items into plain dicts, for example for ``pandas.DataFrame(...)``.
 
-        The dicts contain secrets, such as connection URIs, in clear text.
+        Times are aware ``datetime`` objects, and money is a number.
 
         Args:
             max_items: as for ``collect``.
             progress: as for ``collect``.
+            secrets: whether to show secrets, such as the passwords of connection URIs, which are masked otherwise.
 
         Returns:
-            A list with one dict for each item.
+            A list with one dict for each item, with unknown fields (``extra``) at the same level; without ``metadata``,
+            and without optional fields that are ``None``.
 
         Raises:
             InfraiError: as for ``collect``.
         """
         __tracebackhide__ = True
-        return [item.to_dict() for item in self.collect(max_items=max_items, progress=progress)]
+        return records_of(self.collect(max_items=max_items, progress=progress), secrets=secrets)
 
 
 class _Pages(Generic[T]):

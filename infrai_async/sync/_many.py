@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from itertools import chain, islice
 from types import TracebackType
 from typing import Any, Generic, Self, TypeAlias, TypeVar
 
 from infrai_async._display.progress import Progress, ProgressReporter
 from infrai_async._listing import fan_out as _fan_out
 from infrai_async._listing import inventory as _inventory
+from infrai_async._listing.cursor import Items, check_max_items, named_pair, records_of
 from infrai_async._listing.fan_out import OnError
 from infrai_async._misuse import explain_blocking, explain_with
 from infrai_async.models import ProjectInventory
@@ -76,6 +77,40 @@ class FanOut(_Many[_fan_out.FanOut[P, C]], Generic[P, C]):
             return pair
         raise StopIteration
 
+    def collect(self, *, max_items: int | None = None) -> list[tuple[P, C]]:
+        """Read the remaining pairs into a list.
+
+        Args:
+            max_items: the maximum number of pairs to read. The fan-out can be read further afterwards.
+
+        Returns:
+            The pairs as a list, which notebooks show as a table.
+
+        Raises:
+            InvalidArgument: ``max_items`` is not a whole number, 0 or more.
+            InfraiError: a call failed, and there is no ``on_error``.
+        """
+        __tracebackhide__ = True
+        return Items(islice(self, check_max_items(max_items)))
+
+    def to_records(self, *, max_items: int | None = None, secrets: bool = False) -> list[dict[str, object]]:
+        """Read the rest into plain dicts, each with a ``parent`` and a ``child``.
+
+        Times are aware ``datetime`` objects, and money is a number. ``pandas.json_normalize(...)`` makes flat columns.
+
+        Args:
+            max_items: as for ``collect``.
+            secrets: whether to show secrets, such as the passwords of connection URIs, which are masked otherwise.
+
+        Returns:
+            A list of the dicts.
+
+        Raises:
+            InfraiError: as for ``collect``.
+        """
+        __tracebackhide__ = True
+        return records_of(map(named_pair, self.collect(max_items=max_items)), secrets=secrets)
+
     def _batches(self) -> Iterator[Iterator[tuple[P, C]]]:
         __tracebackhide__ = True
         yield self._async._items
@@ -99,6 +134,41 @@ class Inventory(_Many[_inventory.Inventory]):
             if not self._load():
                 raise StopIteration
         return entry
+
+    def collect(self, *, max_items: int | None = None) -> list[ProjectInventory]:
+        """Read the remaining entries into a list.
+
+        Args:
+            max_items: the maximum number of entries to read. The inventory can be read further afterwards; with a
+                checkpoint, the last entry read counts as done only then.
+
+        Returns:
+            The entries as a list, which notebooks show as a table.
+
+        Raises:
+            InvalidArgument: ``max_items`` is not a whole number, 0 or more.
+            InfraiError: a call failed, and there is no ``on_error``.
+        """
+        __tracebackhide__ = True
+        return Items(islice(self, check_max_items(max_items)))
+
+    def to_records(self, *, max_items: int | None = None, secrets: bool = False) -> list[dict[str, object]]:
+        """Read the rest into plain dicts, each with a ``project``, its ``branches`` and ``snapshots``.
+
+        Times are aware ``datetime`` objects, and money is a number. ``pandas.json_normalize(...)`` makes flat columns.
+
+        Args:
+            max_items: as for ``collect``.
+            secrets: whether to show secrets, such as the passwords of connection URIs, which are masked otherwise.
+
+        Returns:
+            A list of the dicts.
+
+        Raises:
+            InfraiError: as for ``collect``.
+        """
+        __tracebackhide__ = True
+        return records_of(self.collect(max_items=max_items), secrets=secrets)
 
 
 explain_with(_Many, "a fan-out or inventory of Infrai")

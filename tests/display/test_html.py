@@ -295,8 +295,20 @@ def test_a_column_stands_where_the_class_has_its_field_and_only_if_a_row_has_it(
     rows = [PROJECT, attrs.evolve(PROJECT, status="ready", region="eu")]
     markup = table(rows)
     assert parsed(markup).findtext("caption") == "Project (2)"
-    assert head(markup) == ["id", "name", "connection_uri", "region", "status"]
-    assert body(markup) == [["prj_1", "shop", MASKED, "", ""], ["prj_1", "shop", MASKED, "eu", "ready"]]
+    assert head(markup) == ["id", "name", "region", "status"]
+    assert body(markup) == [["prj_1", "shop", "", ""], ["prj_1", "shop", "eu", "ready"]]
+
+
+def test_a_table_of_many_leaves_out_connection_uris_and_names_what_holds_one() -> None:
+    branch = models.Branch(id="br_1", branch_name="dev", project_id="prj_1", connection_uri=PROJECT.connection_uri)
+    entry = models.ProjectInventory(project=PROJECT, branches=(branch, branch), snapshots=())
+    markup = table([entry])
+    assert head(markup) == ["project", "branches", "snapshots"]
+    assert body(markup) == [["prj_1", "br_1, br_1", ""]]
+    assert body(table([(PROJECT, branch)])) == [["prj_1", "br_1"]]
+    assert head(table([branch])) == ["id", "branch_name", "project_id"]
+    assert "postgresql" not in markup + table([PROJECT, branch])
+    assert "postgresql" in record(PROJECT)
 
 
 def test_an_empty_text_keeps_its_column() -> None:
@@ -306,8 +318,8 @@ def test_an_empty_text_keeps_its_column() -> None:
 def test_rows_of_several_classes_share_their_columns() -> None:
     markup = table([Ack(ok=True), PROJECT, Ack(ok=False), "text"])
     assert parsed(markup).findtext("caption") == "Ack, Project, str (4)"
-    assert head(markup) == ["ok", "id", "name", "connection_uri", "value"]
-    assert body(markup)[2:] == [["false", "", "", "", ""], ["", "", "", "", "text"]]
+    assert head(markup) == ["ok", "id", "name", "value"]
+    assert body(markup)[2:] == [["false", "", "", ""], ["", "", "", "text"]]
 
 
 @pytest.mark.parametrize(
@@ -323,7 +335,7 @@ def test_the_last_line_says_how_many_more_there_are(count: int, shown: int, more
 def test_the_lines_below_are_as_wide_as_the_table() -> None:
     cell = parsed(table([PROJECT], footer={"a": 1})).find("tfoot/tr/td")
     assert cell is not None
-    assert cell.attrib["colspan"] == "3"
+    assert cell.attrib["colspan"] == "2"
 
 
 def test_nothing_at_all_is_a_line() -> None:

@@ -225,8 +225,10 @@ async def test_a_cursor_survives_a_page_that_fails() -> None:
 async def test_records_are_plain_dicts() -> None:
     with Oracle(listing(2)) as oracle:
         async with AsyncInfrai("k", base_url=oracle.url) as client:
-            records = await client.db.project.list().to_records()
+            records = await client.db.project.list().to_records(secrets=True)
+            masked = await client.db.project.list().to_records()
     assert json.loads(json.dumps(records)) == [project(0), project(1)]
+    assert [record["connection_uri"] for record in masked] == ["postgresql://u:***@127.0.0.1:5432/d"] * 2
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import copy
 import inspect
 import json
 import pickle
+import re
 import textwrap
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
@@ -199,7 +200,9 @@ ROWS = [row for row in CAPABILITIES.values() if row.returns is not FlagValues]
 
 def annotation(cls: type, name: str) -> str:
     """The annotation as it is written."""
-    return next(own[name] for own in map(inspect.get_annotations, cls.__mro__) if name in own)
+    found = next(own[name] for own in map(inspect.get_annotations, cls.__mro__) if name in own)
+    written = inspect.formatannotation(found).replace("object", "JSON")
+    return re.sub(r"\b(datetime|decimal|collections\.abc|infrai_async\.models\.\w+)\.", "", written)
 
 
 def wrong_values(cls: type, name: str) -> list[tuple[Any, str, str]]:

@@ -792,13 +792,30 @@ def test_nesting_beyond_reason_is_refused() -> None:
     deep: list[Any] = []
     for _ in range(100_000):
         deep = [deep]
-    assert str(refusal("flags.set", default_value=deep)) == "flags.set: default_value is nested too deeply"
+    assert (
+        str(refusal("flags.set", default_value=deep))
+        == "flags.set: default_value is nested too deeply: at most 100 levels"
+    )
+
+
+@pytest.mark.parametrize(("levels", "fits"), [(1, True), (100, True), (101, False), (300, False)])
+def test_the_limit_of_nesting_is_exact(levels: int, fits: bool) -> None:
+    deep: Any = 1
+    for number in range(levels):
+        deep = [deep] if number % 2 else {"k": deep}
+    if fits:
+        assert request("flags.set", key="f", default_value=deep).body
+    else:
+        assert "default_value is nested too deeply" in str(refusal("flags.set", key="f", default_value=deep))
 
 
 def test_a_value_that_holds_itself_is_refused() -> None:
     endless: dict[str, Any] = {}
     endless["self"] = endless
-    assert str(refusal("flags.get_all", context=endless)) == "flags.get_all: context is nested too deeply"
+    assert (
+        str(refusal("flags.get_all", context=endless))
+        == "flags.get_all: context is nested too deeply: at most 100 levels"
+    )
 
 
 def test_an_integer_too_long_to_be_written_is_refused_by_name() -> None:

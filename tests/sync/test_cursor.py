@@ -132,8 +132,10 @@ def test_a_cursor_handed_out_again_is_an_error() -> None:
 
 
 def test_records_are_plain(client: Infrai) -> None:
-    (record,) = client.db.project.list().to_records(max_items=1)
+    (record,) = client.db.project.list().to_records(max_items=1, secrets=True)
     assert record == {**SMALL, "id": "p0", "name": "n0"}
+    (masked,) = client.db.project.list().to_records(max_items=1)
+    assert masked == record | {"connection_uri": "postgresql://u:***@127.0.0.1:5432/d"}
 
 
 def test_wrong_arguments_are_refused_before_anything_is_sent(client: Infrai, oracle: Oracle) -> None:

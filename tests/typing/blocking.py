@@ -38,7 +38,6 @@ from infrai_async import (
     Stats,
     TopupRecord,
 )
-from infrai_async.models import JSON
 from infrai_async.sync import Cursor, FanOut, Inventory
 
 
@@ -102,7 +101,7 @@ def cursors(client: Infrai) -> None:
         assert_type(page.items, tuple[Project, ...])
     assert_type(cursor.page(), Page[Project])
     assert_type(cursor.collect(max_items=5), list[Project])
-    assert_type(cursor.to_records(progress=True), list[dict[str, JSON]])
+    assert_type(cursor.to_records(progress=True), list[dict[str, object]])
     assert_type(next(cursor), Project)
     assert_type(cursor.next_cursor, str | None)
 
@@ -118,12 +117,16 @@ def many(client: Infrai) -> None:
         assert_type(project, Project)
         assert_type(branch, Branch)
     assert_type(next(pairs), tuple[Project, Branch])
+    assert_type(pairs.collect(), list[tuple[Project, Branch]])
+    assert_type(pairs.to_records(secrets=True), list[dict[str, object]])
     assert_type(pairs.close(), None)
     entries = client.db.inventory(checkpoint="a")
     assert_type(client.db.inventory(concurrency=1), Inventory)
     for entry in entries:
         assert_type(entry, ProjectInventory)
     assert_type(next(entries), ProjectInventory)
+    assert_type(entries.collect(max_items=5), list[ProjectInventory])
+    assert_type(entries.to_records(), list[dict[str, object]])
     assert_type(entries.close(), None)
 
 

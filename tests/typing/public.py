@@ -145,12 +145,16 @@ async def many(client: AsyncInfrai) -> None:
         async for project, branch in entered:
             assert_type(project, Project)
             assert_type(branch, Branch)
+    assert_type(await pairs.collect(), list[tuple[Project, Branch]])
+    assert_type(await pairs.to_records(secrets=True), list[dict[str, object]])
     assert_type(await pairs.aclose(), None)
     assert_type(fan_out([1], lambda number: "a" * number), FanOut[int, str])
     nested = fan_out(pairs, lambda pair: client.db.snapshot.list(project_id=pair[0].id))
     assert_type(nested, FanOut[tuple[Project, Branch], Snapshot])
     entries = client.db.inventory(concurrency=8, checkpoint="a", on_error=print, progress=True)
     assert_type(entries, Inventory)
+    assert_type(await entries.collect(max_items=5), list[ProjectInventory])
+    assert_type(await entries.to_records(), list[dict[str, object]])
     async for entry in entries:
         assert_type(entry, ProjectInventory)
         assert_type(entry.branches, tuple[Branch, ...])
