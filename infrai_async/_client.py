@@ -200,6 +200,8 @@ class AsyncInfrai(Scoped):
             InvalidArgument: the capability is unknown, or an argument is invalid; nothing was sent.
             InfraiError: the call failed for another reason.
         """
+        if not isinstance(capability, str):
+            raise InvalidArgument("capability must be an id such as 'db.project.get'")
         known = CAPABILITIES.get(capability)
         if known is None:
             close = difflib.get_close_matches(capability, CAPABILITIES, n=1)
@@ -384,7 +386,8 @@ def grace_seconds(grace: float | timedelta) -> float:
     Raises:
         InvalidArgument: ``grace`` is not a duration.
     """
-    return 0.0 if grace in (0, timedelta(0)) else seconds("grace", grace)
+    is_zero = isinstance(grace, int | float | timedelta) and not grace
+    return 0.0 if is_zero and grace is not False else seconds("grace", grace)
 
 
 def _policy(retry: object) -> RetryPolicy:

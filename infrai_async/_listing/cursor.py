@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import operator
+import sys
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Generic, Self, SupportsIndex, TypeVar, overload
@@ -328,6 +329,6 @@ def check_count(name: str, number: object, *, least: int = 0) -> int:
     Raises:
         InvalidArgument: ``number`` is not a whole number, or less than ``least``.
     """
-    if isinstance(number, bool) or not isinstance(number, int) or number < least:
-        raise InvalidArgument(f"{name} must be a whole number, {least} or more")
+    if isinstance(number, bool) or not isinstance(number, int) or not least <= number <= sys.maxsize:
+        raise InvalidArgument(f"{name} must be a whole number, {least} or more, of at most 64 bits")
     return number

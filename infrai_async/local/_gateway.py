@@ -373,6 +373,6 @@ def _nano(credit: str | Decimal) -> int:
         nano = Decimal(credit) * NANO
         if not 0 <= nano <= FULL or nano % 1:
             raise ValueError
-    except (ArithmeticError, ValueError):
+    except (ArithmeticError, TypeError, ValueError):
         raise ValueError(f"credit: {credit!r} is not an amount of USD such as '2.00'") from None
     return int(nano)
