@@ -66,12 +66,12 @@ def _loads_at_first(body: bytes) -> object:
 loads: Callable[[bytes], object] = _loads_at_first  # creating a client must not import orjson yet
 
 
-def is_too_deep(value: object) -> bool:
-    """Return whether plain JSON has more than ``NESTING`` levels of lists and objects."""
+def is_too_deep(value: object, most: int = NESTING) -> bool:
+    """Return whether plain JSON has more than ``most`` levels of lists and objects."""
     if not isinstance(value, list | dict):  # nearly always
         return False
     level: list[object] = [value]
-    for _ in range(NESTING + 1):
+    for _ in range(most + 1):
         level = [item for each in level if isinstance(each, list | dict) for item in _items(each)]
         if not level:
             return False

@@ -25,6 +25,7 @@ from infrai_async.errors import (
 from infrai_async.models import Metadata, mask_uri
 
 LARGEST_RESPONSE: Final = 64 * 2**20  # bytes; a page has a few kB, so a larger response is a fault or an attack
+_AROUND: Final = 4  # levels around a value: of the envelope, a page, its list and an item
 _ENVELOPE: Final = frozenset({"data", "error", "metadata"})
 _LONGEST_TEXT: Final = 500  # characters of a text of the service in an error
 LONGEST_NAME: Final = 100  # characters of a code or an id
@@ -104,6 +105,8 @@ def open_envelope(response: Response) -> Envelope:
     success = 200 <= response.status < 300
     try:
         document = json.loads(response.body)
+        if not success and json.is_too_deep(document, json.NESTING + _AROUND):
+            raise ValueError("nested too deeply")  # as the parsers do, each at a limit of its own
     except ValueError:
         if success:
             raise DecodeError(_unreadable(response), status=response.status) from None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
@@ -39,16 +38,14 @@ def record_of(value: Any, *, secrets: bool) -> Any:
         secrets: whether to show secrets, which are masked otherwise.
     """
     match value:
-        case datetime():
-            return value
         case Decimal():
             return number_of(value)
         case tuple() | list():
-            return [record_of(item, secrets=secrets) for item in value]
-        case Mapping() if not attrs.has(type(value)) or not hasattr(value, "extra"):
+            return [_unknown("", item, secrets=secrets) for item in value]
+        case Mapping() if not attrs.has(type(value)):
             return {str(key): _unknown(str(key), item, secrets=secrets) for key, item in value.items()}
         case Mapping():  # a model that is a mapping, whose items are its fields
-            return {str(key): record_of(item, secrets=secrets) for key, item in value.items()}
+            return {str(key): _documented(item, secrets=secrets) for key, item in value.items()}
     if not attrs.has(type(value)):
         return value
     record = {
@@ -86,8 +83,18 @@ def _is_absent(field: attrs.Attribute[Any], value: object) -> bool:
 
 
 def _field(field: attrs.Attribute[Any], value: object, *, secrets: bool) -> object:
-    if isinstance(value, str) and callable(field.repr) and not secrets:
-        return _MASKS[field.repr](value)
+    if not secrets and value is not None and field.repr is not True:
+        return _MASKS[field.repr](value) if isinstance(value, str) and field.repr in _MASKS else _MASK
+    return _documented(value, secrets=secrets)
+
+
+def _documented(value: object, *, secrets: bool) -> object:
+    """Return the value of a documented field, whose names are no sign of a secret: a variant has a ``key`` too."""
+    match value:
+        case tuple() | list():
+            return [_documented(item, secrets=secrets) for item in value]
+        case Mapping() if not attrs.has(type(value)):
+            return {str(key): _documented(item, secrets=secrets) for key, item in value.items()}
     return record_of(value, secrets=secrets)
 
 
@@ -95,6 +102,6 @@ def _unknown(name: str, value: object, *, secrets: bool) -> object:
     """Return a value whose meaning nobody has documented, masked if its name or its text is like a secret's."""
     if secrets:
         return record_of(value, secrets=True)
-    if _SECRET_NAME(name) and isinstance(value, str):
+    if _SECRET_NAME(name) and isinstance(value, str | list | tuple | Mapping):
         return _MASK
     return mask_uri(value) if isinstance(value, str) else record_of(value, secrets=False)

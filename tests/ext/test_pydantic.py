@@ -16,9 +16,12 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 import infrai_async
 from infrai_async import (
+    Ack,
     Activation,
     Balance,
     Branch,
+    Bucket,
+    CacheStats,
     Flag,
     FlagRule,
     FlagValues,
@@ -28,6 +31,7 @@ from infrai_async import (
     Project,
     ProjectInventory,
     RolloutConfig,
+    Snapshot,
     Variant,
 )
 from infrai_async.models import Model
@@ -129,6 +133,66 @@ def test_wrong_input_is_a_validation_error(wrong: object) -> None:
     with pytest.raises(ValidationError) as caught:
         TypeAdapter(Project).validate_python(wrong)
     assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong"),
+    [
+        (CacheStats, {"requests": "5", "bytes_served": 1, "hit_ratio": 0.5}),
+        (CacheStats, {"requests": True, "bytes_served": 1, "hit_ratio": 0.5}),
+        (CacheStats, {"requests": 5, "bytes_served": 1, "hit_ratio": "0.5"}),
+        (Ack, {"ok": 1}),
+        (Ack, {"ok": "yes"}),
+        (Balance, {"balance_usd": "1.5"}),
+        (Balance, {"balance_usd": True}),
+        (Snapshot, {"id": "s", "project_id": "p", "created_at": 1_700_000_000}),
+        (Snapshot, {"id": "s", "project_id": "p", "created_at": "yesterday"}),
+        (Snapshot, {"id": "s", "project_id": "p", "created_at": None}),
+        (Flag, {"key": "k", "version": "3"}),
+        (Flag, {"key": "k", "enabled": "true"}),
+        (Page[CacheStats], {"items": [{"requests": "5", "bytes_served": 1, "hit_ratio": 0.5}]}),
+    ],
+)
+def test_no_value_becomes_one_of_another_type(kind: Any, wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        TypeAdapter(kind).validate_python(wrong)
+    with pytest.raises(ValidationError):
+        TypeAdapter(kind).validate_json(json.dumps(wrong))
+
+
+def test_input_is_normalized_as_a_response_is() -> None:
+    bucket = {"name": "b", "vendor": "v", "region": "r", "created_at": "2026-01-02T12:00:00"}
+    read = TypeAdapter(Bucket).validate_python(bucket)
+    assert (read.bucket, read.created_at, read.extra) == ("b", NOON, {})
+    assert TypeAdapter(Bucket).validate_python({**bucket, "bucket": "c"}).bucket == "c"
+    assert TypeAdapter(Flag).validate_python({"key": "k", "version": None}).version is None
+    for amount, exact in [(5, "5"), (0.1, "0.1"), (Decimal("1.10"), "1.10")]:
+        assert str(TypeAdapter(Balance).validate_python({"balance_usd": amount}).balance_usd) == exact
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"id": "1", "connection_uri": URI}, {"id": 1, "name": "n", "connection_uri": URI, "api_key": SECRET}]
+)
+def test_the_errors_of_input_quote_no_secret(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="Project") as caught:
+        TypeAdapter(Project).validate_python(wrong)
+    assert SECRET not in str(caught.value) + repr(caught.value.errors())
+    with TestClient(application()) as http:
+        answer = http.post("/deploy", json={"id": "b", "connection_uri": URI, "extra_token": SECRET})
+    assert answer.status_code == 422
+    # FastAPI quotes nothing but what the schema reads.
+    assert SECRET not in answer.text
+
+
+def test_a_schema_is_described_and_referred_to_by_name() -> None:
+    schema = Deployment.model_json_schema()
+    assert schema["properties"]["branches"]["items"] == {"$ref": "#/$defs/Branch"}
+    assert schema["$defs"]["Branch"]["description"] == "A branch of a project"
+    with TestClient(application()) as http:
+        named = http.get("/openapi.json").json()["components"]["schemas"]
+    assert {"Project", "Branch", "Deployment", "ProjectInventory", "Snapshot"} <= set(named)
+    pages = TypeAdapter(dict[str, Page[Project] | Page[Branch]]).json_schema()["$defs"]
+    assert len([name for name in pages if name.startswith("Page")]) == 2
 
 
 class Deployment(BaseModel):

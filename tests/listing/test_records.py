@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 import pytest
 from support.oracle import Oracle, Reply, Seen, answer
 
-from infrai_async import AsyncInfrai, Infrai, InvalidArgument, fan_out
-from infrai_async.models.shown import record_of
+from infrai_async import Ack, AsyncInfrai, Flag, FlagValues, Infrai, InvalidArgument, PresignedUrl, fan_out
+from infrai_async.models.shown import public_of, record_of
 
 pytestmark = pytest.mark.anyio
 URI = "postgresql://u:secret@127.0.0.1:5432/d"
@@ -93,3 +93,40 @@ def test_an_unknown_field_is_masked_by_its_name(name: str, masked: bool) -> None
     assert record_of({name: "text"}, secrets=False) == {name: "***" if masked else "text"}
     assert record_of({"in": [{name: "text"}]}, secrets=False) == {"in": [{name: "***" if masked else "text"}]}
     assert record_of({name: "text"}, secrets=True) == {name: "text"}
+
+
+@pytest.mark.parametrize(
+    ("extra", "masked"),
+    [
+        ({"uris": [URI, (URI,)]}, {"uris": [MASKED, [MASKED]]}),
+        ({"a": {"b": [[{"c": URI}]]}}, {"a": {"b": [[{"c": MASKED}]]}}),
+        ({"credentials": {"user": "u", "pw": "secret"}}, {"credentials": "***"}),
+        ({"tokens": ["secret"]}, {"tokens": "***"}),
+        ({"api_keys": [{"value": "secret"}]}, {"api_keys": "***"}),
+        ({"max_tokens": 5, "secret": None, "keys": True}, {"max_tokens": 5, "secret": None, "keys": True}),
+    ],
+)
+def test_an_unknown_secret_is_masked_wherever_it_is(extra: dict[str, object], masked: dict[str, object]) -> None:
+    ack = Ack(ok=True, extra=extra)  # type: ignore[arg-type]
+    assert record_of(ack, secrets=False) == {"ok": True, **masked}
+    assert "secret" not in str(public_of(ack).values())
+    assert "secret" not in str(record_of([extra, (extra,)], secrets=False)).replace("'secret': None", "")
+    shown = record_of(ack, secrets=True)
+    assert {**shown, "uris": None} == {"ok": True, **extra, "uris": None}
+
+
+def test_the_names_in_documented_json_are_no_secrets() -> None:
+    rollout = {"percentage": 5, "variants": [{"key": "a", "value": {"token": "t"}}]}
+    flag = Flag(key="k", rollout=rollout, rules=({"attribute": "key", "values": ["x"]},), tags={"owner_key": "x"})
+    assert record_of(flag, secrets=False) == flag.to_dict()
+    values = FlagValues(values_by_key={"secret_sale": "on", "b": {"key": "x"}})
+    assert record_of(values, secrets=False) == values.to_dict()
+
+
+def test_what_the_repr_leaves_out_is_masked() -> None:
+    url = PresignedUrl(
+        url="https://s3/a?sig=secret", method="PUT", expires_at=NOON, headers={"Authorization": "secret"}
+    )
+    shown = {"url": "https://s3/a?***", "method": "PUT", "expires_at": NOON, "headers": "***"}
+    assert record_of(url, secrets=False) == shown
+    assert record_of(url, secrets=True)["headers"] == {"Authorization": "secret"}
