@@ -174,12 +174,16 @@ def _redirect(response: Response) -> str:
     return f"the service sent a redirect{to}, which this client does not follow: check base_url"
 
 
-@functools.lru_cache(maxsize=1024, typed=True)
 def exact(number: float) -> Decimal:
     """Return an amount of money as the decimal that was sent, the shortest form of ``number``.
 
-    Prices repeat, so they are cached.
+    Prices repeat, so they are cached; but a cache cannot tell 0.0 from -0.0.
     """
+    return _exact(number) if number else Decimal(repr(number))
+
+
+@functools.lru_cache(maxsize=1024, typed=True)
+def _exact(number: float) -> Decimal:
     return Decimal(repr(number))
 
 

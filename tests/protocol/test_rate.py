@@ -306,3 +306,89 @@ def test_a_late_loop_makes_up_for_a_moment_only() -> None:
     pace.start(1.1, 9)
     pace.start(1.6, 9)
     assert pace.next_start == pytest.approx(1.55 + 1 / 98.125)
+
+
+# --- the arithmetic, step by step ------------------------------------------------------------------------------------
+
+
+def throttled(successes: int = 10, seconds: float = 1.0, pause: float = 1.0) -> RateEstimator:
+    """A pace that was throttled after so many successes in so many seconds."""
+    pace = RateEstimator()
+    pace.start_counting(0.0, 0)
+    pace.slow_down(seconds, seconds + pause, successes, sent_at=seconds / 2)
+    return pace
+
+
+def first_rate(pace: RateEstimator, waiting: int = 0) -> float:
+    """The calls per second at which calls start when the pause ends: 0.85 of the rate that was learned."""
+    now = pace.next_start
+    pace.start(now, waiting)
+    return 1 / (pace.next_start - now) / 0.85
+
+
+def test_the_rate_is_what_succeeded_in_the_time_that_it_took() -> None:
+    assert first_rate(throttled(20, seconds=2.0)) == pytest.approx(10)
+    burst = throttled(20, seconds=1.0, pause=4.0)
+    assert first_rate(burst) == pytest.approx(5)  # the pause makes up for it
+
+
+@pytest.mark.parametrize(("successes", "rate"), [(4, 10.0), (5, 5.0), (6, 6.0)])
+def test_fewer_than_five_successes_teach_no_rate(successes: int, rate: float) -> None:
+    assert first_rate(throttled(successes)) == pytest.approx(rate)
+
+
+@pytest.mark.parametrize(("waiting", "rate"), [(0, 10.0), (10, 10.0), (11, 11.0), (400, 400.0)])
+def test_without_a_rate_all_that_wait_start_within_about_a_second_and_ten_at_least(waiting: int, rate: float) -> None:
+    assert first_rate(throttled(0), waiting) == pytest.approx(rate)
+
+
+def test_counting_goes_on_while_the_pace_is_limited() -> None:
+    """A moment in which nothing is in flight must not make the next estimate start from nothing."""
+    pace = throttled(10)  # ten a second, until 2.0
+    pace.start_counting(2.9, 30)
+    pace.slow_down(3.0, 4.0, 30, sent_at=2.5)  # twenty in two seconds; ten a second were tried
+    assert first_rate(pace) == pytest.approx(10)
+
+
+def test_counting_starts_anew_once_the_limit_is_lifted() -> None:
+    pace = throttled(10)
+    pace.start(7.1, 0)
+    assert not pace.limited
+    pace.start_counting(100.0, 500)
+    pace.slow_down(101.0, 102.0, 530, sent_at=100.5)
+    assert first_rate(pace) == pytest.approx(30)
+
+
+@pytest.mark.parametrize(("sent_at", "rate"), [(1.999, 10.0), (2.0, 15.0), (2.5, 15.0)])
+def test_what_was_sent_when_the_pause_ended_or_later_teaches_a_rate(sent_at: float, rate: float) -> None:
+    pace = throttled(10)
+    pace.slow_down(3.0, 4.0, 50, sent_at=sent_at)  # forty in two seconds, where ten a second were tried
+    assert first_rate(pace) == pytest.approx(rate)
+
+
+def test_each_estimate_counts_from_the_one_before() -> None:
+    pace = throttled(10)
+    pace.slow_down(3.0, 4.0, 30, sent_at=2.0)
+    pace.slow_down(5.0, 6.0, 50, sent_at=4.0)
+    assert first_rate(pace) == pytest.approx(10)
+
+
+def test_the_rate_never_falls_below_one_a_second() -> None:
+    pace = throttled(5, seconds=4.0, pause=1.0)
+    assert first_rate(pace) == pytest.approx(1.25)
+    pace.slow_down(5.5, 6.0, 5, sent_at=5.0)
+    assert first_rate(pace) == pytest.approx(1)
+    pace.slow_down(6.5, 7.0, 5, sent_at=6.0)
+    assert first_rate(pace) == pytest.approx(1)
+
+
+def test_a_service_found_well_early_counts_as_resumed_from_then() -> None:
+    pace = throttled(10, pause=300.0)
+    pace.resume(400.0)
+    assert pace.limited
+    assert pace.next_start == 400.0
+    assert first_rate(pace, waiting=3) == pytest.approx(10 / 300)
+    pace.start(404.9, 0)
+    assert pace.limited  # forgotten five seconds after it resumed
+    pace.start(405.1, 0)
+    assert not pace.limited

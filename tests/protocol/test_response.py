@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import itertools
 import json
+import zlib
+from decimal import Decimal
 from importlib.util import find_spec
 from typing import Any
 
@@ -11,7 +15,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infrai_async._protocol import json as parsers
-from infrai_async._protocol.response import Envelope, Response, api_error_of, kind_of, open_envelope, request_id
+from infrai_async._protocol.response import (
+    LARGEST_RESPONSE,
+    Envelope,
+    Response,
+    api_error_of,
+    cost_of,
+    decoded,
+    exact,
+    kind_of,
+    metadata_of,
+    open_envelope,
+    request_id,
+    safe_text,
+)
 from infrai_async.errors import (
     APIError,
     AuthenticationError,
@@ -411,3 +428,114 @@ def test_an_answer_beyond_all_measure_says_so(status: int, outcome: type[Excepti
     given = Response(status, JSON, b"", oversized=True)
     with pytest.raises(outcome, match="the response is larger than 67108864 bytes"):
         raise api_error_of(given, open_envelope(given), None)
+
+
+# --- money -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cost", [True, False, None, "1", [1], {"usd": 1}])
+def test_a_cost_that_is_no_number_costs_nothing(cost: object) -> None:
+    assert (exact(1), exact(0)) == (1, 0)  # a cache that took 1 and True for the same would have an answer now
+    envelope = open_envelope(answer({"ok": False, "error": {"code": "X"}, "metadata": {"cost_usd": cost}}, 400))
+    assert cost_of(envelope) is None
+    assert metadata_of(envelope).cost_usd is None
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(["1", "1.0", "0", "0.0", "-0.0", "1e-05"], 6))[::97])
+def test_money_keeps_the_form_in_which_it_came_whatever_came_before(order: tuple[str, ...]) -> None:
+    for text in order * 2:
+        number = json.loads(text)
+        assert str(exact(number)) == str(Decimal(repr(number)))
+
+
+# --- what an error may repeat ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [200, 404, 503])
+@pytest.mark.parametrize("error", [{}, {"error": None}])
+def test_an_error_that_is_null_stands_in_the_document_itself(error: dict[str, object], status: int) -> None:
+    body = {"ok": False, **error, "code": "FLAG_NOT_FOUND", "message": "why", "hint": "what", "retryable": False}
+    failed = refused(body, status)
+    assert (failed.code, failed.message, failed.hint, failed.retryable) == ("FLAG_NOT_FOUND", "why", "what", False)
+
+
+@pytest.mark.parametrize("error", [[], 5, True, ["X"]])
+def test_an_error_of_another_type_says_nothing(error: object) -> None:
+    failed = refused({"ok": False, "error": error, "code": "X", "message": "why"})
+    assert (failed.code, failed.message) == (None, "the service gave no reason")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "pack"),
+    [
+        ("x-gzip", gzip.compress),
+        ("X-GZIP", gzip.compress),
+        ("gzip, gzip", lambda body: gzip.compress(gzip.compress(body))),
+        ("deflate, gzip", lambda body: gzip.compress(zlib.compress(body))),
+        ("identity, x-gzip", gzip.compress),
+        ("", lambda body: body),
+        ("identity", lambda body: body),
+        ("gzip", lambda body: body),  # aiohttp has read it
+        ("br", lambda body: body),
+        ("br, gzip", lambda body: body),  # which nobody here can read
+    ],
+)
+def test_codings_that_aiohttp_does_not_know_are_read(encoding: str, pack: Any) -> None:
+    assert decoded(pack(b'{"ok": true}'), encoding) == b'{"ok": true}'
+    assert decoded(pack(b'\xef\xbb\xbf{"ok": true}'), encoding) == b'{"ok": true}'
+
+
+def test_a_coding_that_is_broken_leaves_the_body_and_a_bomb_is_cut() -> None:
+    assert decoded(b"no gzip", "x-gzip") == b"no gzip"
+    bomb = gzip.compress(bytes(LARGEST_RESPONSE + 1000))
+    assert len(decoded(bomb, "x-gzip")) == LARGEST_RESPONSE
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("open postgresql://u:pw@h/d now", "open postgresql://u:***@h/d now"),
+        ("host=h password=pw user=u", "host=h password=*** user=u"),
+        ("the key ifr_0123456789 is unknown", "the key *** is unknown"),
+        ("two\n lines\tand\r\nmore", "two lines and more"),
+        ("x" * 500, "x" * 500),
+        ("x" * 501, "x" * 499 + "…"),
+    ],
+)
+def test_a_text_of_the_service_is_shown_short_and_without_secrets(text: str, shown: str) -> None:
+    assert safe_text(text, "ifr_0123456789") == shown
+
+
+def test_a_short_key_is_not_looked_for_because_words_hold_it() -> None:
+    assert safe_text("keys", "k") == "keys"
+    assert safe_text(None, "k") is None
+    assert safe_text(5, "k") is None
+
+
+@pytest.mark.parametrize(
+    ("location", "told"),
+    [
+        ("https://api.example/v1/x?token=SECRET", " to https://api.example"),
+        ("http://u:SECRET@api.example:8080/x", " to http://api.example:8080"),
+        ("HTTPS://API.example/", " to https://api.example"),
+        ("/v2/x?SECRET", ""),
+        ("//evil.example/SECRET", ""),
+        ("ftp://h/SECRET", ""),
+        ("http://[::1", ""),
+        ("http://h:99999999/", ""),
+        ("", ""),
+    ],
+)
+@pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b"text"])
+def test_a_redirect_says_where_to_and_no_more(location: str, told: str, body: bytes) -> None:
+    failed = refused_by(Response(302, {"Location": location}, body))
+    assert failed.message == f"the service sent a redirect{told}, which this client does not follow: check base_url"
+
+
+@pytest.mark.parametrize(("status", "told"), [(407, "check proxy="), (511, "sign in")])
+def test_what_stands_between_is_named(status: int, told: str) -> None:
+    assert told in refused_by(Response(status, {"Content-Type": "text/html"}, b"<html>")).message
+
+
+def refused_by(response: Response) -> APIError:
+    return api_error_of(response, open_envelope(response), None)
