@@ -19,6 +19,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
+from infrai_async._running import is_held_up, running
 from infrai_async.errors import ClientClosedError, ConfigurationError, InfraiError, TransportError
 from infrai_async.sync._loop_thread import SLICE, Loop, LoopThread
 
@@ -28,6 +29,10 @@ _SHUTDOWN_SECONDS: Final = 2.0  # how long a loop may take to end, beyond the gr
 _OWN_LOOP: Final = (
     "a blocking client cannot be called in its own event loop, for example in its api_key function: "
     "use AsyncInfrai there, or another client"
+)
+_OWN_GATEWAY: Final = (
+    "the local gateway at {} runs in the event loop of this thread, so it cannot answer while a blocking client waits "
+    "here: use AsyncInfrai, or run the gateway in a thread of its own or in another process"
 )
 _runners: Final[weakref.WeakSet[Runner]] = weakref.WeakSet()
 _left_behind: Final[list[object]] = []
@@ -164,9 +169,13 @@ class Runner:
 
     ``_closed`` and ``_thread`` change under the lock. ``_loop`` is only a cache for the fast path of ``run``, which
     uses it without the lock: a call that finds a loop there that has ended clears it and starts over.
+
+    Args:
+        service: the URL of the service that the coroutines call.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, service: str) -> None:
+        self._service = service
         self._closed = False
         self._reset()
         _runners.add(self)
@@ -179,14 +188,21 @@ class Runner:
         self._thread_calls: set[ThreadCall[Any]] = set()
         self._finalizer: weakref.finalize[..., Runner] | None = None
 
-    def run(self, start: Callable[[], Coroutine[Any, Any, R]]) -> R:
+    def run(self, start: Callable[[], Coroutine[Any, Any, R]], *, calls_service: bool = True) -> R:
         """Run the coroutine that ``start`` creates; return its result, or raise its exception.
 
+        Args:
+            start: creates the coroutine.
+            calls_service: whether the coroutine waits for responses of the service.
+
         Raises:
-            ConfigurationError: called in the client's own event loop, which cannot wait for itself.
+            ConfigurationError: called in the client's own event loop, which cannot wait for itself, or in that of a
+                local gateway that is the service.
             TransportError: the coroutine was cancelled in the event loop.
         """
         __tracebackhide__ = True
+        if running and calls_service and not self._closed and is_held_up(self._service):
+            raise ConfigurationError(_OWN_GATEWAY.format(self._service))
         thread_call = ThreadCall(start)
         try:
             # The call is registered before ``_loop`` is read; a closing thread clears ``_loop`` before it looks for

@@ -19,6 +19,7 @@ IMPURE = {"asyncio", "aiohttp", "anyio"}
 # names. A new wing gets its line here.
 CLIENT = {
     "errors": "",
+    "_running": "",
     "_version": "",
     "__init__": "_version",
     "_display": "errors",
@@ -31,7 +32,7 @@ CLIENT = {
     "_dispatch": "_transport _listing _protocol",
     "resources": "_dispatch",
     "_client": "resources _version",
-    "sync": "_client",
+    "sync": "_client _running",
     "ext": "sync",
     "cli": "__init__ errors models local",
     "__main__": "cli",
@@ -53,7 +54,7 @@ GATEWAY = {
     "faults": "services http state",
     "lifecycle": "services http state postgres",
     "_app": "faults http services",
-    "_gateway": "_app edge faults http lifecycle objects_endpoint pages services",
+    "_gateway": "_app edge faults http lifecycle objects_endpoint pages services _running",
     "__init__": "_gateway",
 }
 # What does no I/O: it imports neither asyncio, aiohttp nor anyio, nor anything that does.
@@ -134,7 +135,7 @@ def wing_of(module: str) -> str:
 def allowed() -> dict[str, set[str]]:
     """What each wing may import: what the tables say, what those may import, and itself."""
     direct = {wing: set(may.split()) for wing, may in CLIENT.items()}
-    below = {"models", "capabilities"}
+    below = {"models", "capabilities", "_running"}
     for wing, may in GATEWAY.items():
         direct[f"local.{wing}"] = {name if name in below else f"local.{name}" for name in may.split()}
     direct["cli"] = direct["cli"] - {"local"} | {"local.__init__"}
@@ -188,8 +189,8 @@ def test_what_is_pure_does_no_io(wing: str) -> None:
         assert {other.split(".")[0] for other in reach(name)}.isdisjoint(IMPURE), name
 
 
-def test_the_client_and_the_gateway_share_the_table_and_the_models_alone() -> None:
-    shared = {"capabilities", "models"}
+def test_the_client_and_the_gateway_share_the_table_the_models_and_who_runs_alone() -> None:
+    shared = {"capabilities", "models", "_running"}
     for name in FILES:
         here = wing_of(name).startswith("local.")
         others = {wing_of(other) for other in own(GRAPH[name])} - ({"__init__"} | shared)
