@@ -1,7 +1,7 @@
 """The local gateway: Infrai's API on this machine, with a real state and a real Postgres (extra ``local``).
 
-It imports the capability table and the models, and nothing else of the package; the client never imports it. A wing
-imports wings that stand above it here, and none below:
+It imports the capability table, the models, and ``_running``, where it says that it runs, and nothing else of the
+package; the client never imports it. A wing imports wings that stand above it here, and none below:
 
     _errors _files _locks   what is refused; files that are whole or not there; one process at a time
     postgres            a real server: found, started, guarded, and its databases copied

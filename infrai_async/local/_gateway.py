@@ -18,6 +18,7 @@ from typing import Final, Literal, Self
 
 from aiohttp import web
 
+from infrai_async._running import serving
 from infrai_async.local._app import Application, Endpoint
 from infrai_async.local._files import read_number, remove_tree, write_whole
 from infrai_async.local._locks import Lock
@@ -301,6 +302,7 @@ class LocalGateway:
         host = _WILDCARDS.get(self._host, f"[{self._host}]" if ":" in self._host else self._host)
         port = runner.addresses[0][1]
         address.base_url = f"http://{host}:{port}"  # without an await since listening: requests may arrive already
+        undo.enter_context(serving(runner.addresses, self._guard.names, address.base_url))
         await asyncio.to_thread(write_whole, state / "port", str(port), durable=False)
 
     async def _bind(self, runner: web.ServerRunner, last: Path) -> None:

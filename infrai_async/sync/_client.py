@@ -105,7 +105,7 @@ class Infrai(Facade[AsyncInfrai], Scoped):
             headers=headers,
             on_event=on_event,
         )
-        super().__init__(async_client, Runner())
+        super().__init__(async_client, Runner(async_client._dispatcher.pool.settings.origin))
 
     def _scope(self) -> Pool:
         return self._async._scope()

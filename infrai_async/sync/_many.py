@@ -50,7 +50,7 @@ class _Many(Facade[M], Generic[M]):
         """Cancel all running tasks, and wait until they have ended. Closing is idempotent."""
         __tracebackhide__ = True
         self._reporter.close()
-        self._runner.run(self._async.aclose)
+        self._runner.run(self._async.aclose, calls_service=False)
 
     def __enter__(self) -> Self:
         return self

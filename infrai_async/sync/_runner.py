@@ -1,4 +1,4 @@
-"""The event loop of a blocking client, and the crossing of calls between threads.
+"""The crossing of a blocking client's calls between threads.
 
 A call enters the loop by one ``call_soon_threadsafe``. The calling thread then acquires a lock, which the last step of
 the call releases. This takes a third of the time of a call through anyio's portal; the portal only keeps the loop
@@ -11,41 +11,34 @@ import _thread
 import asyncio
 import atexit
 import contextlib
-import encodings.idna  # noqa: F401 - for the same reason as anyio below; resolving a host name needs it
 import os
-import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Executor, Future
-from contextvars import Context
 from functools import partial
-from typing import Any, Final, Generic, TypeAlias, TypeVar, cast
+from typing import Any, Final, Generic, TypeVar
 
-# Imported here, not in the loop's thread: a child forked during an import would wait for the import lock forever.
-import anyio
-import anyio._backends._asyncio
-from anyio.from_thread import BlockingPortal
-
-import infrai_async._protocol.decode  # noqa: F401 - as anyio above
-from infrai_async._transport.loop_session import run_one_step
+from infrai_async._running import is_held_up, running
 from infrai_async.errors import ClientClosedError, ConfigurationError, InfraiError, TransportError
+from infrai_async.sync._loop_thread import SLICE, Loop, LoopThread
 
 R = TypeVar("R")
-Opened: TypeAlias = "Future[tuple[Loop, BlockingPortal]]"
 
-_POLL: Final = 0.1 if sys.platform == "win32" else -1.0  # seconds; on Windows, Ctrl-C does not interrupt a wait
-_LONGEST: Final = 0.1 if sys.platform == "win32" else threading.TIMEOUT_MAX
 _SHUTDOWN_SECONDS: Final = 2.0  # how long a loop may take to end, beyond the grace period of its calls
 _OWN_LOOP: Final = (
     "a blocking client cannot be called in its own event loop, for example in its api_key function: "
     "use AsyncInfrai there, or another client"
 )
 _CLOSED: Final = "the client is closed: create another one"
+_OWN_GATEWAY: Final = (
+    "the local gateway at {} runs in the event loop of this thread, so it cannot answer while a blocking client waits "
+    "here: use AsyncInfrai, or run the gateway in a thread of its own or in another process"
+)
 _runners: Final[weakref.WeakSet[Runner]] = weakref.WeakSet()
 _left_behind: Final[list[object]] = []
 _exiting: Final = threading.Event()
+_main_thread = threading.main_thread().ident  # only this one runs signal handlers, so only its waits need slices
 
 
 class ThreadCall(Generic[R]):
@@ -82,22 +75,30 @@ class ThreadCall(Generic[R]):
             loop.call_soon_threadsafe(self._begin, loop)
             self._wait(seconds)
         except BaseException as error:  # Ctrl-C, or another exception of a signal handler
-            if not isinstance(error, RuntimeError) or not loop.is_closed():
+            self.abandoned = True
+            try:
+                if isinstance(error, RuntimeError) and loop.is_closed():
+                    return
                 self._cancel_from_thread(loop)
+            except BaseException:
+                # A second Ctrl-C may have come before the cancellation was complete. The interpreter runs no signal
+                # handler between here and the start of the helper thread, and never runs one in that thread.
+                _thread.start_new_thread(self._cancel_from_thread, (loop,))
                 raise
+            raise
 
     def _wait(self, seconds: float | None) -> None:
         __tracebackhide__ = True
         if seconds is None:
-            while not self._done.acquire(True, _POLL):
+            longest = SLICE if _thread.get_ident() == _main_thread else -1.0
+            while not self._done.acquire(True, longest):
                 pass
             return
         until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0 and not self._done.acquire(True, min(left, _LONGEST)):
+        while (left := until - time.monotonic()) > 0 and not self._done.acquire(True, min(left, SLICE)):
             pass
 
     def _cancel_from_thread(self, loop: Loop) -> None:
-        self.abandoned = True
         with contextlib.suppress(RuntimeError):  # the loop has ended
             loop.call_soon_threadsafe(self._cancel)
 
@@ -159,109 +160,8 @@ class ThreadCall(Generic[R]):
             self._done.release()
 
     def _cancel(self) -> None:
-        if self._task is not None:
+        if self._task is not None and not self._task.cancelling():
             self._task.cancel()
-
-
-class LoopThread:
-    """An event loop in a thread of its own; it runs as long as its portal is open."""
-
-    def __init__(self) -> None:
-        self._opened: Opened = Future()
-        # In an empty context: that of a notebook's cell would make anyio believe that a loop is already running here.
-        self._thread = threading.Thread(
-            target=Context().run, args=(_serve, self._opened), name="infrai-async", daemon=True
-        )
-        try:
-            self._thread.start()
-        except RuntimeError as error:  # no thread can be started
-            self._opened.set_exception(error)
-
-    def loop(self) -> Loop:
-        """Wait until the loop runs, and return it.
-
-        Raises:
-            TransportError: the loop could not be started.
-        """
-        failure = self._opened.exception()
-        if failure is not None:
-            raise TransportError(f"the client's event loop could not be started: {failure}") from failure
-        return self._opened.result()[0]
-
-    @property
-    def ident(self) -> int | None:
-        """The identifier of this thread; another thread may get the same one after this has ended."""
-        return self._thread.ident
-
-    def is_current(self) -> bool:
-        """Return whether the current thread is this one."""
-        return threading.current_thread() is self._thread
-
-    @property
-    def ended(self) -> bool:
-        """Whether the loop has ended, or could not be started."""
-        return self._opened.done() and (self._opened.exception() is not None or not self._thread.is_alive())
-
-    def stop(self) -> None:
-        """Make the loop end; it cancels its tasks and closes its sessions."""
-        self._opened.add_done_callback(_stop)
-
-    def join(self, seconds: float) -> None:
-        """Wait at most ``seconds`` for the thread to end."""
-        self._thread.join(max(0.0, seconds))
-
-
-class Loop(asyncio.SelectorEventLoop):
-    """An event loop that can resolve host names after the main thread has ended and executors accept no more work."""
-
-    ending = False  # true once the loop no longer cancels new tasks at its end
-
-    def run_in_executor(  # type: ignore[override] # the base class is stricter than its own documentation
-        self, executor: Executor | None, func: Callable[..., Any], *args: Any
-    ) -> asyncio.Future[Any]:
-        """Run a function in the executor or, without one, in a thread of its own."""
-        if executor is not None:
-            return super().run_in_executor(executor, func, *args)
-        future: Future[Any] = Future()
-        work = partial(_work, future, func, *args)
-        try:
-            threading.Thread(target=work, daemon=True).start()
-        except RuntimeError:  # late in the exit no thread can be started; blocking the loop then harms no other call
-            work()
-        return asyncio.wrap_future(future, loop=self)
-
-
-def _work(future: Future[Any], func: Callable[..., object], *args: object) -> None:
-    if not future.set_running_or_notify_cancel():
-        return
-    try:
-        future.set_result(func(*args))
-    except BaseException as error:  # noqa: BLE001 - raised where the future is awaited
-        future.set_exception(error)
-
-
-def _serve(opened: Opened) -> None:
-    try:
-        anyio.run(_stay_open, opened, backend_options={"loop_factory": Loop})
-    except BaseException as error:
-        if opened.done():
-            raise
-        opened.set_exception(error)
-
-
-async def _stay_open(opened: Opened) -> None:
-    loop = cast("Loop", asyncio.get_running_loop())
-    async with BlockingPortal() as portal:
-        opened.set_result((loop, portal))
-        await portal.sleep_until_stopped()
-    loop.ending = True
-
-
-def _stop(opened: Opened) -> None:
-    if opened.exception() is None:  # otherwise the loop never ran
-        loop, portal = opened.result()
-        with contextlib.suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(lambda: run_one_step(portal.stop()))
 
 
 class Runner:
@@ -272,9 +172,13 @@ class Runner:
 
     ``_closed`` and ``_thread`` change under the lock. ``_loop`` is only a cache for the fast path of ``run``, which
     uses it without the lock: a call that finds a loop there that has ended clears it and starts over.
+
+    Args:
+        service: the URL of the service that the coroutines call.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, service: str) -> None:
+        self._service = service
         self._closed = False
         self._reset()
         _runners.add(self)
@@ -287,14 +191,21 @@ class Runner:
         self._thread_calls: set[ThreadCall[Any]] = set()
         self._finalizer: weakref.finalize[..., Runner] | None = None
 
-    def run(self, start: Callable[[], Coroutine[Any, Any, R]]) -> R:
+    def run(self, start: Callable[[], Coroutine[Any, Any, R]], *, calls_service: bool = True) -> R:
         """Run the coroutine that ``start`` creates; return its result, or raise its exception.
 
+        Args:
+            start: creates the coroutine.
+            calls_service: whether the coroutine waits for responses of the service.
+
         Raises:
-            ConfigurationError: called in the client's own event loop, which cannot wait for itself.
+            ConfigurationError: called in the client's own event loop, which cannot wait for itself, or in that of a
+                local gateway that is the service.
             TransportError: the coroutine was cancelled in the event loop.
         """
         __tracebackhide__ = True
+        if running and calls_service and not self._closed and is_held_up(self._service):
+            raise ConfigurationError(_OWN_GATEWAY.format(self._service))
         thread_call = ThreadCall(start)
         try:
             # The call is registered before ``_loop`` is read; a closing thread clears ``_loop`` before it looks for
@@ -334,7 +245,7 @@ class Runner:
                 _thread.start_new_thread(self._start, (started,))
             except RuntimeError as error:  # no thread can be started
                 raise TransportError(f"the client's event loop could not be started: {error}") from error
-            while not started.acquire(True, _POLL):
+            while not started.acquire(True, SLICE):
                 pass
         thread = self._thread
         if self._closed or thread is None:
@@ -380,10 +291,12 @@ class Runner:
             self._run_shutdown(thread, shut_down, 0.0)
             raise
         finally:
-            thread.stop()
-            thread.join(_SHUTDOWN_SECONDS)
-            for other in tuple(self._thread_calls):
-                other.give_up()
+            try:
+                thread.stop()
+                thread.join(_SHUTDOWN_SECONDS)
+            finally:  # the callers in other threads are woken even if Ctrl-C ends the wait for the loop
+                for other in tuple(self._thread_calls):
+                    other.give_up()
 
     def _run_shutdown(
         self, thread: LoopThread, shut_down: Callable[[float], Coroutine[Any, Any, None]], grace: float
@@ -445,6 +358,8 @@ def _at_exit() -> None:
 
 
 def _after_fork() -> None:
+    global _main_thread  # the thread that forked is the main thread of the child
+    _main_thread = threading.get_ident()
     for runner in _all_runners():
         runner.after_fork()
 

@@ -21,6 +21,7 @@ CLIENT = {
     "errors": "",
     "_event_loop": "errors",
     "_misuse": "",
+    "_running": "",
     "_version": "",
     "__init__": "_version",
     "_display": "errors",
@@ -33,7 +34,7 @@ CLIENT = {
     "_dispatch": "_transport _listing _protocol",
     "resources": "_dispatch",
     "_client": "resources _version",
-    "sync": "_client",
+    "sync": "_client _running",
     "ext": "sync",
     "cli": "__init__ errors models local",
     "__main__": "cli",
@@ -55,7 +56,7 @@ GATEWAY = {
     "faults": "services http state",
     "lifecycle": "services http state postgres",
     "_app": "faults http services",
-    "_gateway": "_app edge faults http lifecycle objects_endpoint pages services",
+    "_gateway": "_app edge faults http lifecycle objects_endpoint pages services _running",
     "__init__": "_gateway",
 }
 # What does no I/O: it imports neither asyncio, aiohttp nor anyio, nor anything that does.
@@ -136,7 +137,7 @@ def wing_of(module: str) -> str:
 def allowed() -> dict[str, set[str]]:
     """What each wing may import: what the tables say, what those may import, and itself."""
     direct = {wing: set(may.split()) for wing, may in CLIENT.items()}
-    below = {"models", "capabilities"}
+    below = {"models", "capabilities", "_running"}
     for wing, may in GATEWAY.items():
         direct[f"local.{wing}"] = {name if name in below else f"local.{name}" for name in may.split()}
     direct["cli"] = direct["cli"] - {"local"} | {"local.__init__"}
@@ -190,8 +191,8 @@ def test_what_is_pure_does_no_io(wing: str) -> None:
         assert {other.split(".")[0] for other in reach(name)}.isdisjoint(IMPURE), name
 
 
-def test_the_client_and_the_gateway_share_the_table_and_the_models_alone() -> None:
-    shared = {"capabilities", "models"}
+def test_the_client_and_the_gateway_share_the_table_the_models_and_who_runs_alone() -> None:
+    shared = {"capabilities", "models", "_running"}
     for name in FILES:
         here = wing_of(name).startswith("local.")
         others = {wing_of(other) for other in own(GRAPH[name])} - ({"__init__"} | shared)

@@ -120,9 +120,9 @@ def count_thread_calls(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     crossings: list[object] = []
     run = Runner.run
 
-    def counted(self: Runner, start: Any) -> Any:
+    def counted(self: Runner, start: Any, **options: Any) -> Any:
         crossings.append(start)
-        return run(self, start)
+        return run(self, start, **options)
 
     monkeypatch.setattr(Runner, "run", counted)
     return crossings

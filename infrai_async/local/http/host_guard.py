@@ -53,6 +53,11 @@ class HostGuard:
     def __init__(self, allowed: Iterable[str]) -> None:
         self._allowed = (frozenset(map(host_name, allowed)) | {"localhost"}) - {""}
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The given names, besides which only loopback names and those of distributions are accepted."""
+        return self._allowed
+
     def check(self, host: str | None) -> str:
         """Return the host name that a request addresses.
 
