@@ -42,7 +42,7 @@ R = TypeVar("R")
 _MOST_SHAPES: Final = 64  # sets of fields of one model that functions are compiled for
 _MOST_FIELDS: Final = 100  # fields of one document; with more, the complete decoder reads it
 _FLAG_ENTRY: Final = frozenset({"key", "value", "default_value", "enabled", "reason", "variant", "version"})
-_NAME: Final = re.compile(r"[A-Za-z_]\w{0,31}", re.ASCII).fullmatch
+_NAME: Final = re.compile(r"[A-Za-z][A-Za-z_-]{0,23}", re.ASCII).fullmatch
 
 
 class _Mismatch(Exception):
@@ -397,7 +397,7 @@ def _explain(cls: type[Any], fields: list[Field], plain: Any, metadata: Metadata
             raise _Missing(_wanted(field), None).under(f".{name}")
     if issubclass(cls, Model):
         values["metadata"] = metadata
-    return cls(extra={name: _at(f".{_step(name)}", _anything, value, object) for name, value in rest.items()}, **values)
+    return cls(extra={name: _at(".*", _anything, value, object) for name, value in rest.items()}, **values)
 
 
 def _wanted(field: Field) -> str:

@@ -32,9 +32,9 @@ import attrs
 from infrai_async._protocol.request import LONGEST_TARGET, Request, advice_on_length, build, route_for, target_of
 from infrai_async._protocol.response import (
     LONGEST_NAME,
-    Envelope,
     NoResponse,
     Response,
+    add_advice,
     api_error_of,
     metadata_of,
     open_envelope,
@@ -456,27 +456,24 @@ def _read(state: _FlowState[T], response: Response, note_response: NoteResponse)
     except DecodeError as failed:
         error = without_frames(failed)
         error.status = response.status
-        state.note_attempt(response, str(error), safe_text(metadata.request_id, response.key, LONGEST_NAME))
+        state.note_attempt(response, str(error), safe_text(metadata.request_id, response.keys, LONGEST_NAME))
         return Failure(error, RetryDecision(ambiguous=True, retry=False))
     if response.status in _TOO_LONG:
-        _explain_length(state, envelope)
+        add_advice(envelope, advice_on_length(capability, state.request, state.call.arguments))
     asked = retry_after_seconds(response.headers, datetime.now(UTC))
-    after = state.call.policy.believe(asked)
+    after = state.call.policy.believe(asked, len(state.attempts))
     refused = api_error_of(response, envelope, after)
     if response.key_source and isinstance(refused, AuthenticationError):
         refused.add_note(f"hint: the API key that was refused comes from {response.key_source}")
     state.note_attempt(response, refused.code or f"HTTP {response.status}", refused.request_id)
     unrouted = response.status in (404, 405) and (not envelope.enveloped or refused.code == "NOT_FOUND")
     state.note_route(unrouted=unrouted)
-    return Failure(refused, decide_on_error(capability, refused, after), unrouted, probe=after != asked)
-
-
-def _explain_length(state: _FlowState[Any], envelope: Envelope) -> None:
-    """Make the message of a refusal say which argument is too long; a web server in between cannot know it."""
-    call, fields = state.call, envelope.error or {}
-    advice = advice_on_length(call.capability, state.request, call.arguments)
-    given = safe_text(fields.get("message"), None) if envelope.enveloped else None
-    envelope.error = {**fields, "message": f"{given}; {advice}" if given else advice}
+    return Failure(
+        refused,
+        decide_on_error(capability, refused, after),
+        unrouted,
+        probe=(asked or 0.0) > state.call.policy.longest_pause,
+    )
 
 
 def _unsent_error(

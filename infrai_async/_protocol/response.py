@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import html
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -42,9 +43,9 @@ _KINDS: Final = frozenset({"application/json", "application/octet-stream", "appl
 class Response:
     """A complete HTTP response; or an ``oversized`` one, which was not read to its end.
 
-    ``started_at`` is in seconds since the epoch; ``seconds`` and ``waited`` are durations in seconds. ``key`` is the
-    API key that was sent, which no error may repeat, and ``key_source`` the argument, variable or file that it came
-    from; it is empty if the request carried none.
+    ``started_at`` is in seconds since the epoch; ``seconds`` and ``waited`` are durations in seconds. ``keys`` are the
+    API keys that the call has sent, which no error may repeat, and ``key_source`` the argument, variable or file that
+    they came from; it is empty if the request carried none.
     """
 
     status: int
@@ -54,7 +55,7 @@ class Response:
     seconds: float = 0.0
     waited: float = 0.0
     oversized: bool = False
-    key: str | None = attrs.field(default=None, repr=False)
+    keys: tuple[str, ...] = attrs.field(default=(), repr=False)
     key_source: str = ""
 
 
@@ -147,12 +148,8 @@ def _unreadable(response: Response) -> str:
     """Say why a response cannot be read, without quoting it: whatever it holds may be a secret."""
     if response.oversized:
         return f"the response is larger than {LARGEST_RESPONSE} bytes: check that base_url leads to the API"
-    if 300 <= response.status < 400:
-        return _redirect(response)
-    if response.status == 407:
-        return "a proxy asks for a user name and a password: check proxy="
-    if response.status == 511:
-        return "the network asks to sign in first: open any web page in a browser"
+    if (known := _by_status(response)) is not None:
+        return known
     if not response.body:
         return "the response is empty: it may have been cut off"
     kind = response.headers.get("Content-Type", "no content type").partition(";")[0].strip().lower()
@@ -163,14 +160,36 @@ def _unreadable(response: Response) -> str:
     return f"the response is not valid JSON ({known}, {len(response.body)} bytes): it may have been cut off"
 
 
+def add_advice(envelope: Envelope, advice: str) -> None:
+    """Make the message of a refusal say what to do; a web server in between cannot know it."""
+    fields = envelope.error or {}
+    given = safe_text(fields.get("message"), ()) if envelope.enveloped else None
+    envelope.error = {**fields, "message": f"{given}; {advice}" if given else advice}
+
+
+def _by_status(response: Response) -> str | None:
+    """Say what answered in the place of the service, if the status tells."""
+    match response.status:
+        case 407:
+            return "a proxy asks for a user name and a password: check proxy="
+        case 511:
+            return "the network asks to sign in first: open any web page in a browser"
+    return _redirect(response) if 300 <= response.status < 400 else None
+
+
 def _redirect(response: Response) -> str:
     try:
         target = urlsplit(response.headers.get("Location", ""))
-        origin = f"{target.scheme}://{target.hostname}" + (f":{target.port}" if target.port else "")
+        host = f"[{target.hostname}]" if ":" in (target.hostname or "") else target.hostname
+        origin = f"{target.scheme}://{host}" + (f":{target.port}" if target.port else "")
     except ValueError:
         origin = ""
     # Only its origin, as the rest of an address may hold a secret.
-    to = f" to {origin}" if re.fullmatch(r"https?://[a-z0-9.\-]{1,253}(:\d{1,5})?", origin) else ""
+    to = (
+        f" to {origin}"
+        if re.fullmatch(r"https?://([a-z0-9.\-]{1,253}|\[[0-9a-f:.]{2,45}\])(:\d{1,5})?", origin)
+        else ""
+    )
     return f"the service sent a redirect{to}, which this client does not follow: check base_url"
 
 
@@ -217,27 +236,31 @@ def _metadata_text(envelope: Envelope, name: str) -> str | None:
 def api_error_of(response: Response, envelope: Envelope, retry_after: float | None) -> APIError:
     """Return the exception for an error response, without the context of the call."""
     fields = envelope.error or {}
-    code, retryable = safe_text(fields.get("code"), response.key, LONGEST_NAME), fields.get("retryable")
+    code, retryable = safe_text(fields.get("code"), response.keys, LONGEST_NAME), fields.get("retryable")
     cls = api_error_class(response.status, code)
     details: dict[str, Any] = {}
     if cls is InsufficientCreditError:
-        details["checkout_url"] = _checkout_url(fields)
+        url = _checkout_url(fields)
+        details["checkout_url"] = None if url is None else without_keys(url, response.keys)
     if cls in (RateLimitError, ServerError):
         details["retry_after"] = retry_after
-    hint = safe_text(fields.get("hint"), response.key)
+    hint = safe_text(fields.get("hint"), response.keys)
+    message = safe_text(fields.get("message"), response.keys) or hint or _default_message(response)
+    if 300 <= response.status < 400 and "redirect" not in message:
+        message = f"{_redirect(response)} ({message})"
     return cls(
-        safe_text(fields.get("message"), response.key) or hint or _default_message(response),
+        message,
         status=response.status,
         code=code,
         hint=hint,
-        request_id=safe_text(request_id(envelope), response.key, LONGEST_NAME),
+        request_id=safe_text(request_id(envelope), response.keys, LONGEST_NAME),
         retryable=retryable if isinstance(retryable, bool) else None,
         **details,
     )
 
 
 def _default_message(response: Response) -> str:
-    return _redirect(response) if 300 <= response.status < 400 else "the service gave no reason"
+    return _by_status(response) or "the service gave no reason"
 
 
 def _checkout_url(fields: Mapping[str, object]) -> str | None:
@@ -246,15 +269,24 @@ def _checkout_url(fields: Mapping[str, object]) -> str | None:
     return _text(fields.get("checkout_url")) or _text(nested)
 
 
-def safe_text(value: object, key: str | None, most: int = _LONGEST_TEXT) -> str | None:
+def safe_text(value: object, keys: Iterable[str], most: int = _LONGEST_TEXT) -> str | None:
     """Return a text of the service as an error may show it: short, without our key and the passwords of URIs."""
     text = _text(value)
     if text is None:
         return None
-    if key is not None and len(key) >= _SHORTEST_KEY:
-        text = text.replace(key, "***")
-    text = " ".join(mask_uri(word) for word in text[: 4 * _LONGEST_TEXT].split())
+    # First what the error itself would leave out, as a key may be hidden in pieces.
+    text = "".join(char for char in text[: 4 * _LONGEST_TEXT] if char.isprintable() or char.isspace())
+    text = " ".join(mask_uri(word) for word in without_keys(text, keys).split())
     return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def without_keys(text: str, keys: Iterable[str]) -> str:
+    """Return a text without our API keys, also as URLs and web pages spell them, or broken by white space."""
+    for key in keys:
+        if len(key) >= _SHORTEST_KEY:
+            spellings = (f"{re.escape(char)}|%{ord(char):02x}|&#{ord(char)};|{html.escape(char)}" for char in key)
+            text = re.sub(r"(?:\s|\\[nrt]?)*".join(f"(?:{each})" for each in spellings), "***", text, flags=re.IGNORECASE)
+    return text
 
 
 def _text(value: object) -> str | None:

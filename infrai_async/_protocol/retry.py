@@ -8,6 +8,7 @@ failure only an idempotent call is retried. After a clear refusal that allows a 
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from infrai_async.capabilities import Capability
 
 _LARGEST: Final = sys.float_info.max  # an int may be larger, which no float can hold
+_SLOWED_DOWN: Final = 0.25  # seconds
+_SECONDS: Final = re.compile(r"(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII).fullmatch
 _SHORTEST: Final = 0.001  # seconds; a shorter Retry-After would cause a busy loop, so it counts as absent
 
 
@@ -79,9 +82,15 @@ class RetryPolicy:
         """
         return cls(max_attempts=1)
 
-    def believe(self, seconds: float | None) -> float | None:
-        """Return how long to wait for a service that asks for a pause of ``seconds`` (contract D30)."""
-        return None if seconds is None else max(_SHORTEST, min(seconds, self.longest_pause))
+    def believe(self, seconds: float | None, attempts: int = 0) -> float | None:
+        """Return how long to wait for a service that asks for a pause of ``seconds`` (contract D30).
+
+        Such an attempt is not counted, so a service that asks for tiny pauses again and again gets longer ones, up to a
+        quarter of a second: ``attempts`` is the number of those that the call has made before.
+        """
+        if seconds is None:
+            return None
+        return max(min(seconds, self.longest_pause), min(_SLOWED_DOWN, _SHORTEST * 2.0 ** min(attempts, 64)))
 
     def pause(self, failures: int, chance: float) -> float:
         """Return the pause after a failed attempt.
@@ -158,21 +167,19 @@ def retry_after_seconds(headers: Mapping[str, str], now: datetime) -> float | No
     ``Retry-After-Ms`` holds milliseconds and comes first. ``Retry-After`` holds whole or fractional seconds, or an HTTP
     date.
     """
-    seconds = _number(headers.get("Retry-After-Ms")) / 1000
-    if math.isnan(seconds) and (text := headers.get("Retry-After")) is not None:
+    seconds = _number(headers.get("Retry-After-Ms", "")) / 1000
+    if not seconds >= _SHORTEST and (text := headers.get("Retry-After")) is not None:
         seconds = _number(text)
         if math.isnan(seconds):
             seconds = _until(text, now)
     return seconds if seconds >= _SHORTEST else None
 
 
-def _number(text: str | None) -> float:
-    """Return the number in a header; infinity for one with too many digits, and not a number for any other text."""
-    try:
-        number = float(text or "nan")
-    except ValueError:
-        return math.nan
-    return math.nan if text is None or (math.isinf(number) and not text.isdigit()) else number
+def _number(text: str) -> float:
+    """Return the number in a header, infinity if it has too many digits; not a number for any other text."""
+    text = text.strip()
+    number = float(text) if _SECONDS(text) else math.nan
+    return math.nan if math.isinf(number) and not text.isdigit() else number
 
 
 def _until(text: str, now: datetime) -> float:

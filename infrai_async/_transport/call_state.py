@@ -67,6 +67,7 @@ class CallState:
         "_idle_since",
         "_reason",
         "_refused",
+        "_refused_key",
         "_task",
         "_waiting",
         "answered",
@@ -87,6 +88,7 @@ class CallState:
         self.reporter = reporter
         self.sending = self.answered = False
         self.key: KnownKey | None = None
+        self._refused_key: KnownKey | None = None
         self.sent_at = self._idle_since = call.started
         self.trace = _NO_TRACE
         self._waiting = _FIRST
@@ -106,6 +108,15 @@ class CallState:
         self.counters.attempts += 1
         if is_retry:
             self.counters.retries += 1
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The API keys that the call has sent; a service may repeat an old one."""
+        return tuple(key for key in (self.key, self._refused_key) if key is not None)
+
+    def note_refused_key(self) -> None:
+        """Record that another API key replaces the one that was sent."""
+        self._refused_key = self.key
 
     @property
     def waited(self) -> float:
@@ -136,7 +147,7 @@ class CallState:
         content = self.trace.headers.redact(decoded(body or b"", encoding)) or b""
         times = started_at, seconds, waited
         source = "" if self.key is None else self.key.source
-        return Response(response.status, response.headers, content, *times, body is None, self.key, source)
+        return Response(response.status, response.headers, content, *times, body is None, self.keys, source)
 
     def _times(self) -> tuple[float, float, float]:
         now = time.monotonic()

@@ -54,7 +54,7 @@ from infrai_async._transport.sessions import LoopSessions
 from infrai_async._transport.stats import Stats
 from infrai_async._transport.throttle import AdmissionControl
 from infrai_async._transport.tls import tls_context
-from infrai_async.errors import ConfigurationError, InfraiError
+from infrai_async.errors import ConfigurationError, InfraiError, without_frames
 
 if TYPE_CHECKING:
     from infrai_async._observability.reporter import Listener, Reporter
@@ -139,6 +139,9 @@ class Pool:
                         result = state.with_response(response, body)
                 except BaseException as error:
                     if (result := _as_result(session, state, error)) is None:
+                        if isinstance(error, asyncio.CancelledError):
+                            # A timeout of the caller's chains it, with the frames of aiohttp and what they received.
+                            without_frames(error)
                         raise
                 finally:
                     if admitted:  # in this order: the next call with the slot must not meet the old connection
@@ -261,6 +264,7 @@ class Pool:
             case RefreshKey():
                 state.note_wait(Waiting.KEY_REFRESH)
                 refused = state.key
+                state.note_refused_key()
                 return self._key.renewable and await self._key.find(session.key_lock, refused) != refused
             case Pause(seconds, capability, reason):
                 # Calls in several threads share the quota, so taking from it is locked. A closed client retries

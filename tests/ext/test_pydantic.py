@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -9,9 +10,9 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any
 
+import httpx
 import pytest
 from fastapi import Body, FastAPI
-from fastapi.testclient import TestClient
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 import infrai_async
@@ -177,8 +178,7 @@ def test_the_errors_of_input_quote_no_secret(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="Project") as caught:
         TypeAdapter(Project).validate_python(wrong)
     assert SECRET not in str(caught.value) + repr(caught.value.errors())
-    with TestClient(application()) as http:
-        answer = http.post("/deploy", json={"id": "b", "connection_uri": URI, "extra_token": SECRET})
+    answer = ask("POST", "/deploy", {"id": "b", "connection_uri": URI, "extra_token": SECRET})
     assert answer.status_code == 422
     # FastAPI quotes nothing but what the schema reads.
     assert SECRET not in answer.text
@@ -188,8 +188,7 @@ def test_a_schema_is_described_and_referred_to_by_name() -> None:
     schema = Deployment.model_json_schema()
     assert schema["properties"]["branches"]["items"] == {"$ref": "#/$defs/Branch"}
     assert schema["$defs"]["Branch"]["description"] == "A branch of a project"
-    with TestClient(application()) as http:
-        named = http.get("/openapi.json").json()["components"]["schemas"]
+    named = ask("GET", "/openapi.json").json()["components"]["schemas"]
     assert {"Project", "Branch", "Deployment", "ProjectInventory", "Snapshot"} <= set(named)
     pages = TypeAdapter(dict[str, Page[Project] | Page[Branch]]).json_schema()["$defs"]
     assert len([name for name in pages if name.startswith("Page")]) == 2
@@ -236,17 +235,24 @@ def application() -> FastAPI:
     return app
 
 
+def ask(method: str, path: str, body: object = None) -> httpx.Response:
+    async def answer() -> httpx.Response:
+        transport = httpx.ASGITransport(application())
+        async with httpx.AsyncClient(transport=transport, base_url="http://application") as http:
+            return await http.request(method, path, json=body)
+
+    return asyncio.run(answer())
+
+
 def test_a_fastapi_application_answers_with_models() -> None:
-    with TestClient(application()) as http:
-        assert http.get("/project").json() == OUT
-        assert http.get("/projects").json() == [OUT]
-        assert http.get("/page").json()["items"] == [OUT]
-        assert http.get("/inventory").json()["branches"][0]["id"] == "br_1"
-        given = {"id": "b", "branch_name": "x", "project_id": "p"}
-        assert http.post("/deploy", json=given).json()["branches"] == [given]
-        assert http.post("/deploy", json={"id": 1}).status_code == 422
-        document = http.get("/openapi.json").json()
-    text = json.dumps(document)
+    assert ask("GET", "/project").json() == OUT
+    assert ask("GET", "/projects").json() == [OUT]
+    assert ask("GET", "/page").json()["items"] == [OUT]
+    assert ask("GET", "/inventory").json()["branches"][0]["id"] == "br_1"
+    given = {"id": "b", "branch_name": "x", "project_id": "p"}
+    assert ask("POST", "/deploy", given).json()["branches"] == [given]
+    assert ask("POST", "/deploy", {"id": 1}).status_code == 422
+    text = json.dumps(ask("GET", "/openapi.json").json())
     assert "connection_uri" not in text
     assert "branch_name" in text
 

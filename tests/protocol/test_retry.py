@@ -125,12 +125,17 @@ def test_retry_after_is_seconds_or_a_date(text: str, seconds: float | None) -> N
         ({"Retry-After-Ms": "12.5"}, 0.0125),
         ({"Retry-After-Ms": "soon", "Retry-After": "9"}, 9.0),
         ({"Retry-After-Ms": "", "Retry-After": "9"}, 9.0),
-        ({"Retry-After-Ms": "0", "Retry-After": "9"}, None),
+        ({"Retry-After-Ms": "0", "Retry-After": "9"}, 9.0),
         ({"Retry-After-Ms": "-1"}, None),
         ({"Retry-After-Ms": "nan"}, None),
         ({"Retry-After-Ms": "9" * 400}, math.inf),
         ({"Retry-After": "9" * 400}, math.inf),
         ({"Retry-After": "1e308"}, 1e308),
+        ({"Retry-After": " 1.5 "}, 1.5),
+        ({"Retry-After": "1_0"}, None),
+        ({"Retry-After": "+5"}, None),
+        ({"Retry-After": "\u0665"}, None),
+        ({"Retry-After-Ms": "infinity", "Retry-After": "9"}, 9.0),
     ],
 )
 def test_milliseconds_come_first_and_a_number_may_have_any_size(headers: dict[str, str], seconds: float | None) -> None:
@@ -149,6 +154,13 @@ def test_a_policy_never_makes_a_busy_loop_of_a_pause() -> None:
     assert RetryPolicy(longest_pause=0).believe(9.0) == 0.001
     assert RetryPolicy().believe(None) is None
     assert RetryPolicy().longest_pause == 300.0
+
+
+def test_tiny_pauses_again_and_again_get_longer() -> None:
+    pauses = [RetryPolicy().believe(0.001, attempts) for attempts in range(40)]
+    assert pauses == sorted(pauses)
+    assert (pauses[0], pauses[3], pauses[-1]) == (0.001, 0.008, 0.25)
+    assert RetryPolicy().believe(2.0, 1000) == 2.0
 
 
 def test_an_absent_retry_after_is_none() -> None:

@@ -124,7 +124,8 @@ def test_both_return_the_same(path: str, twin: Any, facade: Any) -> None:
 def test_every_resource_is_reached() -> None:
     def below(cls: type) -> Iterator[type]:
         for child in cls.__subclasses__():
-            if not child.__name__.startswith("_"):
+            # Other tests have subclasses of their own, as users do.
+            if not child.__name__.startswith("_") and child.__module__.startswith("infrai_async."):
                 yield child
             yield from below(child)
 
