@@ -22,7 +22,7 @@ from yarl import URL
 from infrai_async._dispatch import Dispatcher, Options
 from infrai_async._event_loop import require_task
 from infrai_async._misuse import explain_async_with
-from infrai_async._protocol.config import Secret, hidden
+from infrai_async._protocol.config import Secret, hidden, hidden_headers
 from infrai_async._protocol.config import base_url as resolve_base_url
 from infrai_async._protocol.proxies import check_proxy
 from infrai_async._protocol.request import UNSET, Unset, check_names, seconds
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 else:  # for ``get_type_hints``; the classes of events take time to build
     OnEvent = Callable[[object], object]
 
+_OURS: Final = "infrai_async."
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
 # Headers that frame messages, manage the connection, or change what a response is.
 _PROTOCOL: Final = re.compile(
@@ -116,10 +117,14 @@ class AsyncInfrai(Scoped):
     ) -> None:
         # First, so that a traceback that prints local variables cannot show the key or a password.
         api_key, base_url, proxy = hidden(api_key), hidden(base_url), hidden_proxy(proxy)
+        headers = hidden_headers(headers)
         if api_key is not None and not isinstance(api_key, str) and not callable(api_key):
             raise ConfigurationError("api_key must be a string or a function that returns one")
         if isinstance(max_concurrency, bool) or not isinstance(max_concurrency, int) or max_concurrency < 1:
             raise InvalidArgument("max_concurrency must be a whole number, 1 or more")
+        for name, value in (("trust_env", trust_env), ("allow_http", allow_http)):
+            if not isinstance(value, bool):  # a word such as "no" would count as true
+                raise InvalidArgument(f"{name} must be True or False")
         _check_transport(session, proxy, ssl, trust_env=trust_env)
         settings = PoolSettings(
             origin=resolve_base_url(base_url, os.environ, allow_http=allow_http),
@@ -129,7 +134,7 @@ class AsyncInfrai(Scoped):
             proxy=proxy,
             trust_env=trust_env,
             ssl=ssl,
-            allow_http=bool(allow_http),
+            allow_http=allow_http,
             listener=_listener(on_event),
         )
         self._dispatcher = Dispatcher(
@@ -245,6 +250,7 @@ class AsyncInfrai(Scoped):
         Raises:
             InvalidArgument: an argument is invalid, or a block of another client, or has been left.
         """
+        headers = hidden_headers(headers)
         pool, now = self._dispatcher.pool, self._dispatcher.options
         given = {"budget": budget, "deadline": deadline, "operation": operation}
         options = Options(
@@ -270,7 +276,7 @@ class AsyncInfrai(Scoped):
         pool, options = self._dispatcher.pool.settings, self._dispatcher.options
         session = {} if pool.session is None else {"session": pool.session}
         return {
-            "base_url": pool.origin,
+            "base_url": f"{pool.origin}/v1" if pool.origin.endswith("/v1") else pool.origin,  # one is removed again
             "timeout": None if math.isinf(options.timeout) else options.timeout,
             "retry": options.retry,
             "max_concurrency": pool.max_concurrency,
@@ -334,13 +340,24 @@ C = TypeVar("C", bound=Scoped)
 def view_of(client: C) -> C:
     """Return another client of the same class with the same state, which its maker then changes.
 
-    A subclass has state of its own, in attributes and slots. What is computed once and kept is computed anew, because
-    it may belong to the settings of this client.
+    A subclass has state of its own, in attributes and slots, also in place of ours. What is computed once and kept is
+    computed anew, because it may belong to the settings of this client.
     """
     cls = type(client)
     view = object.__new__(cls)
-    names = {name for base in cls.__mro__ for name, kept in vars(base).items() if isinstance(kept, cached_property)}
-    view.__dict__.update({name: value for name, value in vars(client).items() if name not in names})
+    computed = {
+        name: base.__module__.startswith(_OURS)
+        for base in reversed(cls.__mro__)
+        for name, kept in vars(base).items()
+        if isinstance(kept, cached_property)
+    }
+    view.__dict__.update(
+        {
+            name: value
+            for name, value in vars(client).items()
+            if name not in computed or (computed[name] and not type(value).__module__.startswith(_OURS))
+        }
+    )
     for slot in (
         slot for base in cls.__mro__ for slot in vars(base).values() if isinstance(slot, MemberDescriptorType)
     ):

@@ -13,7 +13,7 @@ from infrai_async._listing.cursor import Cursor, check_count, check_max_items
 from infrai_async._protocol.flow import Call
 from infrai_async._protocol.request import build, check_key, route_for
 from infrai_async._protocol.retry import RetryPolicy
-from infrai_async._protocol.scopes import ActiveScope, blocks, surrounding
+from infrai_async._protocol.scopes import Block, blocks, surrounding
 from infrai_async._transport.headers import HeaderSet
 from infrai_async._transport.pool import Pool
 from infrai_async.capabilities import Capability
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from infrai_async._protocol.reader import ResponseReader
 
 T = TypeVar("T", bound=Model)
+_MOST_PAGES_AHEAD: Final = 100  # each is a task that waits for the one before it: more would only take memory
 
 
 @attrs.frozen
@@ -35,7 +36,7 @@ class Options:
     timeout: float
     retry: RetryPolicy
     headers: HeaderSet
-    carried: tuple[ActiveScope, ...] = ()
+    carried: tuple[Block, ...] = ()
 
 
 class Dispatcher:
@@ -94,7 +95,7 @@ class Dispatcher:
     ) -> Cursor[T]:
         """Return a cursor over a listing: the arguments are checked now, and nothing is sent until it is read."""
         item_limit = check_max_items(max_items)
-        pages_ahead = check_count("prefetch", prefetch)
+        pages_ahead = check_count("prefetch", prefetch, most=_MOST_PAGES_AHEAD)
         first = {**arguments, "cursor": cursor}
         build(capability, route_for(capability, first), first)
         return Cursor(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final, NoReturn
 
 _OTHERWISE: Final = "; code without an event loop can use Infrai instead"
+_NO_COPY: Final = "cannot be pickled or copied, because it reads through its client: make another, in each process"
 _INSTEAD: Final = "; code in an event loop can use AsyncInfrai instead"
 
 
@@ -48,6 +49,7 @@ def explain_asynchronous(cls: type, what: str, collected: str) -> None:
         __await__=f"{what} is not awaited itself: {use}",
         __len__=f"{what} has no length before it is read: use `len({collected})`",
         __getitem__=f"{what} has no index before it is read: use `({collected})[...]`",
+        __reduce__=f"{what} {_NO_COPY}",
     )
 
 
@@ -61,6 +63,7 @@ def explain_blocking(cls: type, what: str, collected: str) -> None:
         __await__=f"{what} of Infrai is not awaited: {use}{_INSTEAD}",
         __len__=f"{what} has no length before it is read: use `len({collected})`",
         __getitem__=f"{what} has no index before it is read: use `{collected}[...]`",
+        __reduce__=f"{what} {_NO_COPY}",
     )
 
 

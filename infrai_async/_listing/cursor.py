@@ -323,12 +323,13 @@ def check_max_items(max_items: object) -> int | None:
     return None if max_items is None else check_count("max_items", max_items)
 
 
-def check_count(name: str, number: object, *, least: int = 0) -> int:
+def check_count(name: str, number: object, *, least: int = 0, most: int = sys.maxsize) -> int:
     """Return ``number`` after checking it.
 
     Raises:
-        InvalidArgument: ``number`` is not a whole number, or less than ``least``.
+        InvalidArgument: ``number`` is not a whole number from ``least`` to ``most``.
     """
-    if isinstance(number, bool) or not isinstance(number, int) or not least <= number <= sys.maxsize:
-        raise InvalidArgument(f"{name} must be a whole number, {least} or more, of at most 64 bits")
+    if isinstance(number, bool) or not isinstance(number, int) or not least <= number <= most:
+        limit = "of at most 64 bits" if most == sys.maxsize else f"{most} at most"
+        raise InvalidArgument(f"{name} must be a whole number, {least} or more, {limit}")
     return number

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
+from enum import Enum
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -31,16 +32,24 @@ class Secret(str):
         return "'***'"
 
 
-class _SecretBytes(bytes):
-    __slots__ = ()
-    __repr__ = Secret.__repr__
+class _Refused:
+    """Stands for a setting of a wrong type, which is about to be refused and may contain a secret all the same."""
 
 
 def hidden(value: T) -> T | Secret:
-    """Return a value that may contain a secret as one whose repr does not show it: a string as a ``Secret``."""
-    if isinstance(value, bytes):  # a key of the wrong type, which is about to be refused
-        return _SecretBytes(value)  # type: ignore[return-value] # it is of type T too
-    return Secret(value) if isinstance(value, str) else value
+    """Return a setting that may contain a secret as one whose repr does not show it: a string as a ``Secret``."""
+    if isinstance(value, str):
+        return Secret(value)
+    if value is None or callable(value) or isinstance(value, Enum):  # which mean something else than a string
+        return value
+    return _Refused()  # type: ignore[return-value] # the caller refuses it
+
+
+def hidden_headers(headers: T) -> T:
+    """Return headers whose values are ``hidden``; what is no mapping is about to be refused."""
+    if isinstance(headers, Mapping):
+        return {name: hidden(value) for name, value in headers.items()}  # type: ignore[return-value] # a mapping too
+    return hidden(headers)  # type: ignore[return-value] # the caller refuses it
 
 
 def without_quotes(text: str) -> str:
@@ -87,14 +96,15 @@ def _normal_form(text: str, name: str, api_key: str, *, allow_http: bool) -> str
             "and write a host name with other letters in its xn-- form"
         )
     if parts.scheme not in ("http", "https") or not host:
-        may_be_secret = not {"@", "?", "#"}.isdisjoint(text) or text.startswith("ifr_") or text == api_key != ""
+        may_be_secret = not {"@", "?", "#"}.isdisjoint(text) or "ifr_" in text or text == api_key != ""
         shown = "" if may_be_secret else f", not {str(text)!r}"
         return ConfigurationError(f"{name} must look like {DEFAULT_BASE_URL}{shown}")
     if parts.username is not None or parts.query or parts.fragment:
         return ConfigurationError(f"{name} must have no user, password, query or fragment")
     if parts.scheme == "http" and not allow_http and not is_loopback(host):
+        shown = "another machine" if "ifr_" in host else host
         return ConfigurationError(
-            f"{name} would send the API key over plain http to {host}: use https, or pass allow_http=True "
+            f"{name} would send the API key over plain http to {shown}: use https, or pass allow_http=True "
             "if you trust the network"
         )
     origin = f"{parts.scheme}://{with_brackets(host)}" + (f":{port}" if port is not None else "")

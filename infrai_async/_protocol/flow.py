@@ -71,6 +71,7 @@ from infrai_async.models import NO_METADATA, Ack, Metadata
 if TYPE_CHECKING:
     from infrai_async._protocol.reader import ResponseReader
 
+_NO_ROUTE: Final = "NOT_FOUND"
 _TOO_LONG: Final = (414, 431)  # URI Too Long, Request Header Fields Too Large
 T = TypeVar("T")
 E = TypeVar("E", bound=InfraiError)
@@ -466,7 +467,8 @@ def _read(state: _FlowState[T], response: Response, note_response: NoteResponse)
     if response.key_source and isinstance(refused, AuthenticationError):
         refused.add_note(f"hint: the API key that was refused comes from {response.key_source}")
     state.note_attempt(response, refused.code or f"HTTP {response.status}", refused.request_id)
-    unrouted = response.status in (404, 405) and (not envelope.enveloped or refused.code == "NOT_FOUND")
+    names_nothing = not envelope.enveloped or (refused.code or _NO_ROUTE).upper() == _NO_ROUTE
+    unrouted = response.status == 405 or (response.status == 404 and names_nothing)
     state.note_route(unrouted=unrouted)
     return Failure(
         refused,

@@ -91,12 +91,12 @@ def is_exempt(host: str, port: int, environment: Mapping[str, str]) -> bool:
 
 
 def _matches(entry: str, host: str, address: IPv4Address | IPv6Address | None, port: int) -> bool:
-    if entry == "*":
-        return True
     if (parts := _host_and_port(entry)) is not None:
         entry = parts[1]
         if int(parts[2]) != port:
             return False
+    if entry == "*":
+        return True
     if "/" in entry:
         return address is not None and _contains(entry.replace("[", "").replace("]", ""), address)
     entry = _canonical(entry.removeprefix("*"))

@@ -285,7 +285,9 @@ def without_keys(text: str, keys: Iterable[str]) -> str:
     for key in keys:
         if len(key) >= _SHORTEST_KEY:
             spellings = (f"{re.escape(char)}|%{ord(char):02x}|&#{ord(char)};|{html.escape(char)}" for char in key)
-            text = re.sub(r"(?:\s|\\[nrt]?)*".join(f"(?:{each})" for each in spellings), "***", text, flags=re.IGNORECASE)
+            text = re.sub(
+                r"(?:\s|\\[nrt]?)*".join(f"(?:{each})" for each in spellings), "***", text, flags=re.IGNORECASE
+            )
     return text
 
 

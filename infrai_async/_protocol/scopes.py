@@ -23,7 +23,7 @@ from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal, InvalidOpera
 from hashlib import sha256
 from heapq import heappop, heappush
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar
 
 import attrs
 
@@ -63,6 +63,7 @@ class Block:
     def __init__(self, pool: object) -> None:
         self._pool = weakref.ref(pool)  # a context may outlive the client, and must not keep it alive
         self._entries: list[ActiveScope] = []
+        self._endless: ActiveScope | None = None
         self._left = False
 
     def __enter__(self) -> Self:
@@ -88,20 +89,29 @@ class Block:
                 stacklevel=2,
             )
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"a block cannot be pickled or copied, because it belongs to its client: make one with "
+            f"client.{self._option}(...) in each process"
+        )
+
     def _enter(self) -> ActiveScope:
         return ActiveScope(self)
 
-    def carried(self) -> ActiveScope:
-        """Return what a view of the client that carries the block holds: its latest entry, or one without an end.
+    def _carried(self) -> ActiveScope | None:
+        """Return what applies to the calls of a view that carries the block, outside the block.
 
-        Raises:
-            InvalidArgument: the block has been left.
+        That is its latest entry, or one without an end if it was never entered; ``None`` once it has been left.
         """
-        if self._entries:
+        try:
             return self._entries[-1]
+        except IndexError:  # no check beforehand, as another thread may leave the block
+            pass
         if self._left:
-            raise InvalidArgument(f"{self._option} is a block that has been left: pass it inside the block")
-        return self._enter()
+            return None
+        if self._endless is None:
+            self._endless = self._enter()
+        return self._endless
 
     def _serves(self, pool: object) -> bool:
         return self._pool() is pool
@@ -330,7 +340,7 @@ class Scopes:
         return _name(self.entered)
 
 
-def surrounding(pool: object, carried: tuple[ActiveScope, ...] = ()) -> Scopes | None:
+def surrounding(pool: object, carried: tuple[Block, ...] = ()) -> Scopes | None:
     """Return the blocks that apply to a call made now; ``None`` if there are none.
 
     Args:
@@ -340,7 +350,8 @@ def surrounding(pool: object, carried: tuple[ActiveScope, ...] = ()) -> Scopes |
     own = tuple(each for each in _active() if each.block._serves(pool))
     if carried:
         around = {each.block for each in own}
-        own += tuple(each for each in carried if not each.over and each.block not in around)
+        entries = (block._carried() for block in carried if block not in around)
+        own += tuple(entry for entry in entries if entry is not None)
     if not own:
         return None
     budgets = dict.fromkeys(
@@ -368,7 +379,7 @@ def _name(entered: tuple[ActiveScope, ...]) -> str | None:
     return "/".join(names) or None
 
 
-def carry(pool: object, carried: tuple[ActiveScope, ...], **given: object) -> tuple[ActiveScope, ...]:
+def carry(pool: object, carried: tuple[Block, ...], **given: object) -> tuple[Block, ...]:
     """Return the blocks that a view carries after adding those that were given, each by its argument's name.
 
     Raises:
@@ -379,8 +390,10 @@ def carry(pool: object, carried: tuple[ActiveScope, ...], **given: object) -> tu
             raise InvalidArgument(f"{name} must be what client.{name}(...) returns, such as x in `with ... as x`")
         if not block._serves(pool):
             raise InvalidArgument(f"{name} is a block of another client: a block applies to the client that made it")
-        if all(each.block is not block for each in carried):
-            carried = (*carried, block.carried())
+        if block._carried() is None:
+            raise InvalidArgument(f"{name} is a block that has been left: pass it inside the block")
+        if block not in carried:
+            carried = (*carried, block)
     return carried
 
 

@@ -139,9 +139,6 @@ class Pool:
                         result = state.with_response(response, body)
                 except BaseException as error:
                     if (result := _as_result(session, state, error)) is None:
-                        if isinstance(error, asyncio.CancelledError):
-                            # A timeout of the caller's chains it, with the frames of aiohttp and what they received.
-                            without_frames(error)
                         raise
                 finally:
                     if admitted:  # in this order: the next call with the slot must not meet the old connection
@@ -330,7 +327,9 @@ def _read_quickly(call: Call[T], state: CallState, response: aiohttp.ClientRespo
 def _as_result(session: LoopSession, state: CallState, error: BaseException) -> Result | InfraiError:
     """Return the exception as a result for the flow; ``None`` if it must propagate unchanged."""
     if isinstance(error, asyncio.CancelledError):
-        return state.resolve_cancellation(session.address)
+        if (result := state.resolve_cancellation(session.address)) is None:
+            without_frames(error)  # a timeout of the caller's chains it, and aiohttp's frames hold what was received
+        return result
     if isinstance(error, InfraiError):
         return error
     if isinstance(error, aiohttp.ClientError | OSError):

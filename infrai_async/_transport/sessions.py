@@ -12,6 +12,7 @@ from ssl import SSLContext
 from typing import Final
 
 import aiohttp
+from aiohttp import hdrs
 from yarl import URL
 
 from infrai_async._event_loop import require_task
@@ -113,6 +114,8 @@ class LoopSessions:
             raise ConfigurationError("session is closed: pass an open one, or none")
         if session.auth is not None:
             raise ConfigurationError("session has credentials of its own, which exclude the API key: remove its auth=")
+        if hdrs.EXPECT in session.headers:
+            raise ConfigurationError("session has a header that changes the protocol: remove Expect from its headers")
         self._borrowed_loop = loop
 
     def refuse(self) -> None:

@@ -5,11 +5,12 @@ Contract: https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#25-a
 
 from __future__ import annotations
 
+import warnings
 from decimal import Decimal
 from typing import Literal
 
 from infrai_async._dispatch import Resource
-from infrai_async._protocol.credentials import credentials_file, prepare_credentials
+from infrai_async._protocol.credentials import credentials_file, prepare_credentials, reason_of
 from infrai_async._protocol.credentials import write_credentials as _write
 from infrai_async.capabilities import ACCOUNT_ACTIVATE, ACCOUNT_BALANCE, ACCOUNT_TOPUP
 from infrai_async.errors import APIError
@@ -84,7 +85,8 @@ class Account(Resource):
             region: region of the account; the service decides when omitted.
             device_kind: kind of client that activates, for example ``"cli"``.
             write_credentials: whether to write the key to ``~/.infrai/credentials``, readable by its owner only. An
-                existing file is kept as ``credentials.previous``.
+                existing file is kept as ``credentials.previous``. If writing fails after the account was opened, a
+                ``RuntimeWarning`` says so, because the key is shown only once.
             idempotency_key: value of the ``Idempotency-Key`` header; generated when omitted.
 
         Returns:
@@ -111,5 +113,12 @@ class Account(Resource):
         if write_credentials:
             from anyio import to_thread  # imported here because importing anyio slows down the first client
 
-            await to_thread.run_sync(_write, credentials_file(), activation.primary_api_key)
+            try:
+                await to_thread.run_sync(_write, credentials_file(), activation.primary_api_key)
+            except OSError as error:  # the disk has filled up since; raising would lose a key that is shown only once
+                warnings.warn(
+                    f"{credentials_file()} could not be written ({reason_of(error)}): store primary_api_key yourself",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
         return activation

@@ -217,7 +217,7 @@ class Projects(Resource):
             cursor: position to resume from, the ``next_cursor`` of an earlier listing.
             limit: items per page; the service decides when omitted.
             max_items: maximum number of items over all pages; no limit when omitted.
-            prefetch: number of pages to fetch ahead while the current page is read.
+            prefetch: number of pages to fetch ahead while the current page is read, 100 at most.
 
         Returns:
             A ``Cursor`` of ``Project``; its pages are fetched, and their errors raised, as it is read.
@@ -317,7 +317,7 @@ class Branches(Resource):
             cursor: position to resume from, the ``next_cursor`` of an earlier listing.
             limit: items per page; the service decides when omitted.
             max_items: maximum number of items over all pages; no limit when omitted.
-            prefetch: number of pages to fetch ahead while the current page is read.
+            prefetch: number of pages to fetch ahead while the current page is read, 100 at most.
 
         Returns:
             A ``Cursor`` of ``Branch``; its pages are fetched, and their errors raised, as it is read.
@@ -404,7 +404,7 @@ class Snapshots(Resource):
             cursor: position to resume from, the ``next_cursor`` of an earlier listing.
             limit: items per page; the service decides when omitted.
             max_items: maximum number of items over all pages; no limit when omitted.
-            prefetch: number of pages to fetch ahead while the current page is read.
+            prefetch: number of pages to fetch ahead while the current page is read, 100 at most.
 
         Returns:
             A ``Cursor`` of ``Snapshot``; its pages are fetched, and their errors raised, as it is read.

@@ -297,7 +297,7 @@ class Flags(Resource):
             cursor: position to resume from, the ``next_cursor`` of an earlier listing.
             limit: items per page; the service decides when omitted.
             max_items: maximum number of items over all pages; no limit when omitted.
-            prefetch: number of pages to fetch ahead while the current page is read.
+            prefetch: number of pages to fetch ahead while the current page is read, 100 at most.
 
         Returns:
             A ``Cursor`` of ``Flag``; its pages are fetched, and their errors raised, as it is read.

@@ -15,7 +15,7 @@ from infrai_async._client import AsyncInfrai, grace_seconds, hidden_proxy, not_c
 from infrai_async._display.progress import Progress
 from infrai_async._listing.fan_out import OnError
 from infrai_async._misuse import explain_with
-from infrai_async._protocol.config import hidden
+from infrai_async._protocol.config import hidden, hidden_headers
 from infrai_async._protocol.request import UNSET, Unset
 from infrai_async._protocol.retry import RetryPolicy
 from infrai_async._protocol.scopes import Budget, Deadline, Operation, Scoped
@@ -92,6 +92,7 @@ class Infrai(Facade[AsyncInfrai], Scoped):
     ) -> None:
         # First, so that a traceback that prints local variables cannot show the key or a password.
         api_key, base_url, proxy = hidden(api_key), hidden(base_url), hidden_proxy(proxy)
+        headers = hidden_headers(headers)
         async_client = AsyncInfrai(
             api_key,
             base_url=base_url,
@@ -241,6 +242,7 @@ class Infrai(Facade[AsyncInfrai], Scoped):
         Raises:
             InvalidArgument: an argument is invalid, or a block of another client, or has been left.
         """
+        headers = hidden_headers(headers)
         async_view = self._async.with_options(
             timeout=timeout, retry=retry, headers=headers, budget=budget, deadline=deadline, operation=operation
         )

@@ -605,3 +605,21 @@ def test_a_session_that_the_loop_closed_under_the_client_is_replaced(oracle: Ora
 
     asyncio.run(main())
     assert [seen.connection for seen in oracle.seen] == [1, 2]
+
+
+def test_a_borrowed_session_that_changes_the_protocol_is_refused(oracle: Oracle) -> None:
+    async def main() -> None:
+        async with aiohttp.ClientSession(headers={"expect": "100-continue"}) as session:
+            client = AsyncInfrai("k", base_url=oracle.url, session=session)
+            with pytest.raises(ConfigurationError, match="remove Expect from its headers"):
+                await client.db.project.get("p")
+
+    asyncio.run(main())
+    assert oracle.seen == []
+
+
+def test_no_more_than_a_hundred_pages_are_fetched_ahead() -> None:
+    client = AsyncInfrai("k", base_url="http://127.0.0.1:9")
+    client.db.project.list(prefetch=100)
+    with pytest.raises(InvalidArgument, match="prefetch must be a whole number, 0 or more, 100 at most"):
+        client.db.project.list(prefetch=101)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import pytest
 from support.oracle import SMALL, Oracle, answer
 
-from infrai_async import AsyncInfrai, Infrai, RetryPolicy
+from infrai_async import AsyncInfrai, Infrai, RetryPolicy, fan_out
 
 pytestmark = pytest.mark.anyio
 KEY = "ifr_key_0123456789"
@@ -124,3 +124,42 @@ def test_what_holds_a_client_is_not_pickled_either(cls: Any) -> None:
     for held in (client.db, client.db.project, [client]):
         with pytest.raises(TypeError, match="client"):
             pickle.dumps(held)
+
+
+class Mine(AsyncInfrai):
+    def __init__(self) -> None:
+        super().__init__(KEY, base_url=NOWHERE)
+        self.db = "a database of its own"  # type: ignore[assignment]
+
+
+def test_what_a_subclass_puts_in_place_of_ours_stays_in_its_views() -> None:
+    client = Mine()
+    assert client.storage is client.storage
+    view = client.with_options(timeout=1)
+    assert view.db is client.db
+    assert view.storage is not client.storage
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/v1/v1", "http://127.0.0.1:1/v1", "http://127.0.0.1:1/a/v1/v1/"])
+def test_the_settings_lead_to_the_same_address(url: str) -> None:
+    settings = AsyncInfrai(KEY, base_url=url).settings
+    assert AsyncInfrai(KEY, **settings).settings == settings
+
+
+@pytest.mark.parametrize("act", [pickle.dumps, copy.copy], ids=lambda act: act.__name__)
+def test_what_reads_through_a_client_is_not_copied(act: Any) -> None:
+    client, blocking = AsyncInfrai("k", base_url=NOWHERE), Infrai("k", base_url=NOWHERE)
+    listings = [face.db.project.list() for face in (client, blocking)]
+    for one in (
+        *listings,
+        *(listing.pages() for listing in listings),
+        client.db.inventory(),
+        blocking.db.inventory(),
+        fan_out([], list),
+        blocking.fan_out([], list),
+    ):
+        with pytest.raises(TypeError, match="cannot be pickled or copied, because it reads through its client"):
+            act(one)
+    for block in (client.budget(1), client.deadline(1), client.operation("a")):
+        with pytest.raises(TypeError, match=rf"make one with client\.{type(block).__name__.lower()}\(...\) in each"):
+            act(block)

@@ -630,6 +630,9 @@ UNROUTED = {
     "an envelope": answer(404, code="NOT_FOUND"),
     "405": Response(405, {}, b""),
     "405 enveloped": answer(405, code="NOT_FOUND"),
+    "405 with a code": answer(405, code="METHOD_NOT_ALLOWED"),
+    "an envelope in other letters": answer(404, code="not_found"),
+    "an envelope without a code": Response(404, {}, b'{"ok":false,"data":null,"error":{"message":"no"}}'),
 }
 
 

@@ -240,6 +240,37 @@ def test_a_block_that_was_never_entered_has_no_end_in_a_view(client: Client) -> 
     assert 0 < scopes.until - time.monotonic() <= 60
 
 
+def test_a_view_follows_its_block_from_entry_to_entry(client: Client) -> None:
+    spent = client.budget(1)
+    held, empty = carry(client, (), budget=spent), Context()
+    for _ in range(2):
+        with spent, spent:
+            assert empty.run(surrounding, client, held).budgets == (spent,)  # type: ignore[union-attr]
+        assert empty.run(surrounding, client, held) is None
+
+
+def test_a_view_keeps_a_block_that_another_thread_is_still_in(client: Client) -> None:
+    name, other, empty = client.operation("deploy"), Context(), Context()
+    other.run(name.__enter__)
+    with name:
+        held = carry(client, (), operation=name)
+    assert empty.run(surrounding, client, held).operation == "deploy"  # type: ignore[union-attr]
+    other.run(name.__exit__, None, None, None)
+    assert empty.run(surrounding, client, held) is None
+
+
+def test_two_views_of_a_block_that_was_never_entered_count_together(client: Client) -> None:
+    name = client.operation("deploy")
+    keys = []
+    for _ in range(2):
+        scopes = carried(client, operation=name)
+        assert scopes is not None
+        derived = scopes.derive_key(CAPABILITIES[CREATE], {"name": "shop"})
+        assert derived is not None
+        keys.append(derived.key)
+    assert keys[0] != keys[1]
+
+
 def test_what_a_view_cannot_carry_is_refused_by_name(client: Client) -> None:
     with client.budget(1) as left:
         pass

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from support.oracle import SMALL, Oracle, Reply, Seen, answer
 
-from infrai_async import AsyncInfrai, Infrai, InfraiError, RetryPolicy
+from infrai_async import AsyncInfrai, ConnectError, Infrai, InfraiError, InvalidArgument, RetryPolicy
 
 pytestmark = pytest.mark.anyio
 KEY = "ifr_SECRET_KEY_0123456789"
@@ -193,3 +193,63 @@ async def test_an_ended_call_shows_no_secret(kind: str, log: io.StringIO) -> Non
             with pytest.raises((InfraiError, asyncio.CancelledError)) as caught:
                 await task
     assert KEY not in everything(caught.value, log.getvalue())
+
+
+async def test_a_timeout_of_the_callers_own_shows_no_secret(log: io.StringIO) -> None:
+    half = raw(f"{OK}\nX-Secret: {PASSWORD}\nContent-Length: {len(PROJECT)}", PROJECT[:-9])
+    half = Reply(raw=half.raw)  # and then nothing more
+    with Oracle(second(half)) as oracle:
+        async with client_of(oracle) as client:
+            with pytest.raises(TimeoutError) as caught:
+                async with asyncio.timeout(0.1):
+                    await client.db.project.get("p")
+    shown = everything(caught.value, log.getvalue())
+    assert PASSWORD not in shown
+    assert KEY not in shown
+
+
+async def test_the_cause_of_a_failed_connection_has_no_frames() -> None:
+    async with AsyncInfrai(KEY, base_url="http://127.0.0.1:9", retry=RetryPolicy.none()) as client:
+        with pytest.raises(ConnectError) as caught:
+            await client.db.project.get("p")
+    assert isinstance(caught.value.__cause__, OSError)
+    assert caught.value.__cause__.__traceback__ is None
+
+
+REFUSED: dict[str, dict[str, Any]] = {
+    "a key in a list": {"api_key": [KEY]},
+    "a key in bytes": {"api_key": KEY.encode()},
+    "a key in a mapping": {"api_key": {"key": KEY}},
+    "an address that is the key": {"base_url": KEY},
+    "an address with the key": {"base_url": f"api.example/{KEY}"},
+    "a host that is the key": {"base_url": f"http://{KEY}.example"},
+    "an address in bytes": {"base_url": KEY.encode()},
+    "proxies in a list": {"proxy": [f"http://u:{PASSWORD}@proxy.example"]},
+    "a proxy without a scheme": {"proxy": f"u:{PASSWORD}@proxy.example"},
+    "headers in a list": {"headers": [("X-Token", PASSWORD)]},
+    "headers with a wrong name": {"headers": {"X-Token": PASSWORD, "wrong name": "x"}},
+    "headers with a wrong value": {"headers": {"X-Token": [PASSWORD]}},
+    "headers with a line break": {"headers": {"X-Token": f"{PASSWORD}\r\n{KEY}"}},
+    "another setting": {"headers": {"X-Token": PASSWORD}, "timeout": -1},
+    "a word for a truth value": {"allow_http": "no"},
+    "a number for a truth value": {"trust_env": 1},
+}
+
+
+@pytest.mark.parametrize("face", [AsyncInfrai, Infrai])
+@pytest.mark.parametrize("wrong", REFUSED.values(), ids=REFUSED)
+def test_a_setting_that_is_refused_is_not_shown(face: Any, wrong: dict[str, Any]) -> None:
+    with pytest.raises(InfraiError, match=f"{[*wrong][-1]} ") as caught:
+        face(**{"api_key": KEY, "base_url": "http://127.0.0.1:9", **wrong})
+    shown = everything(caught.value, "")
+    assert PASSWORD not in shown
+    assert KEY.lower() not in shown.lower()
+
+
+@pytest.mark.parametrize("face", [AsyncInfrai, Infrai])
+@pytest.mark.parametrize("wrong", [wrong for wrong in REFUSED.values() if "headers" in wrong])
+def test_headers_that_a_view_refuses_are_not_shown(face: Any, wrong: dict[str, Any]) -> None:
+    client = face(KEY, base_url="http://127.0.0.1:9")
+    with pytest.raises(InvalidArgument) as caught:
+        client.with_options(**wrong)
+    assert PASSWORD not in everything(caught.value, "")

@@ -87,7 +87,8 @@ class Account(Facade[_account.Account]):
             region: region of the account; the service decides when omitted.
             device_kind: kind of client that activates, for example ``"cli"``.
             write_credentials: whether to write the key to ``~/.infrai/credentials``, readable by its owner only. An
-                existing file is kept as ``credentials.previous``.
+                existing file is kept as ``credentials.previous``. If writing fails after the account was opened, a
+                ``RuntimeWarning`` says so, because the key is shown only once.
             idempotency_key: value of the ``Idempotency-Key`` header; generated when omitted.
 
         Returns:

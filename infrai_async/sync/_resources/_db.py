@@ -171,7 +171,7 @@ class Projects(Facade[_db.Projects]):
             cursor: position to resume from, the ``next_cursor`` of an earlier listing.
             limit: items per page; the service decides when omitted.
             max_items: maximum number of items over all pages; no limit when omitted.
-            prefetch: number of pages to fetch ahead while the current page is read.
+            prefetch: number of pages to fetch ahead while the current page is read, 100 at most.
 
         Returns:
             A ``Cursor`` of ``Project``; its pages are fetched, and their errors raised, as it is read.
@@ -278,7 +278,7 @@ class Branches(Facade[_db.Branches]):
             cursor: position to resume from, the ``next_cursor`` of an earlier listing.
             limit: items per page; the service decides when omitted.
             max_items: maximum number of items over all pages; no limit when omitted.
-            prefetch: number of pages to fetch ahead while the current page is read.
+            prefetch: number of pages to fetch ahead while the current page is read, 100 at most.
 
         Returns:
             A ``Cursor`` of ``Branch``; its pages are fetched, and their errors raised, as it is read.
@@ -371,7 +371,7 @@ class Snapshots(Facade[_db.Snapshots]):
             cursor: position to resume from, the ``next_cursor`` of an earlier listing.
             limit: items per page; the service decides when omitted.
             max_items: maximum number of items over all pages; no limit when omitted.
-            prefetch: number of pages to fetch ahead while the current page is read.
+            prefetch: number of pages to fetch ahead while the current page is read, 100 at most.
 
         Returns:
             A ``Cursor`` of ``Snapshot``; its pages are fetched, and their errors raised, as it is read.
