@@ -69,8 +69,9 @@ async def test_a_probe_that_gets_no_response_proves_nothing_and_the_next_one_tri
 
     def reply(seen: Seen) -> Reply:
         at_once.append(oracle.open_now)
-        return [asking(503, "X"), *[Reply(drop=True, delay=0.05)] * 4, answer(SMALL, delay=0.02)][
-            min(len(at_once), 6) - 1
+        # Long enough that a second call would start meanwhile.
+        return [asking(503, "X"), *[Reply(drop=True, delay=0.4)] * 4, answer(SMALL, delay=0.4), answer(SMALL)][
+            min(len(at_once), 7) - 1
         ]
 
     with Oracle(reply) as oracle:
@@ -81,6 +82,46 @@ async def test_a_probe_that_gets_no_response_proves_nothing_and_the_next_one_tri
             results = await asyncio.gather(*(client.db.project.get("p") for _ in range(12)), return_exceptions=True)
     assert sum(isinstance(result, TransportError) for result in results) == 4
     assert at_once[:6] == [1] * 6
+
+
+async def test_a_short_pause_during_a_long_one_changes_nothing() -> None:
+    at_once: list[int] = []
+    first = Reply(status=429, body=asking(429, "LONG").body, headers=YEAR, delay=0.1)
+    second = Reply(status=429, body=asking(429, "SHORT").body, headers={"Retry-After-Ms": "50"}, delay=0.2)
+
+    def reply(seen: Seen) -> Reply:
+        at_once.append(oracle.open_now)
+        return [first, second, answer(SMALL, delay=0.4), answer(SMALL)][min(len(at_once), 4) - 1]
+
+    with Oracle(reply) as oracle:
+        policy = RetryPolicy(max_attempts=1, longest_pause=1.0)
+        async with AsyncInfrai("k", base_url=oracle.url, retry=policy, timeout=LONG) as client:
+            refused = await asyncio.gather(*(client.db.project.get("p") for _ in range(2)), return_exceptions=True)
+            assert [getattr(error, "code", None) for error in refused] == ["LONG", "SHORT"]
+            with pytest.raises(RateLimitError, match="LONG"):
+                await client.with_options(timeout=0.1).db.project.get("p")
+            await asyncio.gather(*(client.db.project.get("p") for _ in range(6)))
+    assert at_once[:4] == [1, 2, 1, 1]
+
+
+async def test_a_probe_that_is_cancelled_before_it_is_sent_leaves_the_turn_to_the_next() -> None:
+    replies, asked, given = iter([asking(429, "X")]), asyncio.Event(), asyncio.Event()
+
+    async def key() -> str:
+        asked.set()
+        await given.wait()
+        return "k"
+
+    with Oracle(lambda _: next(replies, answer(SMALL))) as oracle:
+        policy = RetryPolicy(max_attempts=1, longest_pause=0.1)
+        async with AsyncInfrai(key, base_url=oracle.url, retry=policy, timeout=LONG) as client:
+            with pytest.raises(RateLimitError):
+                await client.discovery.list()  # which needs no key
+            first = asyncio.create_task(client.db.project.get("p"))
+            await asked.wait()  # after the pause: the call is admitted
+            first.cancel()
+            given.set()
+            assert (await asyncio.wait_for(client.db.project.get("p"), LONG)).id == "p1"
 
 
 async def test_a_probe_that_is_cancelled_leaves_the_turn_to_the_next() -> None:

@@ -532,11 +532,23 @@ def test_money_is_read_from_the_shortest_decimal_form(written: bytes, expected: 
     assert made.balance_usd == Decimal(expected)
 
 
-@given(st.lists(st.floats(allow_nan=False, allow_infinity=False) | st.integers() | st.sampled_from([1, 1.0, True])))
+@given(
+    st.lists(
+        st.floats(allow_nan=False, allow_infinity=False) | st.integers() | st.sampled_from([1, 1.0, True, 0, 0.0, -0.0])
+    )
+)
 def test_a_price_is_the_decimal_that_was_written_whatever_was_before(prices: list[float]) -> None:
-    for price in filter(None, prices):
+    for price in prices:
         if not isinstance(price, bool):
             assert repr(metadata({"cost_usd": price}).cost_usd) == repr(Decimal(repr(exact_number(price))))
+
+
+@pytest.mark.parametrize("prices", [(0.0, -0.0, 0.0), (-0.0, 0.0, 0, -0.0), (0, 0.0)])
+def test_a_zero_keeps_its_sign_and_its_form(prices: tuple[float, ...]) -> None:
+    for price in prices * 3:
+        assert repr(metadata({"cost_usd": price}).cost_usd) == repr(Decimal(repr(price)))
+        made = read(CAPABILITIES["account.balance"], {"balance_usd": price})
+        assert repr(made.balance_usd) == repr(Decimal(repr(price)))
 
 
 def exact_number(price: float) -> float:

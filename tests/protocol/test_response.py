@@ -6,7 +6,7 @@ import gzip
 import itertools
 import json
 import zlib
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from importlib.util import find_spec
 from typing import Any
 
@@ -396,9 +396,10 @@ def test_a_402_of_a_web_page_has_no_checkout() -> None:
 
 
 @pytest.mark.parametrize("retry_after", [None, 1.5])
-def test_a_429_carries_how_long_to_wait(retry_after: float | None) -> None:
-    error = refused({"error": {"code": "RATE_LIMITED"}}, 429, retry_after=retry_after)
-    assert isinstance(error, RateLimitError)
+@pytest.mark.parametrize(("status", "kind"), [(429, RateLimitError), (503, ServerError)])
+def test_an_error_carries_how_long_to_wait(status: int, kind: type[ServerError], retry_after: float | None) -> None:
+    error = refused({"error": {"code": "RATE_LIMITED" if status == 429 else "DOWN"}}, status, retry_after=retry_after)
+    assert isinstance(error, kind)
     assert error.retry_after == retry_after
 
 
@@ -439,6 +440,9 @@ def test_a_cost_that_is_no_number_costs_nothing(cost: object) -> None:
     envelope = open_envelope(answer({"ok": False, "error": {"code": "X"}, "metadata": {"cost_usd": cost}}, 400))
     assert cost_of(envelope) is None
     assert metadata_of(envelope).cost_usd is None
+    assert str(exact(1.0)) == "1.0"
+    with pytest.raises(InvalidOperation):  # not the 1.0 that the cache holds
+        exact(True)
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(["1", "1.0", "0", "0.0", "-0.0", "1e-05"], 6))[::97])
