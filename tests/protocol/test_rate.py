@@ -392,3 +392,10 @@ def test_a_service_found_well_early_counts_as_resumed_from_then() -> None:
     assert pace.limited  # forgotten five seconds after it resumed
     pace.start(405.1, 0)
     assert not pace.limited
+
+
+def test_a_shorter_pause_does_not_end_a_longer_one() -> None:
+    pace = RateEstimator()
+    pace.slow_down(now=1.0, resumes_at=9.0, succeeded=0, sent_at=0.5)
+    pace.slow_down(now=1.5, resumes_at=2.0, succeeded=0, sent_at=0.5)
+    assert pace.next_start == 9.0
