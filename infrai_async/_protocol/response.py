@@ -215,7 +215,7 @@ def cost_of(envelope: Envelope) -> Decimal | None:
     """Return the cost of the call in USD; ``None`` if the envelope does not say."""
     metadata = envelope.metadata
     cost = metadata.get("cost_usd") if isinstance(metadata, dict) else None
-    return exact(cost) if cost.__class__ is float or cost.__class__ is int else None
+    return exact(cost) if type(cost) is float or type(cost) is int else None
 
 
 def request_id(envelope: Envelope) -> str | None:
