@@ -198,11 +198,8 @@ class Call(Generic[T]):
         capability, arguments = self.capability, self.arguments
         routes = capability.routes
         route = routes[0] if len(routes) == 1 else route_for(capability, arguments, generation)
-        if (
-            not capability.mutates
-            and (target := target_of[route](arguments)) is not None
-            and len(target) <= LONGEST_TARGET
-        ):
+        target = None if capability.mutates else target_of[route](arguments)
+        if target is not None and len(target) <= LONGEST_TARGET:
             return Request(capability.method, target, None, None, False, route)
         return self.request_on(route)
 

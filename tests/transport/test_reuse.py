@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import ssl
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -165,6 +167,18 @@ async def test_a_quiet_connection_is_used_again_and_again() -> None:
             assert (client.stats.connections_opened, client.stats.connections_reused) == (1, 19)
 
 
+@pytest.mark.parametrize("coding", ["identity", "gzip", "deflate"])
+async def test_a_body_that_pauses_reading_arrives_whole(coding: str) -> None:
+    items = [SMALL | {"id": f"p{number}", "name": "x" * 200} for number in range(20_000)]
+    page = answer({"items": items, "next_cursor": None})
+    packed = {"identity": bytes, "gzip": gzip.compress, "deflate": zlib.compress}[coding](page.body)
+    with Oracle(lambda _: Reply(body=packed, headers={"Content-Encoding": coding})) as oracle:
+        async with AsyncInfrai("k", base_url=oracle.url) as client:
+            for _ in range(3):
+                assert [project.id for project in await client.db.project.list().collect()] == [i["id"] for i in items]
+            assert client.stats.connections_opened == 1
+
+
 async def test_the_private_part_of_aiohttp_that_is_looked_at_is_there() -> None:
     """Half a message is seen only in the parser; with an aiohttp that keeps it elsewhere this must be thought over."""
     with Oracle(service()) as oracle:
@@ -174,4 +188,5 @@ async def test_the_private_part_of_aiohttp_that_is_looked_at_is_there() -> None:
             protocol, _ = held[0]
             assert protocol._parser is not None
             assert callable(protocol._parser.feed_eof)
+            assert protocol._reading_paused is False
     assert issubclass(aiohttp.TCPConnector, aiohttp.BaseConnector)
