@@ -31,6 +31,7 @@ from infrai_async.local.http.host_guard import HostGuard
 from infrai_async.local.http.server import Server
 from infrai_async.local.lifecycle.heartbeat import Heartbeat
 from infrai_async.local.lifecycle.janitor import Janitor
+from infrai_async.local.lifecycle.own_thread import OwnThread
 from infrai_async.local.lifecycle.shielded import to_the_end
 from infrai_async.local.lifecycle.supervisor import Supervisor
 from infrai_async.local.objects.blobs import Blobs
@@ -50,17 +51,25 @@ from infrai_async.local.state.store import Store
 
 _GRACE: Final = 5.0
 """Seconds that requests in progress, and after them pending drops of databases, may take when the gateway closes."""
-_NOT_STARTED: Final = "the gateway is not started: use it in 'async with', or call start()"
+_NOT_STARTED: Final = "the gateway is not started: use it in 'with' or 'async with', or call start()"
+_RUNNING: Final = "the gateway is already running: use either 'with' or 'async with', once at a time"
 _WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}  # noqa: S104 - how to reach them
 
 
 class LocalGateway:
     """A server for Infrai's API on this machine, with persistent state and a real Postgres.
 
-    Use it as an async context manager, or with ``start`` and ``aclose``::
+    In blocking code ``with`` runs it in a thread of its own, which ends with the block, or with the program::
+
+        with LocalGateway() as gateway:
+            client = Infrai(gateway.api_key, base_url=gateway.base_url)
+
+    In coroutines it can share their event loop: with ``async with``, or ``start`` and ``aclose``::
 
         async with LocalGateway() as gateway:
             client = AsyncInfrai(gateway.api_key, base_url=gateway.base_url)
+
+    ``faults``, ``limit`` and the properties can be used from any thread.
 
     Args:
         data_dir: the directory for the state; the same directory has the same key, wallet and databases again.
@@ -108,9 +117,28 @@ class LocalGateway:
         self._application: Application | None = None
         self._closing = AsyncExitStack()
         self._one_at_a_time = asyncio.Lock()
+        self._thread: OwnThread | None = None
 
     def __repr__(self) -> str:
         return f"<LocalGateway {self._context.base_url if self._context else 'not started'}>"
+
+    def __enter__(self) -> Self:
+        if self._thread is not None or self._context is not None:
+            raise RuntimeError(_RUNNING)
+        self._thread = OwnThread(self, "infrai-gateway")
+        try:
+            self._thread.start()
+        except BaseException:
+            self._thread = None
+            raise
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.stop()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -176,8 +204,8 @@ class LocalGateway:
             RuntimeError: if the gateway is already running.
         """
         async with self._one_at_a_time:
-            if self._context is not None:
-                raise RuntimeError("the gateway is already running")
+            if self._context is not None or self._is_elsewhere():
+                raise RuntimeError(_RUNNING)
             undo = AsyncExitStack()
             try:
                 await self._start(undo)
@@ -191,8 +219,17 @@ class LocalGateway:
 
         A start in progress is awaited. Cancelling the caller does not interrupt the stop, since a Postgres server would
         otherwise be left running.
+
+        Raises:
+            RuntimeError: if the gateway runs in a thread of its own, by ``with``.
         """
+        if self._is_elsewhere():
+            raise RuntimeError("the gateway runs in a thread of its own: leave its 'with' block instead")
         await to_the_end(self._close())
+
+    def _is_elsewhere(self) -> bool:
+        """Return whether the gateway is for ``with`` alone, and another thread than its own asks."""
+        return self._thread is not None and not self._thread.is_here()
 
     async def _close(self) -> None:
         async with self._one_at_a_time:
