@@ -113,6 +113,13 @@ def _add_local(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--port", metavar="P", type=_port, default=0, help="the port to listen on (default: a free port)"
     )
+    parser.add_argument(
+        "--public-url",
+        metavar="U",
+        type=_text,
+        help="the address that everything given out names, databases included, for example http://gateway:8000 "
+        "(default: the host that a request asked for)",
+    )
     _add_postgres(parser)
     parser.add_argument("--s3-endpoint", metavar="U", help="URL of an S3-compatible store for the objects")
     parser.add_argument(

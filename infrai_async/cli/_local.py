@@ -48,6 +48,7 @@ def local(typed: Namespace) -> int:
             data_dir,
             host=typed.host,
             port=typed.port,
+            public_url=typed.public_url,
             postgres_dsn=typed.postgres_dsn,
             postgres_bin=typed.postgres_bin,
             s3_endpoint=typed.s3_endpoint,

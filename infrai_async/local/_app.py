@@ -108,20 +108,21 @@ class Application:
 
     async def _call(self, request: web.BaseRequest, metadata: CallMetadata) -> web.StreamResponse:
         match = self._router.match(request.method, request.rel_url.raw_path)
+        context = self._context.for_caller(request.host)
         request[CAPABILITY], authorization = match.capability.id, request.headers.get("Authorization", "")
         account = request[ACCOUNT] = "" if match.capability.public else await self._keys.account(authorization)
         fault = self._injector.admit(match.capability.id, account)
         try:
-            await before(fault, match.capability.id, account, request, self._context)
-            answer = await self._carry_out(request, match, account, metadata)
+            await before(fault, match.capability.id, account, request, context)
+            answer = await self._carry_out(request, match, account, metadata, context)
         except RequestRefused as refusal:
             answer = refused(refusal, metadata)
         return await after(request, answer, fault)
 
     async def _carry_out(
-        self, request: web.BaseRequest, match: Match, account: str, metadata: CallMetadata
+        self, request: web.BaseRequest, match: Match, account: str, metadata: CallMetadata, context: ServiceContext
     ) -> web.Response:
-        call = await self._read(request, match, account)
+        call = await self._read(request, match, account, context)
         if match.capability.id.startswith("db."):
             await self._context.postgres_status.settled.wait()
             self._context.check_postgres()
@@ -130,7 +131,7 @@ class Application:
         body = encode(outcome.data) if match.capability.bare else success(outcome.data, about)
         return web.Response(body=body, content_type="application/json", charset="utf-8", headers=headers_of(about))
 
-    async def _read(self, request: web.BaseRequest, match: Match, account: str) -> ServiceCall:
+    async def _read(self, request: web.BaseRequest, match: Match, account: str, context: ServiceContext) -> ServiceCall:
         capability = match.capability
         encoding = request.headers.get("Content-Encoding", "")
         body = parse_body(decompress(await request.read(), encoding)) if capability.mutates else {}
@@ -142,7 +143,7 @@ class Application:
             params=params,
             unknown=unknown_fields(capability, body),
             key=key,
-            context=self._context,
+            context=context,
         )
 
 

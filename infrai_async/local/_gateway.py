@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -74,8 +75,11 @@ class LocalGateway:
     Args:
         data_dir: the directory for the state; the same directory has the same key, wallet and databases again.
             Default: a temporary directory, which is deleted with everything in it when the gateway closes.
-        host: the address to listen on.
+        host: the address to listen on; its own Postgres listens there too.
         port: the port to listen on. 0 uses the last port of this data directory if it is free, else any free port.
+        public_url: the address by which callers elsewhere reach the gateway, such as ``http://gateway:8000`` in a
+            network of containers: everything that it gives out names it, databases included. Default: the host that a
+            request asked for, if ``host`` or ``allow_hosts`` name it.
         postgres_dsn: ``postgresql://...`` of an existing server, for a role with CREATEDB and CREATEROLE. Default: the
             gateway starts a server of its own. If ``data_dir`` is given too, the state is kept on that server (extra
             ``postgres``), and gateways with the same DSN, each with its own directory, serve one account.
@@ -88,7 +92,8 @@ class LocalGateway:
         allow_hosts: further host names that requests may use for the gateway, besides loopback names and ``host``.
 
     Raises:
-        ValueError: if ``s3_endpoint``, its credentials or ``credit`` are invalid, or an extra is missing.
+        ValueError: if ``public_url``, ``s3_endpoint``, its credentials or ``credit`` are invalid, or an extra is
+            missing.
     """
 
     def __init__(
@@ -97,6 +102,7 @@ class LocalGateway:
         *,
         host: str = "127.0.0.1",
         port: int = 0,
+        public_url: str | None = None,
         postgres_dsn: str | None = None,
         postgres_bin: str | Path | None = None,
         s3_endpoint: str | None = None,
@@ -111,7 +117,9 @@ class LocalGateway:
         self._shared = None if data_dir is None or postgres_dsn is None else SharedStore(postgres_dsn)
         self._binaries = None if postgres_bin is None else Path(postgres_bin)
         self._credit = _nano(credit)
-        self._guard = HostGuard((host, *allow_hosts))
+        self._public_url = None if public_url is None else _checked(public_url)
+        public_host = () if self._public_url is None else (urlsplit(self._public_url).netloc,)
+        self._guard = HostGuard((host, *public_host, *allow_hosts))
         self._injector = FaultInjector()
         self._context: ServiceContext | None = None
         self._application: Application | None = None
@@ -120,7 +128,7 @@ class LocalGateway:
         self._thread: OwnThread | None = None
 
     def __repr__(self) -> str:
-        return f"<LocalGateway {self._context.base_url if self._context else 'not started'}>"
+        return f"<LocalGateway {self._context.address.base_url if self._context else 'not started'}>"
 
     def __enter__(self) -> Self:
         if self._thread is not None or self._context is not None:
@@ -151,8 +159,8 @@ class LocalGateway:
 
     @property
     def base_url(self) -> str:
-        """The gateway's address, without ``/v1`` and without a trailing slash."""
-        return self._running.base_url
+        """The gateway's address on this machine, without ``/v1`` and without a trailing slash."""
+        return self._running.address.base_url
 
     @property
     def api_key(self) -> str:
@@ -246,7 +254,7 @@ class LocalGateway:
         if self._s3 is not None:
             undo.push_async_callback(self._s3.aclose)
             await self._s3.open()
-        address, postgres_status = Address(), PostgresStatus()
+        address, postgres_status = Address(public_url=self._public_url), PostgresStatus()
         janitor = Janitor(store, blobs, postgres_status)
         edge = Edge(store, state, address, postgres_status)
         context = ServiceContext(
@@ -339,7 +347,8 @@ class LocalGateway:
         host = _WILDCARDS.get(self._host, f"[{self._host}]" if ":" in self._host else self._host)
         port = runner.addresses[0][1]
         address.base_url = f"http://{host}:{port}"  # without an await since listening: requests may arrive already
-        undo.enter_context(serving(runner.addresses, self._guard.names, address.base_url))
+        public = () if self._public_url is None else (self._public_url,)
+        undo.enter_context(serving(runner.addresses, self._guard.names, address.base_url, *public))
         await asyncio.to_thread(write_whole, state / "port", str(port), durable=False)
 
     async def _bind(self, runner: web.ServerRunner, last: Path) -> None:
@@ -361,6 +370,7 @@ class LocalGateway:
             dsn=self._dsn,
             binaries=self._binaries,
             temporary=self._data_dir is None,
+            host=self._host,
             shared=Shared(context.keyring.mark(), self._shared.database, context.id) if self._shared else None,
         )
 
@@ -405,6 +415,18 @@ async def _make_whole(janitor: Janitor, executor: Executor, postgres: Postgres) 
     await janitor.reconcile(postgres)
     await executor.finish("db.")
     janitor.wake()
+
+
+def _checked(public_url: str) -> str:
+    """Return the public address without ``/v1`` and a trailing slash."""
+    try:
+        parts = urlsplit(public_url.strip())
+        sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound or "@" in parts.netloc or parts.query or parts.fragment or not public_url.isprintable():
+        raise ValueError("public_url: must be the gateway's address as others see it, such as http://gateway:8000")
+    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/').removesuffix('/v1').rstrip('/')}"
 
 
 def _nano(credit: str | Decimal) -> int:

@@ -88,7 +88,7 @@ class ObjectsEndpoint:
     def _check(self, request: web.BaseRequest, method: str) -> _ObjectRequest:
         """Verify the signature of a request and return the object that it names.
 
-        The signed host is always that of ``base_url``, even if the client used another name of the gateway; which names
+        The signed host is always that of the gateway on this machine, whichever of its names the URL has; which names
         are allowed has been checked before.
         """
         path = decode_segment(request.rel_url.raw_path)
@@ -96,7 +96,7 @@ class ObjectsEndpoint:
         try:
             query = parse_qsl(request.rel_url.raw_query_string, keep_blank_values=True, errors="strict")
             sent = CIMultiDict(request.headers)
-            sent["Host"] = urlsplit(self._context.base_url).netloc
+            sent["Host"] = urlsplit(self._context.address.base_url).netloc
             credentials = signer(self._context, bucket_id)
             verify(credentials, method, path, query, sent, now=datetime.now(UTC))
         except (BadSignature, ValueError) as error:

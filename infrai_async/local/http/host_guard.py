@@ -32,6 +32,11 @@ def is_edge(name: str) -> bool:
     return name.endswith(_EDGE) and name != _EDGE
 
 
+def is_here(name: str) -> bool:
+    """Return whether a host name refers to this machine alone, so that it helps nobody elsewhere."""
+    return name == "localhost" or is_edge(name) or _is_loopback(name)
+
+
 def check_peer(address: str | None, loop: str | None = None) -> None:
     """Accept only requests from this machine.
 
@@ -65,7 +70,7 @@ class HostGuard:
             RequestRefused: 421, if the name is not accepted.
         """
         name = host_name(host or "")
-        if name in self._allowed or is_edge(name) or _is_loopback(name):
+        if name in self._allowed or is_here(name):
             return name
         raise RequestRefused(
             421,

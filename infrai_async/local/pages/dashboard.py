@@ -6,6 +6,7 @@ import hashlib
 from functools import partial
 from typing import Final
 
+import attrs
 from aiohttp import web
 
 from infrai_async.local._errors import RequestRefused, wrong_method
@@ -13,7 +14,7 @@ from infrai_async.local.http.host_guard import check_peer
 from infrai_async.local.http.params import parse_query
 from infrai_async.local.pages.queries import Overview, read
 from infrai_async.local.pages.rendering import policy_hash, render, resource
-from infrai_async.local.services.base import ServiceContext
+from infrai_async.local.services.base import Address, ServiceContext
 
 _STYLE: Final = resource("page.css")
 _SCRIPT: Final = resource("page.js")
@@ -42,6 +43,7 @@ async def answer(context: ServiceContext, request: web.BaseRequest) -> web.Respo
     if request.method not in ("GET", "HEAD"):
         raise wrong_method(request.method, ("GET", "HEAD"))
     account = parse_query(request.rel_url.raw_query_string).get("account")
+    context = attrs.evolve(context, address=Address(context.address.base_url))  # for a reader on this machine
     await context.count_traffic()
     overview = await context.store.run(partial(read, context=context, account=account))
     body = page(overview, context).encode()

@@ -31,7 +31,7 @@ from infrai_async.local._locks import DirectoryInUse, Lock
 from infrai_async.local.postgres.binaries import OLDEST, PostgresUnavailable
 from infrai_async.local.postgres.ownership import for_owner_alone, hand_over, quoted
 from infrai_async.local.postgres.scram import verifier
-from infrai_async.local.postgres.server import PostgresServer
+from infrai_async.local.postgres.server import LOCAL, PostgresServer
 from infrai_async.local.postgres.stale_processes import directories
 
 __all__ = ["GONE", "DirectoryInUse", "Postgres", "PostgresUnavailable", "Shared"]
@@ -132,6 +132,7 @@ class Postgres:
         binaries: Path | None = None,
         temporary: bool = False,
         shared: Shared | None = None,
+        host: str = LOCAL,
     ) -> Postgres:
         """Connect to the server that `dsn` names, or start one, creating its cluster if necessary.
 
@@ -143,6 +144,7 @@ class Postgres:
             temporary: Whether the data directory may be deleted once this process is gone.
             shared: How this gateway identifies itself, if it shares its databases with others. Default: the databases
                 belong to this data directory alone.
+            host: The address to listen on, besides 127.0.0.1.
 
         Raises:
             PostgresUnavailable: if no server can be used; the message says how to fix that.
@@ -155,7 +157,7 @@ class Postgres:
             undo.callback(lock.release)
             server = None
             if dsn is None:
-                server = await PostgresServer.start(directory, binaries, temporary=temporary)
+                server = await PostgresServer.start(directory, binaries, temporary=temporary, host=host)
                 undo.push_async_callback(server.stop)
                 dsn = server.dsn()
             pool = await connected(dsn, shared)
@@ -279,14 +281,14 @@ class Postgres:
         """Return the names of the gateway's databases, including half-made ones."""
         return frozenset(row[0] for row in await self._pool.fetch(_MARKED, self._mark))
 
-    def uri(self, name: str, password: str) -> str:
-        """Return the connection URI of a database.
+    def uri(self, name: str, password: str, host: str = LOCAL) -> str:
+        """Return the connection URI of a database, in which the gateway's own server has the given host.
 
         It contains the role's initial password. A tenant owns the role and may change the password; the URI then stops
         working, on purpose: restoring the password would let any reader of the URI undo the owner's change.
         """
         dsn = urlsplit(self._dsn)
-        address = dsn.netloc.rpartition("@")[2]
+        address = f"{host}:{dsn.port}" if self._server else dsn.netloc.rpartition("@")[2]
         query = "" if self._server else _without_names(dsn.query)
         return urlunsplit((dsn.scheme, f"{name}:{quote(password, safe='')}@{address}", f"/{name}", query, ""))
 

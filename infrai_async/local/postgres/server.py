@@ -31,11 +31,15 @@ _PATIENCE_AT_END = 10.0
 _POLL = 0.005
 _LARGEST_LOG = 4_000_000
 
+LOCAL = "127.0.0.1"
+
 # The role of a tenant can connect only to the database of the same name, whatever privileges it is granted elsewhere.
 _HBA = """\
 host all postgres 127.0.0.1/32 scram-sha-256
-host sameuser all 127.0.0.1/32 scram-sha-256
+host all postgres all reject
+host sameuser all {} scram-sha-256
 """
+_EVERYWHERE = {"": ["0.0.0.0"], "0.0.0.0": ["0.0.0.0"], "::": ["0.0.0.0", "::"]}  # noqa: S104 - if the user says so
 
 
 class PostgresServer:
@@ -48,22 +52,27 @@ class PostgresServer:
         self._directory = directory
         self._binaries = binaries
         self._account = account
+        self._host = LOCAL
         self._process: asyncio.subprocess.Process | None = None
         self._mark: Lock | None = None
 
     @classmethod
-    async def start(cls, directory: Path, binaries: Path | None = None, *, temporary: bool = False) -> Self:
+    async def start(
+        cls, directory: Path, binaries: Path | None = None, *, temporary: bool = False, host: str = LOCAL
+    ) -> Self:
         """Start the server of a directory, creating its cluster first if necessary.
 
         Args:
             directory: `<data directory>/postgres`; the caller must hold its `Lock`.
             binaries: The directory with the server's programs. Default: see ``postgres.binaries``.
             temporary: Whether the cluster may be deleted once this process is gone.
+            host: The address to listen on, besides 127.0.0.1.
 
         Raises:
             PostgresUnavailable: if no server is found or it does not start.
         """
         server = await asyncio.to_thread(cls._settle, directory, binaries)
+        server._host = host
         try:
             if temporary and server.cluster_dir != directory:
                 server._mark = Lock.as_temporary(server.cluster_dir)
@@ -159,11 +168,12 @@ class PostgresServer:
             )
 
     async def _run(self) -> None:
-        write_whole(self.cluster_dir / "hba", _HBA, mode=0o644, durable=False)
+        from_where = "all" if self._addresses() != [LOCAL] else f"{LOCAL}/32"
+        write_whole(self.cluster_dir / "hba", _HBA.format(from_where), mode=0o644, durable=False)
         for port in (read_number(self.cluster_dir / "port") or 0, 0, 0):
             # Before every attempt: a server that a killed gateway had just started may write its pid file only now.
             await asyncio.to_thread(stop_servers, self.data)
-            self.port = _free_port(port)
+            self.port = _free_port(port, self._addresses()[0])
             with self._log() as log:
                 if await self._started(log):
                     write_whole(self.cluster_dir / "port", str(self.port), durable=False)
@@ -209,7 +219,7 @@ class PostgresServer:
 
     def _settings(self) -> list[str]:
         settings: dict[str, object] = {
-            "listen_addresses": "127.0.0.1",
+            "listen_addresses": ",".join(self._addresses()),
             "port": self.port,
             "unix_socket_directories": "",
             "hba_file": self.cluster_dir / "hba",
@@ -231,6 +241,9 @@ class PostgresServer:
         if self._binaries.major >= 18:
             settings["io_method"] = "sync"
         return [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+
+    def _addresses(self) -> list[str]:
+        return _EVERYWHERE.get(self._host) or list(dict.fromkeys((LOCAL, self._host)))
 
     async def stop(self) -> None:
         """Stop the server for good, disconnecting its clients; committed data is kept. Idempotent."""
@@ -274,12 +287,12 @@ async def _end(process: asyncio.subprocess.Process, *signals: signal.Signals) ->
         return
 
 
-def _free_port(wanted: int) -> int:
+def _free_port(wanted: int, address: str) -> int:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", wanted))
+            probe.bind((address, wanted))
         except OSError:
-            probe.bind(("127.0.0.1", 0))
+            probe.bind((address, 0))
         port: int = probe.getsockname()[1]
         return port

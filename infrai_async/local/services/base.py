@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
+from urllib.parse import urlsplit
 
 import attrs
 from sqlalchemy import Connection, Table
@@ -18,6 +19,7 @@ from sqlalchemy import Connection, Table
 from infrai_async.local._errors import RequestRefused, invalid, not_found
 from infrai_async.local.http.call_log import RecentCalls
 from infrai_async.local.http.envelope import NANO
+from infrai_async.local.http.host_guard import host_name, is_here
 from infrai_async.local.http.router import Row
 from infrai_async.local.objects.blobs import Blobs
 from infrai_async.local.objects.s3 import S3
@@ -31,9 +33,15 @@ Data: TypeAlias = dict[str, Any]
 
 @attrs.define
 class Address:
-    """The address of the gateway; ``base_url`` is empty until the gateway listens."""
+    """Where the gateway can be reached.
+
+    Attributes:
+        base_url: its address on this machine; empty until it listens.
+        public_url: the address that callers elsewhere use instead, if there is one.
+    """
 
     base_url: str = ""
+    public_url: str | None = None
 
 
 @attrs.define
@@ -68,6 +76,7 @@ class ServiceContext:
         count_traffic: writes the edge's traffic counters to the state.
         id: identifies this run of the gateway among all gateways that share the state.
         recent: the most recent calls.
+        asked_as: the host, with its port, by which a caller elsewhere reached the gateway; see ``for_caller``.
     """
 
     store: Store
@@ -82,11 +91,31 @@ class ServiceContext:
     count_traffic: Callable[[], Awaitable[None]]
     id: str = attrs.field(factory=lambda: new_id("gw"))
     recent: RecentCalls = attrs.field(factory=RecentCalls)
+    asked_as: str | None = None
+
+    def for_caller(self, host: str) -> ServiceContext:
+        """Return the context for a caller, to whom all addresses name what it can reach.
+
+        Args:
+            host: the host of the request, with its port; it has been checked.
+        """
+        name, port = host_name(host), re.search(r":[0-9]{1,5}\Z", host)
+        if is_here(name):
+            return self
+        return attrs.evolve(self, asked_as=(f"[{name}]" if ":" in name else name) + (port[0] if port else ""))
 
     @property
     def base_url(self) -> str:
-        """The gateway's address."""
-        return self.address.base_url
+        """The gateway's address for the caller: the public one, or the host that it asked, or the one here."""
+        if self.address.public_url is not None:
+            return self.address.public_url
+        return self.address.base_url if self.asked_as is None else f"http://{self.asked_as}"
+
+    @property
+    def host(self) -> str:
+        """The host of ``base_url``, as URLs write it."""
+        host = urlsplit(self.base_url).hostname or ""
+        return f"[{host}]" if ":" in host else host
 
     @property
     def postgres(self) -> Postgres | None:

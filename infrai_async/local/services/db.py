@@ -30,7 +30,7 @@ _MAIN = "main"
 
 def _with_uri(context: ServiceContext, data: Data) -> Data:
     database = data["database"]
-    uri = context.check_postgres().uri(database, context.keyring.password(database))
+    uri = context.check_postgres().uri(database, context.keyring.password(database), context.host)
     return _without_database(context, data) | {"connection_uri": uri}
 
 

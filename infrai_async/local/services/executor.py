@@ -92,7 +92,7 @@ class Executor:
             step = Outcome(await asyncio.shield(self._work(step.id, again=step.again)), step.nano)
         if call.capability.method == "DELETE":
             self._context.wake()
-        return attrs.evolve(step, data=service.present(self._context, step.data))
+        return attrs.evolve(step, data=service.present(call.context, step.data))
 
     async def resume(self, service: str) -> Collection[asyncio.Task[Data]]:
         """Start tasks for the interrupted operations of a service that this gateway owns, and return the tasks.

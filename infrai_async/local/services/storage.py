@@ -136,9 +136,10 @@ def signer(context: ServiceContext, bucket_id: str) -> Credentials:
 
 
 def _with_url(context: ServiceContext, data: Data) -> Data:
+    here = context.address.base_url
     if context.s3 is None:
         # The key's slashes are escaped, because clients normalize ".." and "//" in anything that looks like a path.
-        url = f"{context.base_url}/objects/{data['bucket_id']}/{quote(data['key'], safe='')}"
+        url = f"{here}/objects/{data['bucket_id']}/{quote(data['key'], safe='')}"
         credentials = signer(context, data["bucket_id"])
     else:
         url, credentials = (
@@ -154,6 +155,8 @@ def _with_url(context: ServiceContext, data: Data) -> Data:
         query=data["query"],
         headers=data["headers"],
     )
+    if context.s3 is None:  # signed for the address here, which the endpoint verifies; a proxy may change the host
+        url = context.base_url + url.removeprefix(here)
     return {name: data[name] for name in ("method", "expires_at", "headers")} | {"url": url}
 
 
