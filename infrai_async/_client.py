@@ -11,7 +11,7 @@ import platform
 import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from ssl import PROTOCOL_TLS_SERVER, SSLContext
 from types import MemberDescriptorType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar
@@ -209,7 +209,8 @@ class AsyncInfrai(Scoped):
             raise InvalidArgument("capability must be an id such as 'db.project.get'")
         known = CAPABILITIES.get(capability)
         if known is None:
-            close = difflib.get_close_matches(capability, CAPABILITIES, n=1)
+            alike = filter(partial(_does_likewise, capability), CAPABILITIES)
+            close = difflib.get_close_matches(capability, alike, n=1)
             advice = f"did you mean {close[0]!r}?" if close else "see infrai_async.CAPABILITIES"
             raise InvalidArgument(f"capability {capability!r} is unknown to this version: {advice}")
         given = check_names(known, arguments)
@@ -321,6 +322,12 @@ class AsyncInfrai(Scoped):
 
 
 explain_async_with(AsyncInfrai, "AsyncInfrai")
+
+
+def _does_likewise(wanted: str, known: str) -> bool:
+    """Return whether the verbs of two ids are alike, so that no deletion is suggested for a read."""
+    verb = known.rpartition(".")[2]
+    return bool(difflib.get_close_matches(wanted.rpartition(".")[2], [verb], n=1))
 
 
 def _one_key(mutates: bool, arguments: dict[str, object], given: str | None) -> str | None:

@@ -42,7 +42,10 @@ def local(typed: Namespace) -> int:
     Raises:
         UsageError: the gateway does not accept its settings.
     """
-    data_dir = Path(typed.data_dir).expanduser().absolute()
+    try:
+        data_dir = Path(typed.data_dir).expanduser().absolute()
+    except RuntimeError:
+        raise UsageError(f"there is no home directory for {typed.data_dir}: give another --data-dir") from None
     try:
         gateway = LocalGateway(
             data_dir,

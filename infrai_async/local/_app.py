@@ -17,11 +17,12 @@ from typing import Final, TypeAlias
 from aiohttp import HttpVersion11, web
 
 from infrai_async.capabilities import CAPABILITIES
-from infrai_async.local._errors import RequestRefused, invalid
+from infrai_async.local._errors import RequestRefused, invalid, out_of_resources
 from infrai_async.local.faults.injector import FaultInjector, after, before
+from infrai_async.local.http.body import read_body
 from infrai_async.local.http.call_log import ACCOUNT, CAPABILITY
 from infrai_async.local.http.envelope import CallMetadata, encode, headers_of, success
-from infrai_async.local.http.host_guard import HostGuard, is_edge
+from infrai_async.local.http.host_guard import HostGuard, check_own_page, is_edge
 from infrai_async.local.http.params import (
     decompress,
     parse_body,
@@ -93,7 +94,9 @@ class Application:
             return refused(RequestRefused(413, "VALIDATION_ERROR", "the body is larger than 1 MiB"), metadata)
         except (web.RequestPayloadError, ConnectionResetError):
             return refused(RequestRefused(400, "VALIDATION_ERROR", "the body is incomplete or malformed"), metadata)
-        except Exception:
+        except Exception as error:
+            if (lacking := out_of_resources(error)) is not None:
+                return refused(lacking, metadata)
             _logger.exception("request %s failed", metadata.request_id)
             return refused(
                 RequestRefused(500, "INTERNAL_ERROR", "the local gateway failed; see its log for details"), metadata
@@ -110,6 +113,8 @@ class Application:
         match = self._router.match(request.method, request.rel_url.raw_path)
         context = self._context.for_caller(request.host)
         request[CAPABILITY], authorization = match.capability.id, request.headers.get("Authorization", "")
+        if match.capability.public and match.capability.mutates:
+            check_own_page(request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin"), request.host)
         account = request[ACCOUNT] = "" if match.capability.public else await self._keys.account(authorization)
         fault = self._injector.admit(match.capability.id, account)
         try:
@@ -134,7 +139,7 @@ class Application:
     async def _read(self, request: web.BaseRequest, match: Match, account: str, context: ServiceContext) -> ServiceCall:
         capability = match.capability
         encoding = request.headers.get("Content-Encoding", "")
-        body = parse_body(decompress(await request.read(), encoding)) if capability.mutates else {}
+        body = parse_body(decompress(await read_body(request), encoding)) if capability.mutates else {}
         key = parse_idempotency_key(request.headers.get("Idempotency-Key"), body) if capability.mutates else None
         params = parse_params(match, parse_query(request.rel_url.raw_query_string), body)
         return ServiceCall(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import math
 from collections.abc import Iterable, Mapping
 
 from infrai_async.models import JSON
@@ -65,6 +67,39 @@ class RequestRefused(Exception):
             "details": None if self.details is None else dict(self.details),
             "retryable": self.retryable,
         }
+
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
+_SQLITE_FULL = 13
+_POSTGRES_FULL = "53100"
+
+
+def out_of_resources(error: BaseException) -> RequestRefused | None:
+    """Return the response for an error of a machine that has run out of something, or None for any other error."""
+    original = getattr(error, "orig", None) or error  # what SQLAlchemy wraps
+    number = original.errno if isinstance(original, OSError) else None
+    full = getattr(original, "sqlstate", None) == _POSTGRES_FULL
+    if number in _FULL or full or getattr(original, "sqlite_errorcode", None) == _SQLITE_FULL:
+        return RequestRefused(
+            507,
+            "INSUFFICIENT_STORAGE",
+            "no space left on device: the gateway cannot store this",
+            hint="free space on the disk of the data directory; nothing that was acknowledged is lost",
+        )
+    if number in _NO_DESCRIPTORS:
+        return RequestRefused(
+            503,
+            "VENDOR_UNAVAILABLE",
+            "the gateway is out of file descriptors",
+            hint="close connections to it, or raise the limit (ulimit -n) and start it again",
+        )
+    return None
+
+
+def retry_after(seconds: float) -> dict[str, str]:
+    """Return the headers that ask for a pause: whole seconds, rounded up, and the exact milliseconds (D30)."""
+    return {"Retry-After": str(math.ceil(seconds)), "Retry-After-Ms": str(math.ceil(round(seconds * 1000, 6)))}
 
 
 def invalid(message: str, **fields: str) -> RequestRefused:

@@ -29,7 +29,7 @@ from infrai_async.local.faults.faults import Faults
 from infrai_async.local.faults.injector import FaultInjector
 from infrai_async.local.http.envelope import NANO
 from infrai_async.local.http.host_guard import HostGuard
-from infrai_async.local.http.server import Server
+from infrai_async.local.http.server import Server, told_once_of_lacking_descriptors
 from infrai_async.local.lifecycle.heartbeat import Heartbeat
 from infrai_async.local.lifecycle.janitor import Janitor
 from infrai_async.local.lifecycle.own_thread import OwnThread
@@ -173,7 +173,7 @@ class LocalGateway:
         return self._injector.faults
 
     def limit(self, rate: float | None = 100, burst: int = 20) -> None:
-        """Limit the rate of calls per account; calls beyond the limit get a 429 with an exact ``Retry-After``.
+        """Limit the rate of calls per account; calls beyond the limit get a 429 that says how long to wait.
 
         Args:
             rate: calls per second and account, where all calls without a key count as one account; ``None`` removes
@@ -340,6 +340,7 @@ class LocalGateway:
         return store, keyring
 
     async def _listen(self, state: Path, address: Address, application: Application, undo: AsyncExitStack) -> None:
+        undo.enter_context(told_once_of_lacking_descriptors())
         runner = web.ServerRunner(Server(application.handle), shutdown_timeout=_GRACE)
         undo.push_async_callback(runner.cleanup)
         await runner.setup()

@@ -6,6 +6,8 @@ import asyncio
 import gc
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextvars import Context
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +97,8 @@ def under_trio(use: Use, client: AsyncInfrai) -> object:
 
 
 def under_anyio(use: Use, client: AsyncInfrai) -> object:
-    return anyio.run(use, client, backend="trio")
+    # In an empty context: while an asynchronous fixture of another test is alive, anyio has asyncio noted in this one.
+    return Context().run(partial(anyio.run, use, client, backend="trio"))
 
 
 def in_a_callback(use: Use, client: AsyncInfrai) -> object:

@@ -11,6 +11,7 @@ from aiohttp import web
 from infrai_async.local._errors import RequestRefused, invalid, wrong_method
 from infrai_async.local.faults.faults import Fault
 from infrai_async.local.faults.injector import FaultInjector
+from infrai_async.local.http.body import read_body
 from infrai_async.local.http.envelope import CallMetadata, headers_of, success
 from infrai_async.local.http.host_guard import check_peer
 from infrai_async.local.http.params import parse_body
@@ -46,7 +47,7 @@ class ControlApi:
         set_, clear, show = self._controls[request.rel_url.raw_path]
         match request.method:
             case "POST":
-                _try(set_, parse_body(await request.read()))
+                _try(set_, parse_body(await read_body(request)))
             case "DELETE":
                 clear()
             case "GET":

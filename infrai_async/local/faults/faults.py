@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
-from decimal import Decimal
 from fnmatch import fnmatchcase
 from typing import Final
 
 import attrs
 
 from infrai_async.capabilities import CAPABILITIES
-from infrai_async.local._errors import RequestRefused
+from infrai_async.local._errors import RequestRefused, retry_after
 from infrai_async.models import JSON
 
 _CODES: Final = {
@@ -46,7 +45,7 @@ class Fault:
     def refusal(self, capability: str, extra: Mapping[str, JSON]) -> RequestRefused:
         """Return the injected error, with the code that a real error of this status would have."""
         status = self.status or 500
-        headers = {} if self.retry_after is None else {"Retry-After": f"{Decimal(f'{self.retry_after:.15g}'):f}"}
+        headers = {} if self.retry_after is None else retry_after(self.retry_after)
         return RequestRefused(
             status,
             _code(status, capability),
@@ -99,7 +98,8 @@ class Faults:
         Args:
             capability: the id of a capability, such as ``"db.project.create"``, or a pattern, such as ``"db.*"``.
             status: the HTTP status to respond with, 400 to 599, together with the code that belongs to it.
-            retry_after: the value of ``Retry-After`` in that response, in seconds.
+            retry_after: the pause that the response asks for, in seconds: exactly in ``Retry-After-Ms``, and rounded
+                up in ``Retry-After``.
             latency: the delay before the call, in seconds.
             truncate: whether to send half of the response body and then close the connection.
             drop: whether to close the connection without a response.

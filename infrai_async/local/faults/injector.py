@@ -11,9 +11,10 @@ from typing import Final
 import attrs
 from aiohttp import web
 
-from infrai_async.local._errors import RequestRefused
+from infrai_async.local._errors import RequestRefused, retry_after
 from infrai_async.local.faults.faults import Fault, Faults
 from infrai_async.local.faults.rate_limit import Limit
+from infrai_async.local.http.body import read_body
 from infrai_async.local.http.responses import abort
 from infrai_async.local.services.account import open_checkout
 from infrai_async.local.services.base import ServiceContext
@@ -47,15 +48,9 @@ class FaultInjector:
         limit = self.limit  # read once, since another thread may remove it
         wait = limit.wait(account, time.monotonic_ns()) if limit is not None else 0
         if wait:
-            headers = {"Retry-After": _seconds(wait)}
+            headers = retry_after(wait / 1e9)
             raise RequestRefused(429, "RATE_LIMITED", "the rate limit of the account is exceeded", headers=headers)
         return self.faults.take(capability)
-
-
-def _seconds(nanoseconds: int) -> str:
-    """Format a time in seconds, rounded up to milliseconds, without trailing zeros."""
-    milliseconds = -(-nanoseconds // 1_000_000)
-    return f"{milliseconds // 1000}.{milliseconds % 1000:03}".rstrip("0").rstrip(".")
 
 
 async def before(
@@ -67,7 +62,7 @@ async def before(
         RequestRefused: if the fault has a status.
     """
     if fault.latency:
-        await request.read()  # now, because the body cannot be read any more if the client disconnects
+        await read_body(request)  # now, because the body cannot be read any more if the client disconnects
         await _linger(request, fault.latency)
     if fault.status is not None:
         extra: dict[str, JSON] = {}

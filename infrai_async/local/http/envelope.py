@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import time
 import uuid
 from collections.abc import Mapping
+from decimal import Decimal
+from typing import Final
 
 import attrs
 
 from infrai_async.models import JSON
 
 VENDOR = "local"
+_MAY_BE_SMALL: Final = re.compile(r"[0-9]e-[0-9]").search
+_STRING_OR_SMALL: Final = re.compile(r'"(?:[^"\\]|\\.)*"|(-?[0-9.]+e-[0-9]+)', re.DOTALL)
 NANO = 1_000_000_000
 """Nano-dollars per dollar; amounts of money are stored in nano-dollars."""
 
@@ -51,7 +56,7 @@ class CallMetadata:
 def headers_of(metadata: Mapping[str, JSON]) -> dict[str, str]:
     """Return ``metadata`` in the form of response headers."""
     return {
-        "X-Infrai-Cost-Usd": json.dumps(metadata["cost_usd"]),
+        "X-Infrai-Cost-Usd": encode(metadata["cost_usd"]).decode(),
         "X-Infrai-Vendor": str(metadata["vendor"]),
         "X-Infrai-Latency-Ms": json.dumps(metadata["latency_ms"]),
         "X-Infrai-Request-Id": str(metadata["request_id"]),
@@ -60,15 +65,19 @@ def headers_of(metadata: Mapping[str, JSON]) -> dict[str, str]:
 
 
 def encode(document: JSON) -> bytes:
-    """Encode a document as compact JSON."""
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    """Encode a document as compact JSON, in which small numbers have no exponent: some programs scan the text (D32)."""
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    if _MAY_BE_SMALL(text):
+        text = _STRING_OR_SMALL.sub(lambda found: found[0] if found[1] is None else f"{Decimal(found[1]):f}", text)
+    return text.encode()
 
 
 def success(data: JSON, metadata: Mapping[str, JSON]) -> bytes:
     """Return the encoded envelope of a successful response."""
-    return encode({"ok": True, "data": data, "error": None, "metadata": dict(metadata)})
+    # In two parts, because the price of most calls is a small number, and the data may be long.
+    return b'{"ok":true,"data":%b,"error":null,"metadata":%b}' % (encode(data), encode(dict(metadata)))
 
 
 def failure(error: Mapping[str, JSON], metadata: Mapping[str, JSON]) -> bytes:
     """Return the encoded envelope of an error."""
-    return encode({"ok": False, "data": None, "error": dict(error), "metadata": dict(metadata)})
+    return b'{"ok":false,"data":null,"error":%b,"metadata":%b}' % (encode(dict(error)), encode(dict(metadata)))

@@ -52,6 +52,29 @@ def check_peer(address: str | None, loop: str | None = None) -> None:
         raise RequestRefused(403, "FORBIDDEN", "this is available only from the machine that runs the gateway")
 
 
+def check_own_page(site: str | None, origin: str | None, host: str) -> None:
+    """Check that a request that needs no key comes from a page of the gateway, or from something other than a browser.
+
+    Any page on the web can make a browser send requests to this machine.
+
+    Args:
+        site: the header ``Sec-Fetch-Site``.
+        origin: the header ``Origin``.
+        host: the host to which the request went, with its port.
+
+    Raises:
+        RequestRefused: 403, if another site's page sent the request.
+    """
+    ours = (None, f"http://{host}".lower(), f"https://{host}".lower())
+    if (origin and origin.lower()) not in ours or site not in (None, "same-origin", "none"):
+        raise RequestRefused(
+            403,
+            "FORBIDDEN",
+            "a page of another site sent this request",
+            hint="only pages of the gateway itself may do so: open the page in a browser, or use a client",
+        )
+
+
 class HostGuard:
     """Accept loopback names, the host names of distributions, and the given names."""
 

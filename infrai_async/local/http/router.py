@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeAlias
+from difflib import get_close_matches
+from typing import Any, Final, TypeAlias
 from urllib.parse import unquote_to_bytes
 
 import attrs
 
 from infrai_async.capabilities import Capability, Route
 from infrai_async.local._errors import RequestRefused, invalid, wrong_method
+from infrai_async.local.http.unserved import unserved
 
 Row: TypeAlias = Capability[Any]
+_SHOWN: Final = 200  # characters of an unknown path
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
@@ -72,12 +75,14 @@ class Router:
     def __init__(self, capabilities: Iterable[Row], generation: int | None = None) -> None:
         self._fixed: dict[str, dict[str, _Entry]] = {}
         self._open: list[_Entry] = []
+        self._names: list[str] = []
         for capability in capabilities:
             for number, route in enumerate(capability.routes):
                 if generation is None or len(capability.routes) == 1 or number == generation:
                     self._add(_Entry(capability, route, _pattern(route.path)))
 
     def _add(self, entry: _Entry) -> None:
+        self._names.append(f"{entry.capability.method} {entry.route.path}")
         if "{" in entry.route.path:
             self._open.append(entry)
         else:
@@ -108,6 +113,16 @@ class Router:
                 others.add(entry.capability.method)
         if others:
             raise wrong_method(method, others)
-        raise RequestRefused(
-            404, "NOT_FOUND", "no capability has this path", hint="GET /v1/discovery lists all capabilities"
-        )
+        raise self._unknown(method, path)
+
+    def _unknown(self, method: str, path: str) -> RequestRefused:
+        """Return the response to a request that addresses no capability that is served (D29)."""
+        if (id := unserved(method, path)) is not None:
+            message = f"the local gateway does not serve {id} yet"
+            return RequestRefused(501, "NOT_IMPLEMENTED", message, details={"capability": id}, retryable=False)
+        asked = f"{method[:20]} {path[:_SHOWN]}".encode(errors="replace").decode()
+        hint = "GET /v1/discovery lists all capabilities"
+        if near := get_close_matches(asked, self._names, n=1, cutoff=0.8):
+            hint = f"did you mean {near[0]}? {hint}"
+        details = {"method": method[:20], "path": asked.partition(" ")[2]}
+        return RequestRefused(404, "NOT_FOUND", f"no capability has the route {asked}", hint=hint, details=details)

@@ -3,17 +3,50 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
 
 from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 
-from infrai_async.local._errors import RequestRefused
+from infrai_async.local._errors import RequestRefused, out_of_resources
+from infrai_async.local.http.body import PATIENCE
 from infrai_async.local.http.envelope import CallMetadata
 from infrai_async.local.http.responses import refused
 
+_logger = logging.getLogger(__name__)
 _LONGEST_LINE: Final = 2**16  # bytes of the request line; clients may send a flag's context in it (CONTRACT.md D7)
 _LONGEST_FIELD: Final = 2**15 + 2**8  # bytes of a header field: cookies of all local programs add up in a browser
+
+
+@contextmanager
+def told_once_of_lacking_descriptors() -> Iterator[None]:
+    """Log one line a minute while the running event loop can accept no connections, instead of many tracebacks."""
+    loop = asyncio.get_running_loop()
+    if loop.get_exception_handler() is not None:  # whoever set it decides
+        yield
+        return
+    told = -math.inf
+
+    def tell(loop: asyncio.AbstractEventLoop, about: dict[str, Any]) -> None:
+        nonlocal told
+        error = about.get("exception")
+        refusal = out_of_resources(error) if isinstance(error, OSError) else None
+        if refusal is None:
+            loop.default_exception_handler(about)
+        elif loop.time() - told >= PATIENCE:
+            told = loop.time()
+            _logger.error("%s, so new connections wait: %s", refusal.message, refusal.hint)
+
+    loop.set_exception_handler(tell)
+    try:
+        yield
+    finally:
+        if loop.get_exception_handler() is tell:
+            loop.set_exception_handler(None)
 
 
 class Server(web.Server):
@@ -26,6 +59,7 @@ class Server(web.Server):
             loop=asyncio.get_running_loop(),
             access_log=None,  # type: ignore[arg-type] # AppRunner's too
             auto_decompress=False,
+            keepalive_timeout=PATIENCE,  # also for a head that does not come, or not to its end
             max_line_size=_LONGEST_LINE,
             max_field_size=_LONGEST_FIELD,
         )

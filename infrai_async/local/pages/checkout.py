@@ -12,7 +12,9 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from infrai_async.local._errors import RequestRefused, not_found, wrong_method
+from infrai_async.local._errors import not_found, wrong_method
+from infrai_async.local.http.body import read_body
+from infrai_async.local.http.host_guard import check_own_page
 from infrai_async.local.http.params import parse_query
 from infrai_async.local.pages.rendering import policy_hash, render, resource
 from infrai_async.local.services.account import LEAST, MOST, find_top_up, is_web_address, nano_of, pay
@@ -51,7 +53,7 @@ class Checkout:
         id = request.rel_url.raw_path.removeprefix("/checkout/")
         if request.method == "POST":
             check_own_page(request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin"), request.host)
-            await self._pay(id, await request.read())
+            await self._pay(id, await read_body(request))
         topup = await self._context.store.run(partial(find_top_up, id))
         if topup is None:
             raise not_found("TOPUP", id)
@@ -61,24 +63,6 @@ class Checkout:
         fields = parse_query(form.decode(errors="replace"))
         chosen = nano_of(fields.get("amount_usd", _OFFERED))
         await self._context.store.run(partial(pay, id, chosen, iso(datetime.now(UTC))))
-
-
-def check_own_page(site: str | None, origin: str | None, host: str) -> None:
-    """Check that a form was sent by the checkout page itself, or by something other than a browser.
-
-    Args:
-        site: the header ``Sec-Fetch-Site``.
-        origin: the header ``Origin``.
-        host: the host to which the request went, with its port.
-
-    Raises:
-        RequestRefused: 403, if another site's page sent the form.
-    """
-    ours = (None, f"http://{host}".lower(), f"https://{host}".lower())
-    if (origin and origin.lower()) not in ours or site not in (None, "same-origin", "none"):
-        raise RequestRefused(
-            403, "FORBIDDEN", "only the checkout page itself may pay", hint="open it, and press its button"
-        )
 
 
 def page(topup: Data) -> str:

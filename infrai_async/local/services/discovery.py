@@ -15,7 +15,7 @@ from infrai_async.local._errors import not_found
 from infrai_async.local.http.envelope import VENDOR, dollars
 from infrai_async.local.http.router import Row
 from infrai_async.local.services.base import Data, ServiceCall, capability, iso, price_of
-from infrai_async.local.services.json_schema import curl, of_param, of_request, of_response
+from infrai_async.local.services.json_schema import curl, of_request, of_response, parameters_of
 
 _NOT_FOUND: Final = {
     "db.project.": "DB_PROJECT_NOT_FOUND",
@@ -65,7 +65,7 @@ def _summary(call: ServiceCall, capability: Row) -> Data:
     return {
         "id": capability.id,
         "method": capability.method,
-        "path": capability.routes[0].path,
+        "path": capability.routes[-1].path,
         "available": not capability.id.startswith("db.") or call.context.postgres_missing is None,
         "regions": ["local"],
         "vendors": [VENDOR],
@@ -90,8 +90,8 @@ def get_capability(call: ServiceCall, _: Connection) -> Data:
     ready = summary["available"]
     return summary | {
         "parameters": [
-            {"name": param.wire, "in": param.where, "required": param.required} | of_param(param)
-            for param in capability.routes[0].params
+            {"name": name, "in": where, "required": required, "type": "any"} | schema
+            for name, where, required, schema in parameters_of(capability)
         ],
         "paths": [route.path for route in capability.routes],
         "request": of_request(capability),
@@ -106,5 +106,5 @@ def get_capability(call: ServiceCall, _: Connection) -> Data:
         "vendors_pending": [] if ready else [VENDOR],
         "default_vendor": VENDOR,
         "key_status": "none" if capability.public else "required",
-        "idempotent": capability.resendable,
+        "idempotent": True,  # writes too: the gateway deduplicates them by their key (D34)
     }

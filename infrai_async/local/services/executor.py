@@ -30,7 +30,7 @@ import attrs
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from infrai_async.local._errors import RequestRefused, conflict
+from infrai_async.local._errors import RequestRefused, conflict, out_of_resources
 from infrai_async.local.postgres.databases import GONE
 from infrai_async.local.services.account import open_checkout
 from infrai_async.local.services.base import SERVICES, Data, Effect, Service, ServiceCall, ServiceContext, price_of
@@ -187,6 +187,8 @@ class Executor:
                 503, "VENDOR_UNAVAILABLE", "Postgres is not reachable at the moment; try again"
             ) from error
         except Exception as error:
+            if (lacking := out_of_resources(error)) is not None:
+                raise lacking from error
             _logger.exception("%s failed", operation.capability)
             raise RequestRefused(502, "VENDOR_ERROR", f"the operation failed ({type(error).__name__})") from error
 

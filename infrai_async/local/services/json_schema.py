@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, Union, get_args, get_origin, get_type_hints
@@ -49,12 +49,32 @@ def of_param(param: Param) -> Data:
 
 def of_request(capability: Row) -> Data:
     """Return the schema of a capability's parameters."""
-    params = capability.routes[0].params
+    params = [*parameters_of(capability)]
     return {
         "type": "object",
-        "properties": {param.wire: of_param(param) for param in params},
-        "required": [param.wire for param in params if param.required],
+        "properties": {name: schema for name, _, _, schema in params},
+        "required": [name for name, _, required, _ in params if required],
     }
+
+
+def parameters_of(capability: Row) -> Iterator[tuple[str, str, bool, Data]]:
+    """Yield all fields that the gateway takes, of either generation of routes (D31), the current one's first.
+
+    Yields:
+        The name, where it stands (``path``, ``query`` or ``body``), whether every request needs it, and its schema.
+    """
+    current, older = capability.routes[-1].params, [one for route in capability.routes[:-1] for one in route.params]
+    needed = {param.wire for param in current if param.required}
+    for route in capability.routes[:-1]:
+        needed &= {param.wire for param in route.params if param.required}
+    seen = set()
+    for param in (*current, *older):
+        for name in (param.wire, *param.also):
+            if name not in seen:
+                seen.add(name)
+                yield name, param.where if name == param.wire else "body", name in needed, of_param(param)
+    if capability.mutates and capability.method != "DELETE" and "idempotency_key" not in seen:
+        yield "idempotency_key", "body", False, {"type": "string"}
 
 
 def of_response(capability: Row) -> Data:
@@ -99,12 +119,12 @@ def _of_type(hint: Any) -> Data:
 
 def curl(capability: Row, base_url: str) -> str:
     """Return a curl command with the required parameters; ids and names in it are placeholders to replace."""
-    params = capability.routes[0].params
+    params = capability.routes[-1].params
     path, query, body = (
         {one.wire: _example(one) for one in params if one.where == where and (one.required or where == "path")}
         for where in ("path", "query", "body")
     )
-    url = base_url + capability.routes[0].path.format(**{name: quote(value, safe="") for name, value in path.items()})
+    url = base_url + capability.routes[-1].path.format(**{name: quote(value, safe="") for name, value in path.items()})
     words = ["curl", "-X", capability.method, shlex.quote(f"{url}?{urlencode(query)}" if query else url)]
     if not capability.public:
         words.append('-H "Authorization: Bearer $INFRAI_API_KEY"')

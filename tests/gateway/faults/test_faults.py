@@ -195,12 +195,25 @@ async def test_retry_after_is_obeyed(gw: LocalGateway, client: AsyncInfrai) -> N
 
 
 @pytest.mark.parametrize(
-    ("seconds", "header"),
-    [(2, "2"), (2.0, "2"), (0.05, "0.05"), (1e-6, "0.000001"), (1e9, "1000000000"), (0, "0"), (None, None)],
+    ("seconds", "whole", "exact"),
+    [
+        (2, "2", "2000"),
+        (2.0, "2", "2000"),
+        (4.2, "5", "4200"),
+        (0.05, "1", "50"),
+        (0.0299, "1", "30"),
+        (1e-6, "1", "1"),
+        (1e9, "1000000000", "1000000000000"),
+        (0, "0", "0"),
+        (None, None, None),
+    ],
 )
-async def test_retry_after_is_sent_as_given(gw: LocalGateway, api: Any, seconds: float | None, header: str) -> None:
+async def test_retry_after_is_whole_and_beside_it_exact(
+    gw: LocalGateway, api: Any, seconds: float | None, whole: str | None, exact: str | None
+) -> None:
     gw.faults.add(status=503, retry_after=seconds, count=1)
-    assert (await api.get("/v1/account/balance")).headers.get("Retry-After") == header
+    headers = (await api.get("/v1/account/balance")).headers
+    assert (headers.get("Retry-After"), headers.get("Retry-After-Ms")) == (whole, exact)
 
 
 async def test_latency_comes_before_the_work_and_a_caller_that_gives_up_is_not_waited_for(

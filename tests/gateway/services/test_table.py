@@ -106,7 +106,8 @@ async def test_discovery_lists_the_table_without_key_envelope_or_price(api: Any)
     for documented in DOCUMENTED:
         if documented["id"] in listed:
             entry = listed[documented["id"]]
-            assert (entry["method"], entry["path"]) == (documented["method"], documented["path"])
+            current = documented.get("current_path") or documented["path"]  # D31: public programs compare it
+            assert (entry["method"], entry["path"]) == (documented["method"], current)
     assert all(entry["available"] for entry in listed.values())
 
 
@@ -175,7 +176,7 @@ async def test_the_errors_and_the_idempotence_of_a_row_are_its_own(api: Any) -> 
     assert {"FLAG_NOT_FOUND", "FLAG_VERSION_CONFLICT"} <= codes["flags.toggle"]
     assert "VENDOR_UNAVAILABLE" in codes["db.branch.get"] - codes["cdn.distribution.get"]
     told = {id: detail["idempotent"] for id, detail in details.items()}
-    assert (told["flags.get"], told["flags.delete"], told["db.project.create"], told["flags.set"]) == (1, 1, 1, 0)
+    assert all(told.values())  # D34: writes are deduplicated by their key
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
