@@ -14,12 +14,12 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, TypeAlias
 
-from aiohttp import HttpVersion11, web
+from aiohttp import web
 
 from infrai_async.capabilities import CAPABILITIES
-from infrai_async.local._errors import RequestRefused, invalid, out_of_resources
+from infrai_async.local._errors import RequestRefused, out_of_resources
 from infrai_async.local.faults.injector import FaultInjector, after, before
-from infrai_async.local.http.body import read_body
+from infrai_async.local.http.body import check_expectation, read_body
 from infrai_async.local.http.call_log import ACCOUNT, CAPABILITY
 from infrai_async.local.http.envelope import CallMetadata, encode, headers_of, success
 from infrai_async.local.http.host_guard import HostGuard, check_own_page, is_edge
@@ -103,7 +103,7 @@ class Application:
             )
 
     async def _answer(self, request: web.BaseRequest, metadata: CallMetadata) -> web.StreamResponse:
-        await _let_body_come(request)
+        check_expectation(request)
         self._guard.check(request.headers.get("Host"))
         name = self._guard.check(request.host)  # an absolute request target overrides Host (RFC 9112, 3.2.2)
         endpoint = self._endpoints.get("edge" if is_edge(name) else request.rel_url.raw_path[1:].partition("/")[0])
@@ -150,14 +150,3 @@ class Application:
             key=key,
             context=context,
         )
-
-
-async def _let_body_come(request: web.BaseRequest) -> None:
-    """Send 100 Continue if the client waits for it before sending its body (RFC 9110, section 10.1.1)."""
-    expected = request.headers.get("Expect")
-    if expected is None or request.version < HttpVersion11:
-        return
-    if expected.lower() != "100-continue":
-        raise invalid("Expect must be '100-continue' or absent", Expect="'100-continue'")
-    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    request.writer.output_size = 0  # otherwise aiohttp assumes that a response has already been started

@@ -35,6 +35,9 @@ _KEPT: Final = (
     "Content-Type", "Content-Disposition", "Content-Encoding", "Content-Language", "Cache-Control", "Expires"
 )  # fmt: skip
 """The headers of an upload that are stored with the object and repeated in every download."""
+_METADATA: Final = "x-amz-meta-"
+"""How the names of headers begin that hold what the uploader says of the object; kept and repeated likewise."""
+_MOST_METADATA: Final = 2048  # as in S3, so that what works here works there
 _CORS: Final = {"Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": "*"}
 _HARMLESS: Final = {"Content-Security-Policy": "sandbox", "X-Content-Type-Options": "nosniff"}
 _METHODS: Final = "GET, HEAD, PUT, OPTIONS"
@@ -91,6 +94,9 @@ class ObjectsEndpoint:
         The signed host is always that of the gateway on this machine, whichever of its names the URL has; which names
         are allowed has been checked before.
         """
+        if "Authorization" in request.headers:
+            message = "a presigned URL is an authorization of its own: send no Authorization header with it"
+            raise invalid(message, Authorization="absent")
         path = decode_segment(request.rel_url.raw_path)
         bucket_id, _, key = path.removeprefix("/objects/").partition("/")
         try:
@@ -101,7 +107,8 @@ class ObjectsEndpoint:
             verify(credentials, method, path, query, sent, now=datetime.now(UTC))
         except (BadSignature, ValueError) as error:
             message = str(error) if isinstance(error, BadSignature) else "the query cannot be parsed"
-            raise RequestRefused(403, "FORBIDDEN", message, hint="presign the object again") from None
+            hint = error.hint if isinstance(error, BadSignature) else None
+            raise RequestRefused(403, "FORBIDDEN", message, hint=hint or "presign the object again") from None
         return _ObjectRequest(bucket_id, key, dict(query))
 
     # --- downloads -----------------------------------------------------------------------------------------------
@@ -196,11 +203,15 @@ def _overrides(fields: Mapping[str, str]) -> dict[str, str]:
 
 def _described(headers: Mapping[str, str]) -> Data:
     described = {name: headers[name] for name in _KEPT if name in headers}
+    metadata = {name.lower(): value for name, value in headers.items() if name.lower().startswith(_METADATA)}
     try:
+        size = len("".join((*metadata, *metadata.values())).encode())
         "".join(described.values()).encode()
     except UnicodeEncodeError:
         raise invalid("the headers are not valid UTF-8") from None
-    return described
+    if size > _MOST_METADATA:
+        raise invalid(f"the metadata ({_METADATA}...) has more than {_MOST_METADATA} bytes: store it in the object")
+    return described | metadata
 
 
 def _etag(upload: Upload) -> str:

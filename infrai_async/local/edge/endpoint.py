@@ -33,6 +33,7 @@ from infrai_async.local.edge.origins import (
 )
 from infrai_async.local.edge.policy import Headers
 from infrai_async.local.edge.spool import BodyIncomplete
+from infrai_async.local.http.body import let_body_come
 from infrai_async.local.http.conditional import http_date, select
 from infrai_async.local.http.host_guard import host_name, is_edge
 from infrai_async.local.http.responses import abort
@@ -138,6 +139,7 @@ class Edge:
         url, id, sent = origin_url(settings["origin"], target), settings["id"], 0
         asking = request_headers(request.headers, request.remote, cached=False)
         body = request.content if request.body_exists else None
+        await let_body_come(request)
         response: web.StreamResponse | None = None
         try:
             async with self._origins.request(request.method, url, asking, body) as answered:

@@ -24,6 +24,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from infrai_async.local._files import create, sync_directory
+from infrai_async.local.objects.checksums import Hasher
 from infrai_async.local.state.store import Store
 from infrai_async.local.state.tables import DELETED_BLOBS, OBJECTS
 
@@ -44,6 +45,7 @@ class Upload:
         self.name: str = secrets.token_hex(16)
         self.size: int = 0
         self.md5: hashlib._Hash = hashlib.md5(usedforsecurity=False)
+        self.hashers: list[Hasher] = [self.md5]
         self._path = directory / self.name
         self._part = directory / f"{self.name}.part"
         self._file: BinaryIO | None = None
@@ -62,7 +64,8 @@ class Upload:
         rest = memoryview(data)
         while rest:
             rest = rest[self._file.write(rest) :]
-        self.md5.update(data)
+        for hasher in self.hashers:
+            hasher.update(data)
         self.size += len(data)
 
     def keep(self) -> None:

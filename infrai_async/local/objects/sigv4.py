@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote, urlsplit
 import attrs
 
 _ALGORITHM: Final = "AWS4-HMAC-SHA256"
+_METHODS: Final = frozenset({"GET", "PUT"})
 _TIME: Final = "%Y%m%dT%H%M%SZ"
 
 
@@ -34,7 +35,15 @@ class Credentials:
 
 
 class BadSignature(Exception):
-    """The signature does not match the request, or the URL has expired."""
+    """The signature does not match the request, or the URL has expired.
+
+    Attributes:
+        hint: what to do about it, if that can be told.
+    """
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
 
 
 def presign(
@@ -102,11 +111,34 @@ def verify(
     others = [(name, value) for name, value in pairs if name != "X-Amz-Signature"]
     expected = _signature(credentials, moment, method, path, others, signed)
     if len(pairs) - len(others) != 1 or not hmac.compare_digest(expected.encode(), seal.encode()):
-        raise BadSignature("the signature does not match the request")
+        raise _unlike(credentials, moment, method, path, others, signed, seal)
     # The signature is valid, so the remaining fields have the form that presign gave them.
     begin = datetime.strptime(moment, _TIME).replace(tzinfo=UTC)
     if now >= begin + timedelta(seconds=int(fields["X-Amz-Expires"])):
         raise BadSignature("the URL has expired")
+
+
+def _unlike(
+    credentials: Credentials,
+    moment: str,
+    method: str,
+    path: str,
+    query: list[tuple[str, str]],
+    signed: Mapping[str, str],
+    seal: str,
+) -> BadSignature:
+    """Return the error for a signature that does not match, with what can be told of the reason."""
+    for other in _METHODS - {method}:
+        if hmac.compare_digest(_signature(credentials, moment, other, path, query, signed).encode(), seal.encode()):
+            return BadSignature(f"the URL is for {other}, not for {method}", f"presign the object for {method}")
+    names = sorted(name for name in signed if name not in ("", "host"))
+    if not names:
+        return BadSignature("the signature does not match the request", "use the URL exactly as presign returned it")
+    sent = ", ".join(f"{name.title()} was {'sent' if signed[name] else 'not sent'}" for name in names)
+    return BadSignature(
+        f"the signature does not match the request: it covers {', '.join(name.title() for name in names)}",
+        f"send exactly the headers that presign returned with the URL ({sent})",
+    )
 
 
 def _signature(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 from typing import BinaryIO, Final
 
 from aiohttp import web
 
-from infrai_async.local._errors import RequestRefused, invalid
+from infrai_async.local._errors import RequestRefused
+from infrai_async.local.http.body import let_body_come
 from infrai_async.local.http.responses import abort
 from infrai_async.local.objects.blobs import Upload
+from infrai_async.local.objects.checksums import announced
 
 _IDLE: Final = 60.0
 """Seconds without data after which an upload is given up."""
@@ -21,11 +22,13 @@ async def receive(request: web.BaseRequest, upload: Upload, most: int) -> None:
     """Write the body of a request to disk as it arrives.
 
     Raises:
-        RequestRefused: if it has more than ``most`` bytes, does not match its ``Content-MD5``, or is incomplete.
+        RequestRefused: if it has more than ``most`` bytes, does not match a checksum in its headers, or is incomplete.
     """
-    length = request.content_length
+    length, checks = request.content_length, announced(request.headers)
     if length is not None and length > most:
         raise _too_large(most)
+    upload.hashers += [check.hasher for check in checks]
+    await let_body_come(request)
     try:
         while chunk := await _next(request):
             if upload.size + len(chunk) > most:
@@ -39,7 +42,8 @@ async def receive(request: web.BaseRequest, upload: Upload, most: int) -> None:
         raise _incomplete() from None
     if length is not None and upload.size != length:
         raise _incomplete()
-    _check_md5(request.headers.get("Content-MD5"), upload)
+    for check in checks:
+        check.verify()
 
 
 async def send(
@@ -80,17 +84,6 @@ async def _copy_by_hand(response: web.StreamResponse, file: BinaryIO, start: int
         await response.write(chunk)
         sent += len(chunk)
     return sent
-
-
-def _check_md5(expected: str | None, upload: Upload) -> None:
-    if expected is None:
-        return
-    try:
-        digest = base64.b64decode(expected, validate=True)
-    except ValueError:
-        digest = b""
-    if digest != upload.md5.digest():
-        raise invalid("the body does not match Content-MD5", **{"Content-MD5": "the base64 of its MD5 digest"})
 
 
 def _too_large(most: int) -> RequestRefused:

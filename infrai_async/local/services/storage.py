@@ -116,6 +116,17 @@ def _check_key(key: str) -> str:
     return key
 
 
+def _check_sendable(call: ServiceCall) -> str:
+    """Return the key, unless clients would take it, or a part of it, out of the URL (RFC 3986, section 5.2.4)."""
+    key = _check_key(call.params["key"])
+    # Our own URLs have the whole key in one segment; those of an S3 store have one for each part between slashes.
+    segments = key.split("/") if _elsewhere(call.context) else [key]
+    if not {".", ".."}.isdisjoint(segments):
+        message = "a URL of this key cannot be sent, since clients remove '.' and '..' from paths: choose another key"
+        raise invalid(message, key="without '.' and '..'")
+    return key
+
+
 def _lifetime(call: ServiceCall) -> int:
     seconds: float = call.params.get("expires_seconds", _LIFETIME)
     if not 1 <= seconds <= _LONGEST:
@@ -136,6 +147,9 @@ def signer(context: ServiceContext, bucket_id: str) -> Credentials:
 
 
 def _with_url(context: ServiceContext, data: Data) -> Data:
+    """Sign the URL: also anew for a replay, since it makes nothing, and an expired one helps nobody (D4)."""
+    # Signatures have a resolution of one second. Rounding up gives the URL at least the requested lifetime.
+    signed_at = datetime.fromtimestamp(ceil(datetime.now(UTC).timestamp()), UTC)
     here = context.address.base_url
     if context.s3 is None:
         # The key's slashes are escaped, because clients normalize ".." and "//" in anything that looks like a path.
@@ -150,31 +164,28 @@ def _with_url(context: ServiceContext, data: Data) -> Data:
         credentials,
         data["method"],
         url,
-        at=datetime.fromisoformat(data["signed_at"]),
+        at=signed_at,
         seconds=data["seconds"],
         query=data["query"],
         headers=data["headers"],
     )
     if context.s3 is None:  # signed for the address here, which the endpoint verifies; a proxy may change the host
         url = context.base_url + url.removeprefix(here)
-    return {name: data[name] for name in ("method", "expires_at", "headers")} | {"url": url}
+    expires_at = iso(signed_at + timedelta(seconds=data["seconds"]))
+    return {"method": data["method"], "expires_at": expires_at, "headers": data["headers"], "url": url}
 
 
 @capability("storage.object.presign", present=_with_url)
 def presign(call: ServiceCall, connection: Connection) -> Data:
     """Return a signed URL for one object."""
     bucket, method, seconds = _find_bucket(call, connection), call.params.get("method", "GET"), _lifetime(call)
-    # Signatures have a resolution of one second. Rounding up gives the URL at least the requested lifetime.
-    signed_at = datetime.fromtimestamp(ceil(call.now.timestamp()), UTC)
     query, headers = (_of_download if method == "GET" else _of_upload)(call)
     return {
         "bucket_id": bucket["id"],
         "bucket": bucket["bucket"],
-        "key": _check_key(call.params["key"]),
+        "key": _check_sendable(call),
         "method": method,
-        "signed_at": iso(signed_at),
         "seconds": seconds,
-        "expires_at": iso(signed_at + timedelta(seconds=seconds)),
         "query": query,
         "headers": headers,
     }

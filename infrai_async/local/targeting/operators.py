@@ -8,8 +8,9 @@ equals 1.0.
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
@@ -51,12 +52,29 @@ def _contents(value: JSON) -> Callable[[tuple[bool, JSON]], bool] | None:
     return None
 
 
+_MIDNIGHT: Final = re.compile(r"^(\d{4}-?\d\d-?\d\d)T24:?00((?::?00(?:[.,]0+)?)?(?:Z|[+-].*)?)$", re.ASCII)
+_LEAP: Final = re.compile(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d):60(?=[.,Z+-]|$)", re.ASCII)
+
+
 def _moment(value: JSON) -> datetime | None:
+    """Parse a time in ISO 8601 or RFC 3339, in forms that Python does not read too: 24:00, leap seconds, small letters.
+
+    Without an offset it is in UTC.
+    """
+    text = value.upper() if isinstance(value, str) else ""
+    midnight, leap = _MIDNIGHT.sub(r"\1T00:00\2", text), _LEAP.sub(r"\1:59", text)
     try:
-        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
-    except ValueError:
+        moment = datetime.fromisoformat(midnight if midnight != text else leap)
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+        if midnight != text:
+            return moment + timedelta(days=1)
+        if leap == text:
+            return moment
+        # Leap seconds end a day in UTC; the second after one is the next day's first.
+        at_the_end = moment.astimezone(UTC).strftime("%H:%M") == "23:59"
+        return moment.replace(microsecond=0) + timedelta(seconds=1) if at_the_end else None
+    except (ValueError, OverflowError):
         return None
-    return moment.replace(tzinfo=UTC) if moment and moment.tzinfo is None else moment
 
 
 def _version(value: JSON) -> Version | None:

@@ -9,7 +9,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from io import BytesIO
 from pathlib import Path
@@ -27,6 +27,37 @@ from infrai_async.local.objects.blobs import Upload
 pytestmark = pytest.mark.anyio
 TEN = b"0123456789"
 CROWD = 12
+
+
+def _base64(digest: bytes) -> str:
+    return base64.b64encode(digest).decode()
+
+
+def _crc(bits: int, polynomial: int) -> Callable[[bytes], str]:
+    """Bit by bit, which is slow and plain."""
+
+    def of(data: bytes) -> str:
+        state = ones = (1 << bits) - 1
+        for byte in data:
+            state ^= byte
+            for _ in range(8):
+                state = state >> 1 ^ (polynomial if state & 1 else 0)
+        return _base64((state ^ ones).to_bytes(bits // 8))
+
+    return of
+
+
+SUMS: dict[str, Callable[[bytes], str]] = {
+    "Content-MD5": lambda data: _base64(hashlib.md5(data, usedforsecurity=False).digest()),
+    "x-amz-checksum-crc32": _crc(32, 0xEDB88320),
+    "x-amz-checksum-crc32c": _crc(32, 0x82F63B78),
+    "x-amz-checksum-crc64nvme": _crc(64, 0x9A6C9329AC4BC9B5),
+    "x-amz-checksum-sha1": lambda data: _base64(hashlib.sha1(data, usedforsecurity=False).digest()),
+    "x-amz-checksum-sha256": lambda data: _base64(hashlib.sha256(data).digest()),
+    "x-amz-content-sha256": lambda data: hashlib.sha256(data).hexdigest(),
+    "Content-Digest": lambda data: f"sha-256=:{_base64(hashlib.sha256(data).digest())}:, unknown=:AAAA:",
+    "Repr-Digest": lambda data: f"sha-512=:{_base64(hashlib.sha512(data).digest())}:",
+}
 
 
 class Bucket:
@@ -141,14 +172,14 @@ async def test_the_clients_urls_work_in_plain_aiohttp_as_they_are(without_postgr
 @pytest.mark.parametrize(
     "key",
     [
-        "..",
+        "..a",
         "../../../../etc/passwd",
         "/etc/passwd",
         "a/../../b",
         "a//b",
         "/",
         "//",
-        ".",
+        ".a",
         "%2e%2e%2f",
         "%",
         "a%00b",
@@ -267,10 +298,121 @@ async def test_a_url_expires(bucket: Bucket, blobs: Path) -> None:
     assert (await bucket.get())[2] == TEN
 
 
-async def test_a_key_of_the_api_opens_no_object(bucket: Bucket) -> None:
+async def test_a_key_of_the_api_opens_no_object_and_does_not_go_with_a_signature(bucket: Bucket) -> None:
     await bucket.put(TEN)
-    base = (await bucket.url("GET")).partition("?")[0]
-    assert (await bucket.send("GET", base, Authorization=f"Bearer {bucket.api.api_key}"))[0] == 403
+    url = await bucket.url("GET")
+    assert (await bucket.send("GET", url.partition("?")[0]))[0] == 403
+    for given, method in [(url, "GET"), (url.partition("?")[0], "GET"), (await bucket.url("PUT"), "PUT")]:
+        status, _, body = await bucket.send(method, given, Authorization=f"Bearer {bucket.api.api_key}")
+        assert status == 400
+        assert b"send no Authorization header" in body
+    assert (await bucket.get())[2] == TEN
+
+
+@pytest.mark.parametrize("key", [".", ".."])
+async def test_a_key_that_clients_take_out_of_a_path_gets_no_url(bucket: Bucket, key: str) -> None:
+    for path, body in [
+        (f"/v1/storage/buckets/b/objects/{key}/presign", {}),
+        (f"/v1/storage/object/presign/b/{key}", {}),
+    ]:
+        answer = await bucket.api.post(path.replace(key, key.replace(".", "%2E")), body)
+        assert (answer.status, answer.code) == (400, "VALIDATION_ERROR")
+        assert "choose another key" in answer.error["message"]
+
+
+async def test_a_repeated_presign_is_signed_anew(bucket: Bucket) -> None:
+    await bucket.put(TEN)
+
+    async def presign() -> Any:
+        body = {"method": "GET", "expires_seconds": 1}
+        return (await bucket.api.post("/v1/storage/buckets/b/objects/k/presign", body, key="receipt")).data
+
+    first = await presign()
+    while (await bucket.send("GET", first["url"]))[0] == 200:
+        await asyncio.sleep(0.1)
+    again = await presign()
+    assert again["expires_at"] > first["expires_at"]
+    assert (await bucket.send("GET", again["url"]))[2] == TEN
+
+
+async def test_what_the_uploader_says_of_an_object_is_kept(bucket: Bucket) -> None:
+    await bucket.put(TEN, x_amz_meta_Author="Zo\u00eb", X_Amz_Meta_note="n")
+    for method in ("GET", "HEAD"):
+        headers = (await bucket.get(method=method))[1]
+        assert (headers["x-amz-meta-author"], headers["x-amz-meta-note"]) == ("Zo\u00eb", "n")
+    await bucket.put(TEN)
+    assert "x-amz-meta-author" not in (await bucket.get())[1]
+    status, _, body = await bucket.put(TEN, x_amz_meta_long="x" * 2100)
+    assert status == 400
+    assert b"more than 2048 bytes" in body
+
+
+@pytest.mark.parametrize(("header", "of"), SUMS.items(), ids=SUMS)
+async def test_a_checksum_is_checked(bucket: Bucket, header: str, of: Callable[[bytes], str]) -> None:
+    name = header.replace("-", "_")
+    assert (await bucket.put(TEN, **{name: of(TEN)}))[0] == 200
+    status, _, body = await bucket.put(TEN + b"!", **{name: of(TEN)})
+    assert (status, f"the body does not match {header}".lower() in body.decode().lower()) == (400, True)
+    assert (await bucket.put(TEN, **{name: "no checksum"}))[0] == 400
+    assert (await bucket.get())[2] == TEN
+
+
+async def test_all_of_several_checksums_have_to_fit(bucket: Bucket) -> None:
+    right = {name.replace("-", "_"): of(TEN) for name, of in SUMS.items()}
+    assert (await bucket.put(TEN, **right))[0] == 200
+    for name, of in SUMS.items():
+        assert (await bucket.put(b"other", **right | {name.replace("-", "_"): of(TEN)}))[0] == 400
+    assert (await bucket.get())[2] == TEN
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x_amz_trailer": "x-amz-checksum-crc32"},
+        {"Content_Encoding": "aws-chunked"},
+        {"x_amz_content_sha256": "STREAMING-X"},
+    ],
+)
+async def test_a_body_in_signed_chunks_is_refused_and_not_stored_as_it_is(bucket: Bucket, headers: Any) -> None:
+    status, _, body = await bucket.put(TEN, **headers)
+    assert (status, b"aws-chunked" in body) == (501, True)
+    assert (await bucket.get())[0] == 404
+
+
+async def test_a_checksum_that_nobody_knows_is_refused(bucket: Bucket) -> None:
+    status, _, body = await bucket.put(TEN, x_amz_checksum_xxh3="AAAA")
+    assert (status, b"use one of crc32, crc32c, crc64nvme, sha1, sha256" in body) == (400, True)
+
+
+async def test_an_upload_that_is_refused_is_refused_before_its_body_is_sent(bucket: Bucket) -> None:
+    good, small = await bucket.url("PUT"), await bucket.url("PUT", max_bytes=3)
+    cases = [
+        (good, "", b"100"),
+        (good.replace("Signature=", "Signature=0"), "", b"403"),
+        (good, "Authorization: Bearer x\r\n", b"400"),
+        (good, "Content-MD5: none\r\n", b"400"),
+        (small, "", b"413"),
+    ]
+    for url, header, status in cases:
+        parts = urlsplit(url)
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+        head = f"PUT {parts.path}?{parts.query} HTTP/1.1\r\nHost: {parts.netloc}\r\n{header}Content-Length: 10\r\n"
+        writer.write(f"{head}Expect: 100-continue\r\n\r\n".encode())
+        line = await asyncio.wait_for(reader.readline(), 60)
+        assert line.split()[1] == status, url
+        writer.close()
+
+
+async def test_a_refused_signature_says_what_it_covers(bucket: Bucket) -> None:
+    typed = await bucket.url("PUT", content_type="image/png")
+    for headers, said in [
+        ({"Content_Type": "text/html"}, b"Content-Type was sent"),
+        ({}, b"Content-Type was not sent"),
+    ]:
+        status, _, body = await bucket.send("PUT", typed, TEN, **headers)
+        assert (status, said in body, b"it covers Content-Type" in body) == (403, True, True)
+    status, _, body = await bucket.send("GET", await bucket.url("PUT"))
+    assert (status, b"the URL is for PUT, not for GET" in body) == (403, True)
 
 
 @pytest.mark.parametrize("path", ["", "/", "/x", "/bkt_0/", "/%FF/k", "/bkt_0/%", "/bkt_0/k?X-Amz-Date=%FF", "/../x"])

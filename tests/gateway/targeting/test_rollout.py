@@ -51,6 +51,13 @@ def test_a_unit_is_inside_above_its_place_and_its_variant_is_drawn_apart(unit: s
         assert evaluate(rolled_out(100, "v1", variants=arms), unit, {}).variant == expected
 
 
+def test_a_percentage_is_rounded_to_the_nearest_place() -> None:
+    """1.001 * 1000 is a little less than 1001 in floating point; cutting it off would leave out place 1000."""
+    assert place("checkout-v2", "user-99663") == 1000
+    assert evaluate(rolled_out(1.001, "checkout-v2"), "user-99663", {}).on
+    assert not evaluate(rolled_out(1.0, "checkout-v2"), "user-99663", {}).on
+
+
 def test_places_are_the_same_in_another_process() -> None:
     program = "import sys; from infrai_async.local.targeting.rollout import place; print(place('v1', 'user-1'))"
     for seed in ("1", "2"):

@@ -158,6 +158,35 @@ def test_times_compare_whatever_their_zones(seen: datetime, other: datetime, zon
     assert asked("after", texts[0], value=texts[1]) == (microseconds > 0)
 
 
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("2026-05-31t23:59:59z", "2026-05-31T23:59:59Z"),
+        ("2026-05-31T24:00:00Z", "2026-06-01T00:00:00Z"),
+        ("2026-05-31T24:00", "2026-06-01T00:00:00Z"),
+        ("2026-12-31T24:00:00.000+02:00", "2027-01-01T00:00:00+02:00"),
+        ("2016-12-31T23:59:60Z", "2017-01-01T00:00:00Z"),
+        ("2016-12-31T23:59:60.5Z", "2017-01-01T00:00:00Z"),
+        ("2017-01-01T05:29:60+05:30", "2017-01-01T00:00:00Z"),
+    ],
+)
+def test_all_forms_of_a_time_are_read_on_every_python(text: str, same: str) -> None:
+    for operator in ("before", "after"):
+        assert not asked(operator, text, value=same)
+        assert not asked(operator, same, value=text)
+    assert asked("before", text, value="2099-01-01")
+    assert asked("after", "2099-01-01", value=text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["2026-05-31T24:00:01Z", "2026-05-31T24:30", "2026-05-31T12:00:60Z", "2026-05-31T23:58:60Z", "9999-12-31T24:00"],
+)
+def test_what_is_no_time_is_none(text: str) -> None:
+    assert not asked("before", text, value="2099-01-01")
+    assert not asked("after", text, value="2000-01-01")
+
+
 def test_a_time_without_a_zone_is_utc_and_a_date_its_midnight() -> None:
     assert asked("after", "2026-01-01T00:00:01", value="2026-01-01")
     assert asked("before", "2025-12-31T23:59:59Z", value="2026-01-01")
