@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain, repeat
 
 
 def leave_on_signals() -> None:
@@ -16,19 +17,18 @@ def leave_on_signals() -> None:
 
 
 @contextmanager
-def cancel_on_signals() -> Iterator[None]:
-    """Cancel the current task on the first signal, and ignore all later ones until the end of the process.
+def cancel_on_signals(hurry: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Cancel the current task on the first signal; later ones, until the end of the process, only call ``hurry``.
 
     However often Ctrl-C is pressed, a Postgres that was started must be stopped, and the process must end with the
     command's own exit code.
     """
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None  # noqa: S101 - this runs in a coroutine
-    first = iter([task.cancel])
+    acts: Iterator[Callable[[], object]] = chain([task.cancel], repeat(hurry))
 
     def stop() -> None:
-        for cancel in first:
-            cancel()
+        next(acts)()
 
     numbers = _signals()
     for number in numbers:

