@@ -590,7 +590,7 @@ async def test_what_changed_while_it_was_read_is_read_again() -> None:
     answers = [({"origin": "old"}, 0, []), ({"origin": "new"}, 0, [])]
 
     class Slow:
-        async def run(self, _: Any) -> Any:
+        async def read(self, _: Any) -> Any:
             told = answers.pop(0)
             if answers:
                 distributions.changed("dst_1")
