@@ -29,6 +29,7 @@ from attrs import frozen
 from infrai_async.local._files import remove_tree, write_whole
 from infrai_async.local._locks import DirectoryInUse, Lock
 from infrai_async.local.postgres.binaries import OLDEST, PostgresUnavailable
+from infrai_async.local.postgres.owner_settings import carry_over
 from infrai_async.local.postgres.ownership import for_owner_alone, hand_over, quoted
 from infrai_async.local.postgres.scram import verifier
 from infrai_async.local.postgres.server import LOCAL, PostgresServer
@@ -56,6 +57,9 @@ _SETTINGS = {
     "default_transaction_read_only": "off",
     "statement_timeout": "0",
     "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "local_preload_libraries": "",
+    "role": "none",
 }
 
 _MAKERS = 4
@@ -373,6 +377,8 @@ class Postgres:
         await self._make_role(name, secret)
         await self._make_database_from(source, name)
         await self._hand_over(source, name)
+        async with self._pool.acquire() as connection:
+            await carry_over(connection, source, name)
 
     async def _make_database_from(self, source: str, name: str) -> None:
         size = await self._pool.fetchval("select pg_database_size($1::name)", source)
@@ -402,7 +408,10 @@ class Postgres:
         await self._pool.execute(_EVICT, name)
 
     async def _hand_over(self, old: str, name: str) -> None:
-        inside = await asyncpg.connect(self._dsn, database=name, server_settings=_settings(self._shared))
+        settings = _settings(self._shared)
+        if int(self.version) >= 17:
+            settings["transaction_timeout"] = "0"
+        inside = await asyncpg.connect(self._dsn, database=name, server_settings=settings)
         try:
             await hand_over(inside, old, name)
         finally:
@@ -419,6 +428,8 @@ class Postgres:
                 await self._hand_over(role, name)
             finally:
                 await self._pool.execute(f"alter database {quoted(name)} allow_connections {is_open}")
+        # Privileges on other databases themselves are revoked from any database.
+        await self._pool.execute(f"drop owned by {quoted(role)}")
 
     async def _is_open(self, name: str) -> bool | None:
         """Return whether a database allows connections, or None if it does not exist."""
