@@ -7,7 +7,6 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Final
 
-from infrai_async import AsyncInfrai, InfraiError, NotFoundError, RetryPolicy
 from infrai_async.cli._output import Exit, UsageError, complain, note, on_terminal, write_json
 from infrai_async.cli._signals import cancel_on_signals
 from infrai_async.local import DirectoryInUse, LocalGateway
@@ -60,50 +59,49 @@ def local(typed: Namespace) -> int:
     except ValueError as error:
         raise UsageError(str(error)) from None
     try:
-        asyncio.run(_serve(gateway, data_dir, typed.postgres_dsn is not None))
+        asyncio.run(_serve(gateway, data_dir, typed))
     except OSError as error:
         where = "" if error.filename is None else f": {error.filename}"
         complain(f"{error.strerror}{where}" if error.strerror else str(error))
         return Exit.FAILED
-    except DirectoryInUse as error:
+    except (DirectoryInUse, _Unavailable) as error:
         complain(str(error))
         return Exit.FAILED
     return Exit.OK
 
 
-async def _serve(gateway: LocalGateway, data_dir: Path, shared: bool) -> None:
-    with cancel_on_signals():
+class _Unavailable(Exception):
+    """What an option asked for cannot be had."""
+
+
+async def _serve(gateway: LocalGateway, data_dir: Path, typed: Namespace) -> None:
+    with cancel_on_signals(gateway.hurry):
         try:
             async with gateway:
-                _announce(gateway, data_dir, shared)
-                await _look_for_postgres(gateway)
+                missing = await gateway.wait_for_postgres()
+                _check_options(typed, missing)
+                _announce(gateway, data_dir, shared=typed.postgres_dsn is not None, missing=missing)
                 await asyncio.Event().wait()
         except asyncio.CancelledError:
             return
 
 
-def _announce(gateway: LocalGateway, data_dir: Path, shared: bool) -> None:
+def _check_options(typed: Namespace, missing: str | None) -> None:
+    """End the command if the Postgres that the user asked for cannot be had: another one is not what was meant."""
+    for option, given in (("--postgres-dsn", typed.postgres_dsn), ("--postgres-bin", typed.postgres_bin)):
+        if missing is not None and given is not None:
+            raise _Unavailable(missing if option in missing else f"{option}: {missing}")
+
+
+def _announce(gateway: LocalGateway, data_dir: Path, *, shared: bool, missing: str | None) -> None:
+    """Say how to reach the gateway, and whether databases work: now, and not at the user's first database call."""
     ways_in = {"base_url": gateway.base_url, "api_key": gateway.api_key}
     if on_terminal():
         place = f"the Postgres of --postgres-dsn, its port in {data_dir}" if shared else data_dir
         print(_SCREEN.format(**ways_in, place=place), flush=True)
     else:
-        write_json(ways_in)
-
-
-async def _look_for_postgres(gateway: LocalGateway) -> None:
-    """Report now if Postgres cannot be used, rather than at the user's first database call.
-
-    Postgres starts only after the gateway is ready. The call requests a project that does not exist, because failed
-    calls cost nothing (contract D24).
-    """
-    async with AsyncInfrai(
-        gateway.api_key, base_url=gateway.base_url, timeout=None, retry=RetryPolicy.none(), allow_http=True
-    ) as client:
-        try:
-            await client.db.project.get("prj_that_is_not_there")
-        except NotFoundError:
-            if on_terminal():
-                note("Postgres is ready.")
-        except InfraiError as error:
-            complain(error)
+        write_json(ways_in if missing is None else ways_in | {"postgres": False})
+    if missing is not None:
+        complain(missing)
+    elif on_terminal():
+        note("Postgres is ready.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
@@ -16,19 +16,21 @@ def leave_on_signals() -> None:
 
 
 @contextmanager
-def cancel_on_signals() -> Iterator[None]:
-    """Cancel the current task on the first signal, and ignore all later ones until the end of the process.
+def cancel_on_signals(hurry: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Cancel the current task on the first signal; later ones end nothing, until the end of the process.
 
     However often Ctrl-C is pressed, a Postgres that was started must be stopped, and the process must end with the
     command's own exit code.
+
+    Args:
+        hurry: called on every later signal before the end of the block.
     """
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None  # noqa: S101 - this runs in a coroutine
-    first = iter([task.cancel])
+    first: Iterator[Callable[[], object]] = iter([task.cancel])
 
     def stop() -> None:
-        for cancel in first:
-            cancel()
+        next(first, hurry)()
 
     numbers = _signals()
     for number in numbers:

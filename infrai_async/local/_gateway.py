@@ -52,6 +52,7 @@ from infrai_async.local.state.store import Store
 
 _GRACE: Final = 5.0
 """Seconds that requests in progress, and after them pending drops of databases, may take when the gateway closes."""
+_POLL: Final = 0.1
 _NOT_STARTED: Final = "the gateway is not started: use it in 'with' or 'async with', or call start()"
 _RUNNING: Final = "the gateway is already running: use either 'with' or 'async with', once at a time"
 _WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}  # noqa: S104 - how to reach them
@@ -126,6 +127,7 @@ class LocalGateway:
         self._closing = AsyncExitStack()
         self._one_at_a_time = asyncio.Lock()
         self._thread: OwnThread | None = None
+        self._hurry = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"<LocalGateway {self._context.address.base_url if self._context else 'not started'}>"
@@ -235,6 +237,24 @@ class LocalGateway:
             raise RuntimeError("the gateway runs in a thread of its own: leave its 'with' block instead")
         await to_the_end(self._close())
 
+    def hurry(self) -> None:
+        """Cut a stop short that waits for Postgres to write its data to disk.
+
+        Nothing committed is lost, but the next start on the same data directory takes longer. To be called in the
+        gateway's event loop.
+        """
+        self._hurry.set()
+
+    async def wait_for_postgres(self) -> str | None:
+        """Wait until databases work, and return None; or until it is known that they do not, and return the reason."""
+        status = self._running.postgres_status
+        while True:
+            await status.settled.wait()
+            reason = status.missing or status.passing
+            if status.server is not None or reason is not None:
+                return reason if status.server is None else None
+            await asyncio.sleep(_POLL)  # recovery has failed and is tried again
+
     def _is_elsewhere(self) -> bool:
         """Return whether the gateway is for ``with`` alone, and another thread than its own asks."""
         return self._thread is not None and not self._thread.is_here()
@@ -245,6 +265,7 @@ class LocalGateway:
             await self._closing.aclose()
 
     async def _start(self, undo: AsyncExitStack) -> None:
+        self._hurry.clear()
         directory = self._directory(undo)
         state = directory / "state"
         undo.callback(_taken(state).release)
@@ -372,6 +393,7 @@ class LocalGateway:
             binaries=self._binaries,
             temporary=self._data_dir is None,
             host=self._host,
+            hurry=self._hurry,
             shared=Shared(context.keyring.mark(), self._shared.database, context.id) if self._shared else None,
         )
 

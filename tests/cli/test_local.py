@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from urllib.parse import urlsplit
 from support.patience import complaints
 
 from infrai_async import AsyncInfrai
+from infrai_async.local.postgres.binaries import find
 
 from .conftest import STRICT, Terminal, next_complaint
 
@@ -25,11 +27,19 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 Start = Callable[..., subprocess.Popen[str]]
 
 
-def first_line(process: subprocess.Popen[str]) -> dict[str, str]:
+def first_line(process: subprocess.Popen[str], *, postgres: bool = True) -> dict[str, str]:
     assert process.stdout is not None
     ways_in = json.loads(process.stdout.readline())
+    assert ways_in.pop("postgres", True) is postgres
     assert set(ways_in) == {"base_url", "api_key"}
     return {name: str(value) for name, value in ways_in.items()}
+
+
+def without_postgres(data_dir: Path) -> tuple[str, str]:
+    """Options of a gateway that starts at once, since the databases of its data directory are gone."""
+    (data_dir / "postgres").mkdir(parents=True)
+    (data_dir / "postgres" / "place").write_text(str(data_dir / "gone"))
+    return "--data-dir", str(data_dir)
 
 
 def create_project(ways_in: dict[str, str], name: str) -> str:
@@ -70,8 +80,8 @@ def test_it_serves_until_a_signal_and_keeps_its_key(start: Start, tmp_path: Path
 
 
 def test_no_signal_after_the_first_changes_how_it_ends(start: Start, tmp_path: Path) -> None:
-    process = start("local", "--data-dir", str(tmp_path / "data"), "--postgres-bin", str(tmp_path))
-    first_line(process)
+    process = start("local", *without_postgres(tmp_path / "data"))
+    first_line(process, postgres=False)
     deadline = time.monotonic() + 60
     while process.poll() is None and time.monotonic() < deadline:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -107,19 +117,46 @@ def test_what_the_screen_says_works_as_it_stands(terminal: Callable[..., Termina
 
 
 def test_a_missing_postgres_is_said_before_anybody_needs_it(start: Start, tmp_path: Path) -> None:
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    process = start("local", "--data-dir", str(tmp_path / "data"), "--postgres-bin", str(empty))
-    first_line(process)
-    assert "pip install 'infrai-async[local]'" in next_complaint(process)
+    process = start("local", *without_postgres(tmp_path / "data"))
+    first_line(process, postgres=False)
+    assert f"are gone from {tmp_path / 'data' / 'gone'}" in next_complaint(process)
     process.send_signal(signal.SIGTERM)
     stdout, stderr = process.communicate(timeout=100)
     assert (process.returncode, stdout, complaints(stderr)) == (0, "", "")
 
 
+def test_a_postgres_that_was_asked_for_and_cannot_be_had_ends_the_command(infrai: Run, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    nowhere = "postgresql://me:hush-hush@127.0.0.1:1/db"
+    for option, value, told in (
+        ("--postgres-bin", str(tmp_path / "empty"), "pip install 'infrai-async[local]'"),
+        ("--postgres-bin", str(tmp_path / "absent"), str(tmp_path / "absent")),
+        ("--postgres-dsn", nowhere, "127.0.0.1:1"),
+    ):
+        done = infrai("local", "--data-dir", str(tmp_path / "data"), option, value)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert option in done.stderr
+        assert told in done.stderr
+        assert done.stderr.count("\n") == 1
+        assert "hush-hush" not in done.stderr
+        assert "request " not in done.stderr
+        shutil.rmtree(tmp_path / "data")
+
+
+def test_a_postgres_of_another_version_than_asked_for_ends_the_command(infrai: Run, tmp_path: Path) -> None:
+    data, place = tmp_path / "data", tmp_path / "cluster"
+    (place / "data").mkdir(parents=True)
+    (place / "data" / "PG_VERSION").write_text("14\n")
+    (data / "postgres").mkdir(parents=True)
+    (data / "postgres" / "place").write_text(str(place))
+    done = infrai("local", "--data-dir", str(data), "--postgres-bin", str(find().directory))
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert f"was created by Postgres 14, which was not found in --postgres-bin {find().directory}" in done.stderr
+
+
 def test_what_is_taken_is_said_in_one_line(start: Start, infrai: Run, tmp_path: Path) -> None:
-    first = start("local", "--data-dir", str(tmp_path / "data"), "--postgres-bin", str(tmp_path))
-    port = str(urlsplit(first_line(first)["base_url"]).port)
+    first = start("local", *without_postgres(tmp_path / "data"))
+    port = str(urlsplit(first_line(first, postgres=False)["base_url"]).port)
     for taken, options in (
         (str(tmp_path / "data"), ("--data-dir", str(tmp_path / "data"))),
         (port, ("--data-dir", str(tmp_path / "other"), "--port", port, "--postgres-bin", str(tmp_path))),
@@ -154,9 +191,9 @@ def test_a_data_directory_that_cannot_be_used_is_said_in_one_line(infrai: Run, t
 
 
 def test_a_further_host_name_is_allowed(start: Start, tmp_path: Path) -> None:
-    empty = ("--data-dir", str(tmp_path), "--postgres-bin", str(tmp_path))
-    process = start("local", *empty, "--allow-host", "gateway.internal", "--allow-host", "other.internal")
-    parts = urlsplit(first_line(process)["base_url"])
+    options = without_postgres(tmp_path / "data")
+    process = start("local", *options, "--allow-host", "gateway.internal", "--allow-host", "other.internal")
+    parts = urlsplit(first_line(process, postgres=False)["base_url"])
     for name, status in (("gateway.internal", 200), ("other.internal", 200), ("evil.example", 421)):
         with socket.create_connection((parts.hostname, parts.port), timeout=5) as connection:
             connection.sendall(f"GET /v1/discovery HTTP/1.0\r\nHost: {name}\r\n\r\n".encode())

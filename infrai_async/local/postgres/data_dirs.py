@@ -99,5 +99,5 @@ def _remove_directory(directory: Path) -> None:
 
 
 def _remove_left(cluster_dir: Path) -> None:
-    stop_servers(cluster_dir / "data")
+    stop_servers(cluster_dir / "data", keep=False)
     remove_tree(cluster_dir, quietly=True)

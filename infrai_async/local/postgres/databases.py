@@ -16,53 +16,30 @@ import asyncio
 import logging
 import re
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 from weakref import WeakValueDictionary
 
 import asyncpg
-from attrs import frozen
 
 from infrai_async.local._files import remove_tree, write_whole
 from infrai_async.local._locks import DirectoryInUse, Lock
 from infrai_async.local.postgres.binaries import OLDEST, PostgresUnavailable
+from infrai_async.local.postgres.connections import GONE, MAKERS, Shared, connected, connection_to, sessions_of
 from infrai_async.local.postgres.owner_settings import carry_over
 from infrai_async.local.postgres.ownership import for_owner_alone, hand_over, quoted
 from infrai_async.local.postgres.scram import verifier
-from infrai_async.local.postgres.server import LOCAL, PostgresServer
+from infrai_async.local.postgres.server import LOCAL, PostgresServer, lacks_space
 from infrai_async.local.postgres.stale_processes import directories
 
 __all__ = ["GONE", "DirectoryInUse", "Postgres", "PostgresUnavailable", "Shared"]
 
-GONE = (
-    OSError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # raised by a connection that broke in the middle of an exchange
-    asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-)
-"""The exceptions that mean the server cannot be reached: it was stopped, has crashed, or is not ready yet."""
-
 _logger = logging.getLogger(__name__)
 _NAME = re.compile(r"ifr_[a-z0-9_]{1,59}")
 
-# Tenants may set defaults for their database or role. Settings sent by the connection itself take precedence.
-_SETTINGS = {
-    "search_path": "pg_catalog",
-    "default_transaction_read_only": "off",
-    "statement_timeout": "0",
-    "lock_timeout": "0",
-    "idle_in_transaction_session_timeout": "0",
-    "local_preload_libraries": "",
-    "role": "none",
-}
-
-_MAKERS = 4
 _EVICT_EVERY = 0.02
 _ATTEMPTS = 3
 _ROLE_CONNECTIONS = 50
@@ -89,21 +66,6 @@ join pg_roles held on held.oid = s.refobjid and s.refclassid = 'pg_authid'::regc
 """
 
 
-@frozen
-class Shared:
-    """How one of several gateways that share their databases identifies itself.
-
-    Attributes:
-        mark: distinguishes the roles of these gateways from other roles on the same server.
-        database: the database to connect to. Tenants cannot connect to it, so their locks cannot block a gateway.
-        gateway: distinguishes this gateway's sessions from those of the others.
-    """
-
-    mark: str
-    database: str
-    gateway: str
-
-
 class Postgres:
     """A Postgres server, and the gateway's databases on it."""
 
@@ -123,7 +85,7 @@ class Postgres:
         self._server = server
         self._shared = shared
         self._superuser = False
-        self._making = asyncio.Semaphore(_MAKERS)
+        self._making = asyncio.Semaphore(MAKERS)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.version: str = ""
 
@@ -137,6 +99,7 @@ class Postgres:
         temporary: bool = False,
         shared: Shared | None = None,
         host: str = LOCAL,
+        hurry: asyncio.Event | None = None,
     ) -> Postgres:
         """Connect to the server that `dsn` names, or start one, creating its cluster if necessary.
 
@@ -149,8 +112,10 @@ class Postgres:
             shared: How this gateway identifies itself, if it shares its databases with others. Default: the databases
                 belong to this data directory alone.
             host: The address to listen on, besides 127.0.0.1.
+            hurry: When it is set, stopping does not wait for what the next start can make up for.
 
         Raises:
+            PostgresNotStarted: if the gateway's own server did not start, or died at once.
             PostgresUnavailable: if no server can be used; the message says how to fix that.
             DirectoryInUse: if another gateway uses the same data directory.
         """
@@ -161,15 +126,16 @@ class Postgres:
             undo.callback(lock.release)
             server = None
             if dsn is None:
-                server = await PostgresServer.start(directory, binaries, temporary=temporary, host=host)
+                server = await PostgresServer.start(directory, binaries, temporary=temporary, host=host, hurry=hurry)
                 undo.push_async_callback(server.stop)
                 dsn = server.dsn()
-            pool = await connected(dsn, shared)
-            undo.callback(pool.terminate)
-            mark = shared.mark if shared else _mark(directory)
-            self = cls(dsn, mark, pool, lock, server, shared)
-            await self._prepare()
-            await self._remove_strays()
+            with _of_own(server):
+                pool = await connected(dsn, shared)
+                undo.callback(pool.terminate)
+                mark = shared.mark if shared else _mark(directory)
+                self = cls(dsn, mark, pool, lock, server, shared)
+                await self._prepare()
+                await self._remove_strays()
             undo.pop_all()
         return self
 
@@ -181,19 +147,24 @@ class Postgres:
         """Restart the gateway's own server after it has died.
 
         Raises:
-            PostgresUnavailable: if it does not start.
+            PostgresNotStarted: if it does not start.
         """
         if self._server is not None:
             self._pool.terminate()
             try:
                 await self._server.restart()
                 self._dsn = self._server.dsn()
-                self._pool = await connected(self._dsn)
-                await self._remove_strays()
+                with _of_own(self._server):
+                    self._pool = await connected(self._dsn)
+                    await self._remove_strays()
             except BaseException:
                 # A server left running without a pool would never be reported as dead, and so never be restarted.
                 await self._server.halt()
                 raise
+
+    def why_it_died(self) -> PostgresUnavailable:
+        """Return the reason why the gateway's own server has died."""
+        return self._server.failure("Postgres has died") if self._server else PostgresUnavailable("Postgres is gone")
 
     async def _prepare(self) -> None:
         (about,) = await self._pool.fetch(_ABOUT_SERVER)
@@ -279,7 +250,7 @@ class Postgres:
 
     async def cut_off(self, gateway: str) -> None:
         """Terminate the sessions of another gateway that is presumed dead, and thereby release its locks."""
-        await self._pool.execute(_CUT_OFF, _sessions_of(gateway))
+        await self._pool.execute(_CUT_OFF, sessions_of(gateway))
 
     async def databases(self) -> frozenset[str]:
         """Return the names of the gateway's databases, including half-made ones."""
@@ -408,10 +379,7 @@ class Postgres:
         await self._pool.execute(_EVICT, name)
 
     async def _hand_over(self, old: str, name: str) -> None:
-        settings = _settings(self._shared)
-        if int(self.version) >= 17:
-            settings["transaction_timeout"] = "0"
-        inside = await asyncpg.connect(self._dsn, database=name, server_settings=settings)
+        inside = await connection_to(self._dsn, name, self._shared, int(self.version))
         try:
             await hand_over(inside, old, name)
         finally:
@@ -437,35 +405,15 @@ class Postgres:
         return found
 
 
-async def connected(dsn: str, shared: Shared | None = None) -> asyncpg.Pool[asyncpg.Record]:
-    """Open a connection pool to a server.
-
-    Raises:
-        PostgresUnavailable: if the server cannot be reached or refuses the login.
-    """
-    where = urlsplit(dsn).netloc.rpartition("@")[2]
+@contextmanager
+def _of_own(server: PostgresServer | None) -> Iterator[None]:
+    """Report a server of our own that cannot be used, although it has started, as one that did not start."""
     try:
-        return await asyncpg.create_pool(
-            dsn,
-            database=shared.database if shared else None,
-            min_size=1,
-            max_size=2 * _MAKERS + 2,
-            server_settings=_settings(shared),
-        )
-    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        # The cause is suppressed, because a message about a malformed DSN may quote it with its password.
-        raise PostgresUnavailable(
-            f"no connection to Postgres at {where} ({type(error).__name__}): "
-            f"check --postgres-dsn, or omit it to have a server started"
-        ) from None
-
-
-def _settings(shared: Shared | None) -> dict[str, str]:
-    return _SETTINGS | {"application_name": _sessions_of(shared.gateway) if shared else "infrai-async"}
-
-
-def _sessions_of(gateway: str) -> str:
-    return f"infrai-async {gateway}"
+        yield
+    except (PostgresUnavailable, asyncpg.DiskFullError, *GONE) as error:
+        if server is None:
+            raise
+        raise server.failure("Postgres died right after it had started", disk_full=lacks_space(error)) from None
 
 
 def _mark(directory: Path) -> str:

@@ -29,6 +29,7 @@ from attrs import evolve, frozen
 from infrai_async.local._files import remove_tree
 from infrai_async.local._locks import Lock
 from infrai_async.local.postgres.binaries import Binaries, PostgresUnavailable
+from infrai_async.local.postgres.environment import environment
 
 _NOT_RUN = shutil.ignore_patterns("*.a", "pgxs", "pkgconfig", "doc", "man")
 
@@ -47,9 +48,7 @@ class RunAs:
 
     def options(self) -> dict[str, Any]:
         """Return the keyword arguments for `subprocess`."""
-        # Variables such as PGPORT or PGDATA in the caller's environment refer to another server.
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-        options: dict[str, Any] = {"cwd": "/", "env": environment | {"LC_ALL": "C"}, "stdin": subprocess.DEVNULL}
+        options: dict[str, Any] = {"cwd": "/", "env": environment(), "stdin": subprocess.DEVNULL}
         if self.uid is not None:
             options |= {"user": self.uid, "group": self.gid, "extra_groups": []}
         return options

@@ -10,25 +10,34 @@ it there; only then is there a file `place`.
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
 import os
 import secrets
 import signal
 import socket
 import sys
+import time
+from collections.abc import Awaitable
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, Any, Self
 
 from infrai_async.local._files import read_number, remove_tree, write_whole
 from infrai_async.local._locks import Lock
-from infrai_async.local.postgres.binaries import Binaries, PostgresUnavailable, find
+from infrai_async.local.postgres.binaries import Binaries, DiskFull, PostgresNotStarted, PostgresUnavailable, find
 from infrai_async.local.postgres.data_dirs import cluster_dir_of, make_cluster_dir, remove_cluster_dir, sweep
 from infrai_async.local.postgres.run_as import RunAs, for_cluster, ladder, reachable
 from infrai_async.local.postgres.stale_processes import stop_servers
 
 MAX_CONNECTIONS = 300
-_PATIENCE = 120.0
 _PATIENCE_AT_END = 10.0
+_QUIET = 3.0
+_REMIND = 30.0
 _POLL = 0.005
+_SEGMENT = 16 * 2**20  # of the WAL; a server that cannot make a new one dies
+_NO_SPACE = b"No space left on device"
+_logger = logging.getLogger(__name__)
 _LARGEST_LOG = 4_000_000
 
 LOCAL = "127.0.0.1"
@@ -43,7 +52,11 @@ _EVERYWHERE = {"": ["0.0.0.0"], "0.0.0.0": ["0.0.0.0"], "::": ["0.0.0.0", "::"]}
 
 
 class PostgresServer:
-    """A server for one cluster directory. The creator must hold the `Lock` of the data directory."""
+    """A server for one cluster directory. The creator must hold the `Lock` of the data directory.
+
+    Attributes:
+        hurry: When it is set, nothing is waited for any more that the next start can make up for.
+    """
 
     def __init__(self, directory: Path, cluster_dir: Path, binaries: Binaries, account: RunAs) -> None:
         self.cluster_dir = cluster_dir
@@ -53,12 +66,20 @@ class PostgresServer:
         self._binaries = binaries
         self._account = account
         self._host = LOCAL
+        self.hurry = asyncio.Event()
+        self._log_begin = 0
         self._process: asyncio.subprocess.Process | None = None
         self._mark: Lock | None = None
 
     @classmethod
     async def start(
-        cls, directory: Path, binaries: Path | None = None, *, temporary: bool = False, host: str = LOCAL
+        cls,
+        directory: Path,
+        binaries: Path | None = None,
+        *,
+        temporary: bool = False,
+        host: str = LOCAL,
+        hurry: asyncio.Event | None = None,
     ) -> Self:
         """Start the server of a directory, creating its cluster first if necessary.
 
@@ -67,12 +88,15 @@ class PostgresServer:
             binaries: The directory with the server's programs. Default: see ``postgres.binaries``.
             temporary: Whether the cluster may be deleted once this process is gone.
             host: The address to listen on, besides 127.0.0.1.
+            hurry: See the attribute.
 
         Raises:
-            PostgresUnavailable: if no server is found or it does not start.
+            PostgresNotStarted: if it does not start.
+            PostgresUnavailable: if no server is found.
         """
         server = await asyncio.to_thread(cls._settle, directory, binaries)
         server._host = host
+        server.hurry = hurry or server.hurry
         try:
             if temporary and server.cluster_dir != directory:
                 server._mark = Lock.as_temporary(server.cluster_dir)
@@ -86,11 +110,16 @@ class PostgresServer:
         """Start the server, or restart it after it has died; processes left by a killed gateway are ended first.
 
         Raises:
-            PostgresUnavailable: if it does not start.
+            PostgresNotStarted: if it does not start.
         """
-        if not self.data.exists():
-            await self._make()
-        await self._run()
+        try:
+            if not self.data.exists():
+                await self._make()
+            await self._run()
+        except OSError as error:
+            if not lacks_space(error):
+                raise
+            raise self.failure("Postgres does not start", disk_full=True) from error
 
     @classmethod
     def _settle(cls, directory: Path, explicit: Path | None) -> Self:
@@ -163,9 +192,8 @@ class PostgresServer:
             await _end(process, signal.SIGKILL)
             raise
         if process.returncode:
-            raise PostgresUnavailable(
-                f"initdb failed in {self.cluster_dir}: {said.decode(errors='replace').strip()[-800:]}"
-            )
+            text = said.decode(errors="replace").strip()[-800:]
+            raise self.failure(f"initdb failed in {self.cluster_dir}: {text}", disk_full=_NO_SPACE in said)
 
     async def _run(self) -> None:
         from_where = "all" if self._addresses() != [LOCAL] else f"{LOCAL}/32"
@@ -178,7 +206,25 @@ class PostgresServer:
                 if await self._started(log):
                     write_whole(self.cluster_dir / "port", str(self.port), durable=False)
                     return
-        raise PostgresUnavailable(f"Postgres does not start; see its log: tail {self.cluster_dir / 'log'}")
+            if self.hurry.is_set() or self.is_disk_full():
+                break
+        raise self.failure("Postgres does not start")
+
+    def failure(self, what: str, *, disk_full: bool = False) -> PostgresNotStarted:
+        """Return the error for a server that does not run, with the reason if it is a full disk."""
+        if disk_full or self.is_disk_full():
+            return DiskFull(f"no space left on device: Postgres cannot run until there is some in {self.cluster_dir}")
+        return PostgresNotStarted(f"{what}; see its log: tail {self.cluster_dir / 'log'}")
+
+    def is_disk_full(self) -> bool:
+        """Return whether the server, since its last start, has died for lack of space on its disk."""
+        # A server that dies frees what it could not fill, and the log is on the same disk: neither tells everything.
+        with suppress(OSError), (self.cluster_dir / "log").open("rb") as log:
+            log.seek(self._log_begin)
+            if _NO_SPACE in log.read(_LARGEST_LOG):
+                return True
+        disk = os.statvfs(self.cluster_dir)
+        return disk.f_bavail * disk.f_frsize < _SEGMENT
 
     def _log(self) -> IO[bytes]:
         path = self.cluster_dir / "log"
@@ -186,6 +232,7 @@ class PostgresServer:
         log = path.open("ab")
         if log.tell() > _LARGEST_LOG:
             log.truncate(0)
+        self._log_begin = log.seek(0, os.SEEK_END)
         return log
 
     async def _started(self, log: IO[bytes]) -> bool:
@@ -194,20 +241,20 @@ class PostgresServer:
         self._process = process = await asyncio.create_subprocess_exec(
             *command, stdout=log, stderr=log, start_new_session=True, **self._account.options()
         )
-        try:
-            async with asyncio.timeout(_PATIENCE):
-                return await self._ready(process)
-        except TimeoutError:
-            raise PostgresUnavailable(
-                f"Postgres did not become ready within {_PATIENCE:.0f} seconds; see its log: "
-                f"tail {self.cluster_dir / 'log'}"
-            ) from None
+        return await self._ready(process)
 
     async def _ready(self, process: asyncio.subprocess.Process) -> bool:
-        while process.returncode is None:
+        # Without a limit: a recovery that was cut off would only start over. It ends, one way or the other.
+        begun, said = time.monotonic(), _QUIET
+        while process.returncode is None and not self.hurry.is_set():
             if self._is_ready(process.pid):
                 return True
             await asyncio.sleep(_POLL)
+            if (waited := time.monotonic() - begun) > said:
+                _logger.warning(
+                    "Postgres is starting, %.0f s so far: it recovers what was not yet in its place", waited
+                )
+                said += _REMIND
         return False
 
     def _is_ready(self, pid: int) -> bool:
@@ -251,14 +298,40 @@ class PostgresServer:
         self._unmark()
 
     async def halt(self) -> None:
-        """Stop the server; it may be restarted."""
-        # A fast shutdown ends with a checkpoint, which takes long on a slow disk after hundreds of new databases. If
-        # it exceeds the timeout, an immediate shutdown follows; replaying the WAL at the next start is faster.
-        await self._end(signal.SIGINT, signal.SIGQUIT, signal.SIGKILL)
+        """Stop the server; it may be restarted.
+
+        A fast shutdown ends with a checkpoint, which may take long after many writes or on a slow disk. Cutting it off
+        would lose nothing, but the next start would have to make up for it before it answers anything. Only `hurry`
+        does that.
+        """
+        if self._process is None:
+            return
+        if self._process.returncode is None:
+            self._process.send_signal(signal.SIGINT)
+        if not await self._has_stopped(self._process):
+            await _end(self._process, signal.SIGQUIT, signal.SIGKILL)
+
+    async def _has_stopped(self, process: asyncio.subprocess.Process) -> bool:
+        """Wait until the server has stopped or there is a hurry, and return whether it has stopped."""
+        stopped, hurried = _task(process.wait()), _task(self.hurry.wait())
+        begun, patience = time.monotonic(), _QUIET
+        try:
+            while not (await asyncio.wait({stopped, hurried}, timeout=patience, return_when="FIRST_COMPLETED"))[0]:
+                _logger.warning(
+                    "Postgres is writing its data to disk before it stops, %.0f s so far. A second Ctrl-C or signal "
+                    "cuts that short: nothing committed is lost, but the next start takes longer",
+                    time.monotonic() - begun,
+                )
+                patience = _REMIND
+        finally:
+            stopped.cancel()
+            hurried.cancel()
+        return process.returncode is not None
 
     async def remove(self) -> None:
         """Stop the server and delete its cluster; idempotent."""
-        await self._end(signal.SIGQUIT, signal.SIGKILL)
+        if self._process is not None:
+            await _end(self._process, signal.SIGQUIT, signal.SIGKILL)
         await asyncio.to_thread(remove_cluster_dir, self._directory, self.cluster_dir)
         self._unmark()
 
@@ -271,9 +344,15 @@ class PostgresServer:
         if self._mark is not None:
             self._mark.release()
 
-    async def _end(self, *signals: signal.Signals) -> None:
-        if self._process is not None:
-            await _end(self._process, *signals)
+
+def lacks_space(error: BaseException) -> bool:
+    """Return whether an error of the operating system or of Postgres means that the disk is full."""
+    number = error.errno if isinstance(error, OSError) else None
+    return number in (errno.ENOSPC, errno.EDQUOT) or getattr(error, "sqlstate", None) == "53100"
+
+
+def _task(awaitable: Awaitable[Any]) -> asyncio.Future[Any]:
+    return asyncio.ensure_future(awaitable)
 
 
 async def _end(process: asyncio.subprocess.Process, *signals: signal.Signals) -> None:
