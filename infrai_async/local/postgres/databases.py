@@ -181,6 +181,8 @@ class Postgres:
         self._superuser = about["rolsuper"]
         if self._server is not None:
             await self._pool.execute("revoke all on database postgres, template1 from public")
+            share = await self._pool.fetchval("select setting from pg_config where name = 'SHAREDIR'")
+            await asyncio.to_thread(self._server.provide_extensions, Path(share))
 
     async def _remove_strays(self) -> None:
         """Remove the directories that a crash during CREATE DATABASE left behind.

@@ -13,6 +13,7 @@ import asyncio
 import errno
 import logging
 import os
+import re
 import secrets
 import signal
 import socket
@@ -25,6 +26,7 @@ from typing import IO, Any, Self
 
 from infrai_async.local._files import read_number, remove_tree, write_whole
 from infrai_async.local._locks import Lock
+from infrai_async.local.postgres import extensions
 from infrai_async.local.postgres.binaries import Binaries, DiskFull, PostgresNotStarted, PostgresUnavailable, find
 from infrai_async.local.postgres.data_dirs import cluster_dir_of, make_cluster_dir, remove_cluster_dir, sweep
 from infrai_async.local.postgres.run_as import RunAs, for_cluster, ladder, reachable
@@ -37,6 +39,7 @@ _REMIND = 30.0
 _POLL = 0.005
 _SEGMENT = 16 * 2**20  # of the WAL; a server that cannot make a new one dies
 _NO_SPACE = b"No space left on device"
+_NO_LOCALE = re.compile(rb"invalid locale name|encoding mismatch|ICU is not supported|could not open collator")
 _logger = logging.getLogger(__name__)
 _LARGEST_LOG = 4_000_000
 
@@ -178,11 +181,20 @@ class PostgresServer:
             await asyncio.to_thread(remove_tree, left, quietly=True)
 
     async def _initdb(self, part: Path, secret: Path) -> None:
-        options = ["-U", "postgres", "-A", "scram-sha-256", f"--pwfile={secret}", "--encoding=UTF8", "--locale=C"]
-        if self._binaries.major >= 17:
-            options += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-            options += ["--sync-method=syncfs"] if sys.platform == "linux" else []
-        command = self._account.command(self._binaries.program("initdb"), "-D", str(part), *options)
+        options = ["-U", "postgres", "-A", "scram-sha-256", f"--pwfile={secret}", "--encoding=UTF8"]
+        if self._binaries.major >= 17 and sys.platform == "linux":
+            options.append("--sync-method=syncfs")
+        for locale in locales(self._binaries.major):
+            command = self._account.command(self._binaries.program("initdb"), "-D", str(part), *options, *locale)
+            code, said = await self._outcome(command)
+            if not code or not _NO_LOCALE.search(said):
+                break
+        if code:
+            text = said.decode(errors="replace").strip()[-800:]
+            raise self.failure(f"initdb failed in {self.cluster_dir}: {text}", disk_full=_NO_SPACE in said)
+
+    async def _outcome(self, command: list[str]) -> tuple[int | None, bytes]:
+        """Run a command to its end, and return its exit code and what it wrote."""
         process = await asyncio.create_subprocess_exec(
             *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, **self._account.options()
         )
@@ -191,9 +203,7 @@ class PostgresServer:
         except BaseException:
             await _end(process, signal.SIGKILL)
             raise
-        if process.returncode:
-            text = said.decode(errors="replace").strip()[-800:]
-            raise self.failure(f"initdb failed in {self.cluster_dir}: {text}", disk_full=_NO_SPACE in said)
+        return process.returncode, said
 
     async def _run(self) -> None:
         from_where = "all" if self._addresses() != [LOCAL] else f"{LOCAL}/32"
@@ -287,7 +297,18 @@ class PostgresServer:
             settings["recovery_init_sync_method"] = "syncfs"
         if self._binaries.major >= 18:
             settings["io_method"] = "sync"
+        if self._extensions is not None and (path := extensions.search_path(self._extensions)) is not None:
+            settings["extension_control_path"] = path
         return [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+
+    @property
+    def _extensions(self) -> Path | None:
+        return self.cluster_dir / "extensions" if self._binaries.major >= extensions.SINCE else None
+
+    def provide_extensions(self, share: Path) -> None:
+        """Let owners of databases create further extensions of an installation with this directory of shared files."""
+        if self._extensions is not None:
+            extensions.provide(self._extensions, share)
 
     def _addresses(self) -> list[str]:
         return _EVERYWHERE.get(self._host) or list(dict.fromkeys((LOCAL, self._host)))
@@ -343,6 +364,17 @@ class PostgresServer:
     def _unmark(self) -> None:
         if self._mark is not None:
             self._mark.release()
+
+
+def locales(major: int) -> list[list[str]]:
+    """Return initdb's options for the locale of a version, best first.
+
+    Text sorts by code point, and letters other than ASCII are letters. From 17 on the built-in locale sees to that for
+    `upper`, `ilike` and regular expressions; before, and in extensions such as pg_trgm, a locale of the system does.
+    """
+    plain = ["--locale=C"] + (["--locale-provider=builtin", "--builtin-locale=C.UTF-8"] if major >= 17 else [])
+    named = [[*plain, f"--lc-ctype={name}"] for name in ("C.UTF-8", "UTF-8", "en_US.UTF-8")]
+    return [*named, [*plain, "--locale-provider=icu", "--icu-locale=und"], plain] if major < 17 else [*named, plain]
 
 
 def lacks_space(error: BaseException) -> bool:
