@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from infrai_async.local._files import read_number, remove_tree, write_whole
-from infrai_async.local._locks import Lock
+from infrai_async.local._locks import DirectoryInUse, Lock
 from infrai_async.local.postgres import extensions
 from infrai_async.local.postgres.binaries import Binaries, DiskFull, PostgresNotStarted, PostgresUnavailable, find
-from infrai_async.local.postgres.data_dirs import cluster_dir_of, make_cluster_dir, remove_cluster_dir, sweep
+from infrai_async.local.postgres.data_dirs import IN_USE, cluster_dir_of, make_cluster_dir, remove_cluster_dir, sweep
 from infrai_async.local.postgres.run_as import RunAs, for_cluster, ladder, reachable
 from infrai_async.local.postgres.stale_processes import stop_servers
 
@@ -72,7 +72,7 @@ class PostgresServer:
         self.hurry = asyncio.Event()
         self._log_begin = 0
         self._process: asyncio.subprocess.Process | None = None
-        self._mark: Lock | None = None
+        self._held: list[Lock] = []
 
     @classmethod
     async def start(
@@ -101,8 +101,9 @@ class PostgresServer:
         server._host = host
         server.hurry = hurry or server.hurry
         try:
-            if temporary and server.cluster_dir != directory:
-                server._mark = Lock.as_temporary(server.cluster_dir)
+            if server.cluster_dir != directory:
+                server._held.append(_taken(server.cluster_dir))
+                server._held += [Lock.as_temporary(server.cluster_dir)] if temporary else []
             await server.restart()
         except BaseException:
             await server.stop()
@@ -126,8 +127,8 @@ class PostgresServer:
 
     @classmethod
     def _settle(cls, directory: Path, explicit: Path | None) -> Self:
-        sweep()
         cluster_dir = cluster_dir_of(directory)
+        sweep()
         if (cluster_dir / "data").exists():
             return cls._existing(directory, cluster_dir, explicit)
         found = find(explicit)
@@ -362,8 +363,8 @@ class PostgresServer:
             await self._process.wait()
 
     def _unmark(self) -> None:
-        if self._mark is not None:
-            self._mark.release()
+        for lock in self._held:
+            lock.release()
 
 
 def locales(major: int) -> list[list[str]]:
@@ -381,6 +382,15 @@ def lacks_space(error: BaseException) -> bool:
     """Return whether an error of the operating system or of Postgres means that the disk is full."""
     number = error.errno if isinstance(error, OSError) else None
     return number in (errno.ENOSPC, errno.EDQUOT) or getattr(error, "sqlstate", None) == "53100"
+
+
+def _taken(cluster_dir: Path) -> Lock:
+    """Lock a cluster outside of its data directory, of which there may be copies."""
+    try:
+        return Lock(cluster_dir / IN_USE)
+    except BlockingIOError:
+        message = f"another gateway runs on {cluster_dir}, the databases of a copy of this data directory: stop it"
+        raise DirectoryInUse(message) from None
 
 
 def _task(awaitable: Awaitable[Any]) -> asyncio.Future[Any]:
