@@ -78,30 +78,30 @@ async def _serve(gateway: LocalGateway, data_dir: Path, typed: Namespace) -> Non
     with cancel_on_signals(gateway.hurry):
         try:
             async with gateway:
-                missing = await gateway.wait_for_postgres()
-                _check_options(typed, missing)
-                _announce(gateway, data_dir, shared=typed.postgres_dsn is not None, missing=missing)
+                fault = await gateway.database_fault()
+                _check_options(typed, fault)
+                _announce(gateway, data_dir, shared=typed.postgres_dsn is not None, fault=fault)
                 await asyncio.Event().wait()
         except asyncio.CancelledError:
             return
 
 
-def _check_options(typed: Namespace, missing: str | None) -> None:
+def _check_options(typed: Namespace, fault: str | None) -> None:
     """End the command if the Postgres that the user asked for cannot be had: another one is not what was meant."""
     for option, given in (("--postgres-dsn", typed.postgres_dsn), ("--postgres-bin", typed.postgres_bin)):
-        if missing is not None and given is not None:
-            raise _Unavailable(missing if option in missing else f"{option}: {missing}")
+        if fault is not None and given is not None:
+            raise _Unavailable(fault if option in fault else f"{option}: {fault}")
 
 
-def _announce(gateway: LocalGateway, data_dir: Path, *, shared: bool, missing: str | None) -> None:
+def _announce(gateway: LocalGateway, data_dir: Path, *, shared: bool, fault: str | None) -> None:
     """Say how to reach the gateway, and whether databases work: now, and not at the user's first database call."""
     ways_in = {"base_url": gateway.base_url, "api_key": gateway.api_key}
     if on_terminal():
         place = f"the Postgres of --postgres-dsn, its port in {data_dir}" if shared else data_dir
         print(_SCREEN.format(**ways_in, place=place), flush=True)
     else:
-        write_json(ways_in if missing is None else ways_in | {"postgres": False})
-    if missing is not None:
-        complain(missing)
+        write_json(ways_in if fault is None else ways_in | {"postgres": False})
+    if fault is not None:
+        complain(f"all but databases works: {fault}")
     elif on_terminal():
         note("Postgres is ready.")

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain, repeat
 
 
 def leave_on_signals() -> None:
@@ -17,20 +18,17 @@ def leave_on_signals() -> None:
 
 @contextmanager
 def cancel_on_signals(hurry: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Cancel the current task on the first signal; later ones end nothing, until the end of the process.
+    """Cancel the current task on the first signal; later ones, until the end of the process, only call ``hurry``.
 
     However often Ctrl-C is pressed, a Postgres that was started must be stopped, and the process must end with the
     command's own exit code.
-
-    Args:
-        hurry: called on every later signal before the end of the block.
     """
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None  # noqa: S101 - this runs in a coroutine
-    first: Iterator[Callable[[], object]] = iter([task.cancel])
+    acts: Iterator[Callable[[], object]] = chain([task.cancel], repeat(hurry))
 
     def stop() -> None:
-        next(first, hurry)()
+        next(acts)()
 
     numbers = _signals()
     for number in numbers:

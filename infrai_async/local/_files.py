@@ -1,10 +1,15 @@
-"""Write files atomically and readable only by their owner, and remove directory trees."""
+"""Write files atomically and readable only by their owner, remove directory trees, and ask what files can do."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
+import tempfile
 from pathlib import Path
+from typing import Final
+
+_FICLONE: Final = 0x40049409  # the ioctl of Linux that makes a file share the blocks of another
 
 
 def write_whole(path: Path, content: str | bytes, *, mode: int = 0o600, durable: bool = True) -> None:
@@ -80,3 +85,15 @@ def remove_tree(directory: Path, *, quietly: bool = False) -> None:
     if not quietly and directory.exists():
         # The second attempt gets past files that another process deleted or created during the first one.
         shutil.rmtree(directory)
+
+
+def can_clone(directory: Path) -> bool:
+    """Return whether files in a directory can share their blocks (reflinks), as on Btrfs and XFS."""
+    try:
+        with tempfile.TemporaryFile(dir=directory) as source, tempfile.TemporaryFile(dir=directory) as copy:
+            source.write(bytes(4096))
+            source.flush()
+            fcntl.ioctl(copy.fileno(), _FICLONE, source.fileno())
+    except OSError:
+        return False
+    return True

@@ -124,7 +124,7 @@ class ObjectsEndpoint:
         """Return the row of an object and its open file, both of the same upload."""
         missing = None
         while True:
-            row = await self._context.store.run(partial(_find, target))
+            row = await self._context.store.read(partial(_find, target))
             if row is None:
                 raise not_found("STORAGE_OBJECT", target.key)
             if row.blob == missing:

@@ -110,8 +110,9 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts a command on pipes; what still runs when the test is over is ended."""
     started: list[subprocess.Popen[str]] = []
 
-    def begin(*arguments: str) -> subprocess.Popen[str]:
-        command = [sys.executable, *STRICT, "-m", "infrai_async.cli", *arguments]
+    def begin(*arguments: str, code: str | None = None) -> subprocess.Popen[str]:
+        what = ("-m", "infrai_async.cli") if code is None else ("-c", code)
+        command = [sys.executable, *STRICT, *what, *arguments]
         pipe = subprocess.PIPE
         started.append(subprocess.Popen(command, text=True, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe))
         return started[-1]

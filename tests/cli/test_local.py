@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pytest
 from support.patience import complaints
 
 from infrai_async import AsyncInfrai
@@ -27,19 +27,11 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 Start = Callable[..., subprocess.Popen[str]]
 
 
-def first_line(process: subprocess.Popen[str], *, postgres: bool = True) -> dict[str, str]:
+def first_line(process: subprocess.Popen[str]) -> dict[str, str]:
     assert process.stdout is not None
     ways_in = json.loads(process.stdout.readline())
-    assert ways_in.pop("postgres", True) is postgres
     assert set(ways_in) == {"base_url", "api_key"}
     return {name: str(value) for name, value in ways_in.items()}
-
-
-def without_postgres(data_dir: Path) -> tuple[str, str]:
-    """Options of a gateway that starts at once, since the databases of its data directory are gone."""
-    (data_dir / "postgres").mkdir(parents=True)
-    (data_dir / "postgres" / "place").write_text(str(data_dir / "gone"))
-    return "--data-dir", str(data_dir)
 
 
 def create_project(ways_in: dict[str, str], name: str) -> str:
@@ -80,8 +72,8 @@ def test_it_serves_until_a_signal_and_keeps_its_key(start: Start, tmp_path: Path
 
 
 def test_no_signal_after_the_first_changes_how_it_ends(start: Start, tmp_path: Path) -> None:
-    process = start("local", *without_postgres(tmp_path / "data"))
-    first_line(process, postgres=False)
+    process = start("local", "--data-dir", str(tmp_path / "data"))
+    first_line(process)
     deadline = time.monotonic() + 60
     while process.poll() is None and time.monotonic() < deadline:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -116,31 +108,39 @@ def test_what_the_screen_says_works_as_it_stands(terminal: Callable[..., Termina
     assert not is_open(settings["INFRAI_BASE_URL"])
 
 
+NO_POSTGRES = """
+from infrai_async.cli.__main__ import main
+from infrai_async.local.postgres import binaries
+binaries._places = lambda: iter(())
+raise SystemExit(main())
+"""
+
+
 def test_a_missing_postgres_is_said_before_anybody_needs_it(start: Start, tmp_path: Path) -> None:
-    process = start("local", *without_postgres(tmp_path / "data"))
-    first_line(process, postgres=False)
-    assert f"are gone from {tmp_path / 'data' / 'gone'}" in next_complaint(process)
+    process = start("local", "--data-dir", str(tmp_path / "data"), code=NO_POSTGRES)
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["postgres"] is False
+    assert "pip install 'infrai-async[local]'" in next_complaint(process)
     process.send_signal(signal.SIGTERM)
     stdout, stderr = process.communicate(timeout=100)
     assert (process.returncode, stdout, complaints(stderr)) == (0, "", "")
 
 
-def test_a_postgres_that_was_asked_for_and_cannot_be_had_ends_the_command(infrai: Run, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    nowhere = "postgresql://me:hush-hush@127.0.0.1:1/db"
-    for option, value, told in (
-        ("--postgres-bin", str(tmp_path / "empty"), "pip install 'infrai-async[local]'"),
-        ("--postgres-bin", str(tmp_path / "absent"), str(tmp_path / "absent")),
-        ("--postgres-dsn", nowhere, "127.0.0.1:1"),
-    ):
-        done = infrai("local", "--data-dir", str(tmp_path / "data"), option, value)
-        assert (done.returncode, done.stdout) == (1, "")
-        assert option in done.stderr
-        assert told in done.stderr
-        assert done.stderr.count("\n") == 1
-        assert "hush-hush" not in done.stderr
-        assert "request " not in done.stderr
-        shutil.rmtree(tmp_path / "data")
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--postgres-bin", "{empty}"),
+        ("--postgres-bin", "{empty}/absent"),
+        ("--postgres-dsn", "postgresql://u:p@127.0.0.1:1/d"),
+    ],
+)
+def test_a_postgres_that_was_asked_for_is_not_left_out(infrai: Run, tmp_path: Path, option: str, value: str) -> None:
+    done = infrai("local", "--data-dir", str(tmp_path / "data"), option, value.format(empty=tmp_path))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert option in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "u:p" not in done.stderr
+    assert "request " not in done.stderr
 
 
 def test_a_postgres_of_another_version_than_asked_for_ends_the_command(infrai: Run, tmp_path: Path) -> None:
@@ -154,12 +154,20 @@ def test_a_postgres_of_another_version_than_asked_for_ends_the_command(infrai: R
     assert f"was created by Postgres 14, which was not found in --postgres-bin {find().directory}" in done.stderr
 
 
+def test_without_a_home_directory_another_place_is_asked_for(infrai: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import pathlib\npathlib.Path.expanduser = lambda _: (_ for _ in ()).throw(RuntimeError('no home'))\n"
+    done = infrai("local", code=code + "from infrai_async.cli.__main__ import main\nraise SystemExit(main())")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "give another --data-dir" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_what_is_taken_is_said_in_one_line(start: Start, infrai: Run, tmp_path: Path) -> None:
-    first = start("local", *without_postgres(tmp_path / "data"))
-    port = str(urlsplit(first_line(first, postgres=False)["base_url"]).port)
+    first = start("local", "--data-dir", str(tmp_path / "data"))
+    port = str(urlsplit(first_line(first)["base_url"]).port)
     for taken, options in (
         (str(tmp_path / "data"), ("--data-dir", str(tmp_path / "data"))),
-        (port, ("--data-dir", str(tmp_path / "other"), "--port", port, "--postgres-bin", str(tmp_path))),
+        (port, ("--data-dir", str(tmp_path / "other"), "--port", port)),
     ):
         done = infrai("local", *options)
         assert (done.returncode, done.stdout) == (1, "")
@@ -170,7 +178,7 @@ def test_what_is_taken_is_said_in_one_line(start: Start, infrai: Run, tmp_path: 
 
 
 def test_a_host_that_is_not_this_machine_is_said_in_one_line(infrai: Run, tmp_path: Path) -> None:
-    options = ("--data-dir", str(tmp_path / "data"), "--postgres-bin", str(tmp_path), "--host", "192.0.2.1")
+    options = ("--data-dir", str(tmp_path / "data"), "--host", "192.0.2.1")
     done = infrai("local", *options)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("infrai-async: cannot listen on 192.0.2.1 (")
@@ -191,9 +199,10 @@ def test_a_data_directory_that_cannot_be_used_is_said_in_one_line(infrai: Run, t
 
 
 def test_a_further_host_name_is_allowed(start: Start, tmp_path: Path) -> None:
-    options = without_postgres(tmp_path / "data")
-    process = start("local", *options, "--allow-host", "gateway.internal", "--allow-host", "other.internal")
-    parts = urlsplit(first_line(process, postgres=False)["base_url"])
+    process = start(
+        "local", "--data-dir", str(tmp_path), "--allow-host", "gateway.internal", "--allow-host", "other.internal"
+    )
+    parts = urlsplit(first_line(process)["base_url"])
     for name, status in (("gateway.internal", 200), ("other.internal", 200), ("evil.example", 421)):
         with socket.create_connection((parts.hostname, parts.port), timeout=5) as connection:
             connection.sendall(f"GET /v1/discovery HTTP/1.0\r\nHost: {name}\r\n\r\n".encode())

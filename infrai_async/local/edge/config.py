@@ -61,7 +61,7 @@ class DistributionSettings:
             self._known.clear()
         while True:
             changes, read = self._changes[id], time.monotonic()
-            settings, generation, purges = await self._store.run(partial(read_for_edge, id))
+            settings, generation, purges = await self._store.read(partial(read_for_edge, id))
             # If the distribution changed during the read, the settings may be outdated, and storing them would undo
             # the invalidation. So they are read again.
             if changes == self._changes[id]:

@@ -20,6 +20,7 @@ from infrai_async.local._errors import RequestRefused, not_found
 from infrai_async.local.edge.config import DistributionSettings
 from infrai_async.local.edge.counters import TrafficCounters
 from infrai_async.local.edge.fetcher import CacheHit, CacheRequest, Fetcher
+from infrai_async.local.edge.mount import mount
 from infrai_async.local.edge.origins import (
     FAILURES,
     VIA,
@@ -225,10 +226,7 @@ def _sign(request: web.BaseRequest, id: str, headers: CIMultiDict[str], origins:
     headers["Via"] = ", ".join((*origins.getall("Via", ()), VIA))
     if not _has_own_name(request):
         headers.add("Content-Security-Policy", _SANDBOX)
-        location = headers.get("Location", "")
-        # An absolute path refers to the origin's root, which is mounted below the gateway's root here.
-        if location.startswith("/") and not location.startswith("//"):
-            headers["Location"] = f"/edge/{id}{location}"
+        mount(headers, f"/edge/{id}")
 
 
 def _content_length(headers: Headers) -> int | None:

@@ -20,6 +20,7 @@ from typing import Any, Final, Self
 
 import aiohttp
 import attrs
+from multidict import CIMultiDict
 
 from infrai_async.local._errors import RequestRefused
 from infrai_async.local.edge.cache import Cache, Entry, Key
@@ -235,9 +236,10 @@ class Fetcher:
         asking.update(kept.answer.validators() if kept else {})
         async with self._origins.request(request.method, url, asking) as response:
             now, headers = time.monotonic(), end_to_end(response.headers)
-            born = now - initial_age(headers, datetime.now(UTC), now - began)
+            received = datetime.now(UTC)
+            born = now - initial_age(headers, received, now - began)
             if kept is not None and response.status == 304:
-                flight.hit.set_result(self._confirmed(flight, request, kept, headers, born))
+                flight.hit.set_result(self._confirmed(flight, request, kept, headers, born, received))
             elif (
                 kept is not None
                 and response.status in _FAILED
@@ -247,12 +249,19 @@ class Fetcher:
             else:
                 if kept is not None and response.status < 500:
                     self._cache.remove(request.key, kept)
-                await self._receive(flight, request, answer(response.status, headers, request.headers, born), response)
+                origin_response = answer(response.status, headers, request.headers, born, received)
+                await self._receive(flight, request, origin_response, response)
 
     def _confirmed(
-        self, flight: _Flight, request: CacheRequest, kept: Entry, headers: Headers, born: float
+        self,
+        flight: _Flight,
+        request: CacheRequest,
+        kept: Entry,
+        headers: CIMultiDict[str],
+        born: float,
+        received: datetime,
     ) -> CacheHit:
-        entry = Entry(refreshed(kept.answer, headers, request.headers, born), kept.body)
+        entry = Entry(refreshed(kept.answer, headers, request.headers, born, received), kept.body)
         self._cache.remove(request.key, kept)
         if flight.keep and entry.answer.may_be_kept(request.headers, request.ttl):
             self._cache.put(request.key, entry)

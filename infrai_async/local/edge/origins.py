@@ -15,12 +15,14 @@ import secrets
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from ipaddress import ip_address, ip_network
 from typing import Any, Final
 from urllib.parse import unquote
 
 import aiohttp
 from aiohttp.client import _RequestContextManager
+from aiohttp.client_proto import ResponseHandler
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -35,6 +37,7 @@ FAILURES: Final = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
 """The exceptions that a request to an origin can raise; an invalid host name raises ``ValueError``."""
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=10, sock_connect=10, sock_read=30)
 _CONNECTIONS: Final = 256
+_LONGEST_FIELD: Final = 2**15 + 2**8  # bytes of a header field of a response: a value of 32 KiB, and its name
 _FORBIDDEN: Final = tuple(
     map(
         ip_network,
@@ -211,6 +214,24 @@ def as_refusal(error: BaseException) -> RequestRefused:
     return RequestRefused(502, "CDN_ORIGIN_UNREACHABLE", "the origin could not be reached or sent an invalid response")
 
 
+class _Connection(ResponseHandler):
+    """A connection that forgives an origin for bytes after the end of its response."""
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what has arrived; the head apart from the rest, as an error in the rest must not lose the response."""
+        end = data.find(b"\r\n\r\n") + 4
+        if 4 <= end < len(data):
+            super().data_received(data[:end])
+            data = data[end:]
+        super().data_received(data)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """End the connection; a body that has arrived completely stays readable, whatever came after it."""
+        if self._payload is not None and self._payload.is_eof():
+            self._payload = self._parser = None
+        super().connection_lost(exc)
+
+
 class Origins:
     """The connections to all origins.
 
@@ -236,13 +257,21 @@ class Origins:
             await self._session.close()
 
     def _open(self) -> aiohttp.ClientSession:
+        # Every request gets a connection of its own. What an origin sends unasked on an idle one would become the
+        # answer to the next request, and a request with a body that meets one that is just closing cannot be repeated.
+        connector = aiohttp.TCPConnector(
+            limit=_CONNECTIONS,
+            force_close=True,
+            resolver=aiohttp.ThreadedResolver(),
+            use_dns_cache=False,
+            socket_factory=self._socket,
+        )
+        # aiohttp has no public way to choose the class of its connections; tests/gateway/edge guards this.
+        connector._factory = partial(_Connection, loop=asyncio.get_running_loop())  # type: ignore[assignment]
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=_CONNECTIONS,
-                resolver=aiohttp.ThreadedResolver(),
-                use_dns_cache=False,
-                socket_factory=self._socket,
-            ),
+            connector=connector,
+            max_line_size=_LONGEST_FIELD,
+            max_field_size=_LONGEST_FIELD,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent", "Content-Type"),

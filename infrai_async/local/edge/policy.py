@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from email.utils import format_datetime
 from typing import Final, TypeAlias
 
 import attrs
@@ -18,6 +19,11 @@ from infrai_async.local.http.conditional import http_date
 
 Headers: TypeAlias = CIMultiDict[str] | CIMultiDictProxy[str]
 _PART: Final = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*"?)+')
+_MEMBER: Final = re.compile(
+    r'(?P<name>[a-z*][a-z0-9_.*-]*)(?:=(?P<value>-?[0-9]{1,15}|\?[01]|[A-Za-z*][!-+.-:<-~]*|"[^"\\,]*"))?(?:;[^,"]*)?'
+)
+_COUNTED: Final = frozenset({"max-age", "s-maxage", "stale-while-revalidate", "stale-if-error"})
+"""The directives whose values are seconds."""
 _LONGEST: Final = 2**31
 _CACHEABLE: Final = frozenset({200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501})
 """The statuses that may be cached without explicit freshness (RFC 9110, section 15.1)."""
@@ -85,27 +91,36 @@ class OriginResponse:
         return {asking: self.headers[name] for asking, name in names.items() if name in self.headers}
 
 
-def answer(status: int, headers: CIMultiDict[str], request: Headers, born: float) -> OriginResponse:
-    """Return an origin's response to a request, with its caching properties parsed."""
-    directives = parse_directives(headers.getall("Cache-Control", ()))
-    return OriginResponse(
-        status, headers, born, _variant(headers, request), directives, _explicit(headers, directives), tags(headers)
-    )
+def answer(status: int, headers: CIMultiDict[str], request: Headers, born: float, received: datetime) -> OriginResponse:
+    """Return an origin's response to a request, with its caching properties parsed.
+
+    Without a valid ``Date`` it gets the time at which it was ``received`` (RFC 9110, section 6.6.1).
+    """
+    if http_date(headers.get("Date")) is None:
+        headers["Date"] = format_datetime(received, usegmt=True)
+    targeted = parse_targeted(headers.getall("CDN-Cache-Control", ()))
+    directives = parse_directives(headers.getall("Cache-Control", ())) if targeted is None else targeted
+    explicit = _explicit(headers if targeted is None else {}, directives)
+    return OriginResponse(status, headers, born, _variant(headers, request), directives, explicit, tags(headers))
 
 
-def refreshed(old: OriginResponse, headers: Headers, request: Headers, born: float) -> OriginResponse:
+def refreshed(
+    old: OriginResponse, headers: Headers, request: Headers, born: float, received: datetime
+) -> OriginResponse:
     """Return a stored response, updated with the headers of a 304 (RFC 9111, section 3.2)."""
     updated = [(name, value) for name, value in headers.items() if name.lower() not in _OF_A_BODY]
     replaced = {name.lower() for name, _ in updated}
     kept = [(name, value) for name, value in old.headers.items() if name.lower() not in replaced | {"age"}]
-    return answer(old.status, CIMultiDict([*kept, *updated]), request, born)
+    return answer(old.status, CIMultiDict([*kept, *updated]), request, born, received)
 
 
 def initial_age(headers: Headers, received: datetime, delay: float) -> float:
     """Return the age of a response received ``delay`` seconds after its request (RFC 9111, section 4.2.3)."""
     date = http_date(headers.get("Date"))
     apparent = 0.0 if date is None else (received - date).total_seconds()
-    return max(0.0, apparent, (_number(headers.get("Age", "")) or 0) + delay)
+    # An age that is a list counts by its first member (RFC 9111, section 5.1).
+    age = headers.get("Age", "").partition(",")[0].strip()
+    return max(0.0, apparent, (_number(age) or 0) + delay)
 
 
 def parse_directives(lines: Iterable[str]) -> dict[str, str]:
@@ -117,6 +132,24 @@ def parse_directives(lines: Iterable[str]) -> dict[str, str]:
     return directives
 
 
+def parse_targeted(lines: Iterable[str]) -> dict[str, str] | None:
+    """Return the directives of a targeted field such as ``CDN-Cache-Control`` (RFC 9213).
+
+    It is a dictionary of structured fields, and takes the place of ``Cache-Control`` and ``Expires``. Without one, or
+    if it is malformed, ``None`` is returned, and it counts for nothing.
+    """
+    text = ", ".join(lines).strip()
+    directives: dict[str, str] = {}
+    for member in text.split(",") if text else ():
+        found = _MEMBER.fullmatch(member.strip())
+        if found is None or (found["name"] in _COUNTED and not (found["value"] or "").isdigit()):
+            return None
+        directives.pop(found["name"], None)
+        if found["value"] != "?0":
+            directives[found["name"]] = (found["value"] or "").strip('"')
+    return directives or None
+
+
 def tags(headers: Headers) -> frozenset[str]:
     """Return the tags that an origin gave to its response."""
     by_comma = (tag.strip() for line in headers.getall("Cache-Tag", ()) for tag in line.split(","))
@@ -124,13 +157,13 @@ def tags(headers: Headers) -> frozenset[str]:
     return frozenset((*by_comma, *by_space)) - {""}
 
 
-def _explicit(headers: Headers, directives: Mapping[str, str]) -> int | None:
+def _explicit(headers: Mapping[str, str], directives: Mapping[str, str]) -> int | None:
     for name in ("s-maxage", "max-age"):
         if name in directives:
             return _seconds(directives, name)
     if "Expires" not in headers:
         return None
-    expires, date = http_date(headers["Expires"]), http_date(headers.get("Date"))
+    expires, date = http_date(headers["Expires"]), http_date(headers["Date"])
     return 0 if expires is None or date is None else max(0, int((expires - date).total_seconds()))
 
 

@@ -9,11 +9,21 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from email.utils import format_datetime, parsedate_to_datetime
+from email.utils import format_datetime
 from typing import Final
 
 import attrs
 
+_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_MONTH: Final = f"(?P<month>{'|'.join(_MONTHS)})"
+_TIME: Final = r"(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-9]{2})"
+_DATES: Final = (
+    re.compile(rf"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), (?P<day>[0-9]{{2}}) {_MONTH} (?P<year>[0-9]{{4}}) {_TIME} GMT"),
+    re.compile(
+        rf"(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day, (?P<day>[0-9]{{2}})-{_MONTH}-(?P<year>[0-9]{{2}}) {_TIME} GMT"
+    ),
+    re.compile(rf"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) {_MONTH} (?P<day>[ 0-9][0-9]) {_TIME} (?P<year>[0-9]{{4}})"),
+)
 _TAG: Final = re.compile(r'((?:W/)?"[^"]*")\s*(?:,|$)')
 _RANGE: Final = re.compile(r"bytes\s*+=\s*+(\d{0,18})\s*+-\s*+(\d{0,18})\s*+", re.IGNORECASE | re.ASCII)
 
@@ -95,12 +105,23 @@ def precondition(
 
 
 def http_date(text: str | None) -> datetime | None:
-    """Return the time in a header, or None if the header is missing or malformed."""
-    try:
-        moment = parsedate_to_datetime(text or "")
-    except (ValueError, OverflowError):
+    """Parse an HTTP-date in one of its three forms (RFC 9110, section 5.6.7); ``None`` for anything else.
+
+    Lenient parsers take zones and punctuation that mean something else elsewhere.
+    """
+    found = next((match for form in _DATES if (match := form.fullmatch(text or ""))), None)
+    if found is None:
         return None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    day, month, year = int(found["day"]), 1 + _MONTHS.index(found["month"]), int(found["year"])
+    if len(found["year"]) == 2:  # of the century that is at most 50 years ahead
+        now = datetime.now(UTC).year
+        year += now // 100 * 100
+        year -= 100 if year > now + 50 else 0
+    try:  # a leap second counts as the one before it
+        second = min(int(found["second"]), 59) if found["second"] == "60" else int(found["second"])
+        return datetime(year, month, day, int(found["hour"]), int(found["minute"]), second, tzinfo=UTC)
+    except ValueError:
+        return None
 
 
 def to_http_date(moment: datetime) -> str:

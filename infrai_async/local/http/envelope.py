@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
 import re
-import secrets
 import time
 import uuid
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ NANO = 1_000_000_000
 def new_request_id(milliseconds: int | None = None) -> str:
     """Return a UUID of version 7 (RFC 9562): 48 bits of Unix time in milliseconds, then random bits."""
     moment = time.time_ns() // 1_000_000 if milliseconds is None else milliseconds
-    number = (moment & (1 << 48) - 1) << 80 | secrets.randbits(80)
+    number = (moment & (1 << 48) - 1) << 80 | random.getrandbits(80)  # an id is no secret
     number = number & ~(0xF << 76 | 0x3 << 62) | 0x7 << 76 | 0x2 << 62
     return str(uuid.UUID(int=number))
 

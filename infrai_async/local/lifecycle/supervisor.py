@@ -11,7 +11,7 @@ from itertools import chain, repeat
 from typing import Any, Final
 
 from infrai_async.local._locks import DirectoryInUse
-from infrai_async.local.postgres.binaries import DiskFull, PostgresNotStarted, PostgresUnavailable
+from infrai_async.local.postgres.binaries import DiskFull, PostgresNotYet, PostgresUnavailable
 from infrai_async.local.postgres.databases import Postgres
 from infrai_async.local.services.base import PostgresStatus
 
@@ -73,7 +73,7 @@ class Supervisor:
                 return
             if isinstance(failure, DiskFull):
                 # Said at once, because it lasts until somebody frees space.
-                self._status.passing = str(failure)
+                self._status.delayed = str(failure)
                 self._status.settled.set()
             pauses = iter(_PAUSES) if time.monotonic() - begun > _STEADY else pauses
             pause = next(pauses, _PAUSES[-1] if isinstance(failure, DiskFull) else None)
@@ -94,7 +94,7 @@ class Supervisor:
                 self.postgres = await self._start()
             else:
                 await self.postgres.revive()
-        except PostgresNotStarted as error:
+        except PostgresNotYet as error:
             return error
         except Exception as error:
             if self.postgres is None:
@@ -132,7 +132,7 @@ class Supervisor:
             )
             return False
         else:
-            self._status.passing = None
+            self._status.delayed = None
             return True
         finally:
             self._status.settled.set()

@@ -54,7 +54,7 @@ class Checkout:
         if request.method == "POST":
             check_own_page(request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin"), request.host)
             await self._pay(id, await read_body(request))
-        topup = await self._context.store.run(partial(find_top_up, id))
+        topup = await self._context.store.read(partial(find_top_up, id))
         if topup is None:
             raise not_found("TOPUP", id)
         return web.Response(text=page(topup), content_type="text/html", charset="utf-8", headers=_HEADERS)

@@ -45,7 +45,7 @@ async def answer(context: ServiceContext, request: web.BaseRequest) -> web.Respo
     account = parse_query(request.rel_url.raw_query_string).get("account")
     context = attrs.evolve(context, address=Address(context.address.base_url))  # for a reader on this machine
     await context.count_traffic()
-    overview = await context.store.run(partial(read, context=context, account=account))
+    overview = await context.store.read(partial(read, context=context, account=account))
     body = page(overview, context).encode()
     tag = hashlib.sha256(body).hexdigest()[:32]
     same = any(known.value == tag for known in request.if_none_match or ())

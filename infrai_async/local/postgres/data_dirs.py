@@ -14,6 +14,7 @@ import os
 import secrets
 import stat
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from infrai_async.local.postgres.stale_processes import stop_servers
 
 PREFIX = "infrai-gateway-"
 """The prefix of the names of temporary data directories."""
+_LONG_UNUSED = 30 * 24 * 3600  # seconds
 IN_USE = "in-use"
 """The name of the file that the gateway of a cluster outside of its data directory keeps locked."""
 
@@ -82,15 +84,21 @@ def _tie(cluster_dir: Path, place: Path) -> None:
 
 
 def _is_abandoned(cluster_dir: Path) -> bool:
-    """Return whether the data directory of a cluster is gone for good."""
+    """Return whether the data directory of a cluster was deleted.
+
+    It may still have been moved to another file system, so outside the directory for temporary files the cluster must
+    also have been left alone for long.
+    """
     try:
-        owner = Path((cluster_dir / "owner").read_text()) / "place"
+        place = Path((cluster_dir / "owner").read_text()) / "place"
         if (cluster_dir / "place").stat().st_nlink > 1:
             return False
         # A data directory that was restored from a copy has other files by the same names.
-        return not owner.exists() or owner.read_text() != str(cluster_dir)
+        restored = place.exists() and place.read_text() == str(cluster_dir)
+        unused = time.time() - (cluster_dir / "log").stat().st_mtime
     except OSError:
         return False
+    return not restored and (place.is_relative_to(tempfile.gettempdir()) or unused > _LONG_UNUSED)
 
 
 def remove_cluster_dir(directory: Path, cluster_dir: Path) -> None:

@@ -16,6 +16,7 @@ import asyncio
 import logging
 import re
 import secrets
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
@@ -44,8 +45,9 @@ _EVICT_EVERY = 0.02
 _ATTEMPTS = 3
 _ROLE_CONNECTIONS = 50
 
-# Up to this size a copy goes through the WAL, which needs no checkpoint; larger ones copy files and write no WAL.
-_LARGEST_LOGGED = 256 * 2**20
+# Up to this size a copy goes through the WAL, which needs no checkpoint; larger ones copy files and write no WAL. Which
+# way is faster changes between 16 and 30 MB, with dirty buffers too (``python -m benchmarks.branches``).
+_LARGEST_LOGGED = 24 * 2**20
 
 _EVICT = """
 select pg_terminate_backend(pid) from pg_stat_activity
@@ -99,7 +101,7 @@ class Postgres:
         temporary: bool = False,
         shared: Shared | None = None,
         host: str = LOCAL,
-        hurry: asyncio.Event | None = None,
+        hurry: threading.Event | None = None,
     ) -> Postgres:
         """Connect to the server that `dsn` names, or start one, creating its cluster if necessary.
 
@@ -112,10 +114,10 @@ class Postgres:
             shared: How this gateway identifies itself, if it shares its databases with others. Default: the databases
                 belong to this data directory alone.
             host: The address to listen on, besides 127.0.0.1.
-            hurry: When it is set, stopping does not wait for what the next start can make up for.
+            hurry: When it is set, nothing is waited for that the next start can make up for.
 
         Raises:
-            PostgresNotStarted: if the gateway's own server did not start, or died at once.
+            PostgresNotYet: if the gateway's own server did not start, or died at once.
             PostgresUnavailable: if no server can be used; the message says how to fix that.
             DirectoryInUse: if another gateway uses the same data directory.
         """
@@ -139,6 +141,11 @@ class Postgres:
             undo.pop_all()
         return self
 
+    def hurry(self) -> None:
+        """Make a stop of the gateway's own server end at once, without waiting for its checkpoint; from any thread."""
+        if self._server is not None:
+            self._server.hurry.set()
+
     async def died(self) -> None:
         """Wait until the gateway's own server has exited; with an existing server, wait forever."""
         await (self._server.died() if self._server else asyncio.Event().wait())
@@ -147,7 +154,7 @@ class Postgres:
         """Restart the gateway's own server after it has died.
 
         Raises:
-            PostgresNotStarted: if it does not start.
+            PostgresNotYet: if it does not start.
         """
         if self._server is not None:
             self._pool.terminate()
@@ -181,8 +188,6 @@ class Postgres:
         self._superuser = about["rolsuper"]
         if self._server is not None:
             await self._pool.execute("revoke all on database postgres, template1 from public")
-            share = await self._pool.fetchval("select setting from pg_config where name = 'SHAREDIR'")
-            await asyncio.to_thread(self._server.provide_extensions, Path(share))
 
     async def _remove_strays(self) -> None:
         """Remove the directories that a crash during CREATE DATABASE left behind.
@@ -415,7 +420,7 @@ def _of_own(server: PostgresServer | None) -> Iterator[None]:
     except (PostgresUnavailable, asyncpg.DiskFullError, *GONE) as error:
         if server is None:
             raise
-        raise server.failure("Postgres died right after it had started", disk_full=lacks_space(error)) from None
+        raise server.failure("Postgres has ended right after its start", disk_full=lacks_space(error)) from None
 
 
 def _mark(directory: Path) -> str:

@@ -1,85 +1,83 @@
-"""Let owners of databases create the extensions that hosted services let them create, from Postgres 18 on.
+"""Extensions that the owners of databases may create, as at hosted services, though they are no superusers.
 
-An extension can be created by an owner who is no superuser if its control file says that it is trusted. The files of
-the installation are not ours to change, so the server looks for control files in a directory of ours first; everything
-else of an extension stays where it is. Extensions that owners often ask for and that the installation lacks have a
-control file too, whose script says so: Postgres's own hint would be to install something on the system.
-
-What a trusted extension creates is created as the superuser. Left out are therefore those that reach other servers,
-files or pages (dblink, postgres_fdw, file_fdw, pageinspect), and earthdistance, whose script runs what it finds in the
-owner's schemas.
+An extension is *trusted* if its control file says so. Postgres 18 looks for control files in further directories, so
+copies that say it are put into one of the gateway's own. An older server offers what its own files trust.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from infrai_async.local._files import write_whole
+from infrai_async.local.postgres.binaries import Binaries
 
-TRUSTED: Final = (
+_ALLOWED: Final = (
+    "vector",
+    "earthdistance",
+    "moddatetime",
     "autoinc",
+    "insert_username",
+    "refint",
     "bloom",
     "dict_xsyn",
-    "insert_username",
-    "moddatetime",
     "pg_stat_statements",
     "pgrowlocks",
-    "vector",
+    "hypopg",
+    "pg_uuidv7",
 )
-INSTEAD: Final = {
-    "pgcrypto": "gen_random_uuid(), md5() and sha224() to sha512() are built in",
-    "postgis": "the types point, box and polygon are built in",
-    "uuid-ossp": "gen_random_uuid() and uuidv7() are built in",
+"""They reach no files, no other databases and no network, and show nothing of other tenants."""
+_INSTEAD: Final[Mapping[str, str]] = {
+    "pgcrypto": "gen_random_uuid() and sha256() are built in; for the rest start the gateway with another Postgres: "
+    "--postgres-bin",
+    "uuid-ossp": "gen_random_uuid() and uuidv7() are built in; for the rest start the gateway with another Postgres: "
+    "--postgres-bin",
 }
-"""Extensions that may be missing, and what there is instead."""
-SINCE: Final = 18
-"""The first version with `extension_control_path`."""
+"""What people create out of habit, and what to do where the server was built without it."""
+_LACKING: Final = "comment = 'not in this build of Postgres'\ndefault_version = '0'\ntrusted = true\n"
 
 
-def search_path(directory: Path) -> str | None:
-    """Return the value of `extension_control_path`, or None if it cannot name this directory."""
-    return None if ":" in str(directory) else f"{directory}:$system"
-
-
-def provide(directory: Path, share: Path) -> None:
-    """Write the control files.
-
-    Args:
-        directory: the directory that ``search_path`` names.
-        share: the directory with the shared files of the installation.
-    """
-    ours, theirs = directory / "extension", share / "extension"
-    for path in (directory, ours):
-        path.mkdir(exist_ok=True)
-        path.chmod(0o755)
-    for name in TRUSTED:
-        if (theirs / f"{name}.control").exists():
-            text = (theirs / f"{name}.control").read_text(encoding="utf-8", errors="replace")
-            _write(ours / f"{name}.control", f"{text.rstrip()}\ntrusted = true\ndirectory = {_quoted(str(theirs))}\n")
-    for name, instead in INSTEAD.items():
-        if not (theirs / f"{name}.control").exists():
+def allow_extensions(binaries: Binaries, cluster_dir: Path) -> Path | None:
+    """Write the control files, and return the directory to search for them; ``None`` if it cannot be named."""
+    there = _installed(binaries)
+    place = cluster_dir / "extensions"
+    if there is None or ":" in str(place):  # which separates the directories in the setting
+        return None
+    ours = place / "extension"
+    for folder in (place, ours):
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o755)  # the server may run as another user
+    for name in _ALLOWED:
+        control = there / f"{name}.control"
+        if control.is_file():
+            _write(ours / control.name, _trusted(control.read_text(), there))
+    for name, instead in _INSTEAD.items():
+        if not (there / f"{name}.control").is_file():
             _write(ours / f"{name}.control", _LACKING)
-            _write(ours / f"{name}--none.sql", _REFUSAL.format(name, instead))
+            _write(ours / f"{name}--0.sql", _refusal(name, instead))
+    return place
 
 
-_LACKING: Final = """\
-comment = 'not part of this build of Postgres'
-default_version = 'none'
-trusted = true
-"""
-_REFUSAL: Final = """\
-do $$ begin
-    raise exception 'extension "{0}" is not part of this build of Postgres'
-    using errcode = 'feature_not_supported',
-          hint = '{1}; to have {0}, start the gateway with --postgres-bin and a Postgres that has it';
-end $$;
-"""
+def _installed(binaries: Binaries) -> Path | None:
+    """Return the directory of the server's own control files."""
+    share = binaries.directory.parent / "share"
+    packaged = Path(f"/usr/share/postgresql/{binaries.major}/extension")  # Debian's
+    places = (share / "extension", share / "postgresql" / "extension", packaged)
+    return next((place for place in places if (place / "plpgsql.control").is_file()), None)
 
 
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+def _trusted(control: str, there: Path) -> str:
+    lines = [line for line in control.splitlines() if not re.match(r"\s*(trusted|directory)\s*=", line)]
+    return "\n".join([*lines, "trusted = true", f"directory = '{str(there).replace(chr(39), chr(39) * 2)}'", ""])
+
+
+def _refusal(name: str, instead: str) -> str:
+    message = f"this Postgres was built without {name}"
+    options = f"errcode = 'feature_not_supported', hint = '{instead}'"
+    return f"do $$ begin raise exception '{message}' using {options}; end $$;\n"
 
 
 def _write(path: Path, text: str) -> None:
-    write_whole(path, text, mode=0o644, durable=False)
+    path.write_text(text)
+    path.chmod(0o644)

@@ -28,8 +28,7 @@ from attrs import evolve, frozen
 
 from infrai_async.local._files import remove_tree
 from infrai_async.local._locks import Lock
-from infrai_async.local.postgres.binaries import Binaries, PostgresUnavailable
-from infrai_async.local.postgres.environment import environment
+from infrai_async.local.postgres.binaries import Binaries, PostgresUnavailable, environment
 
 _NOT_RUN = shutil.ignore_patterns("*.a", "pgxs", "pkgconfig", "doc", "man")
 

@@ -18,28 +18,29 @@ import secrets
 import signal
 import socket
 import sys
+import threading
 import time
-from collections.abc import Awaitable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Self
 
-from infrai_async.local._files import read_number, remove_tree, write_whole
+from infrai_async.local._files import can_clone, read_number, remove_tree, write_whole
 from infrai_async.local._locks import DirectoryInUse, Lock
-from infrai_async.local.postgres import extensions
-from infrai_async.local.postgres.binaries import Binaries, DiskFull, PostgresNotStarted, PostgresUnavailable, find
+from infrai_async.local.postgres.binaries import Binaries, DiskFull, PostgresNotYet, PostgresUnavailable, find
 from infrai_async.local.postgres.data_dirs import IN_USE, cluster_dir_of, make_cluster_dir, remove_cluster_dir, sweep
+from infrai_async.local.postgres.extensions import allow_extensions
 from infrai_async.local.postgres.run_as import RunAs, for_cluster, ladder, reachable
 from infrai_async.local.postgres.stale_processes import stop_servers
 
 MAX_CONNECTIONS = 300
 _PATIENCE_AT_END = 10.0
-_QUIET = 3.0
+_SILENCE_AT_END = 3.0
 _REMIND = 30.0
+_LOOK = 0.1
 _POLL = 0.005
 _SEGMENT = 16 * 2**20  # of the WAL; a server that cannot make a new one dies
-_NO_SPACE = b"No space left on device"
-_NO_LOCALE = re.compile(rb"invalid locale name|encoding mismatch|ICU is not supported|could not open collator")
+_NO_SPACE = "No space left on device"
+_NO_LOCALE = re.compile(r"invalid locale name|encoding mismatch|ICU is not supported|could not open collator")
 _logger = logging.getLogger(__name__)
 _LARGEST_LOG = 4_000_000
 
@@ -69,7 +70,7 @@ class PostgresServer:
         self._binaries = binaries
         self._account = account
         self._host = LOCAL
-        self.hurry = asyncio.Event()
+        self.hurry = threading.Event()
         self._log_begin = 0
         self._process: asyncio.subprocess.Process | None = None
         self._held: list[Lock] = []
@@ -82,7 +83,7 @@ class PostgresServer:
         *,
         temporary: bool = False,
         host: str = LOCAL,
-        hurry: asyncio.Event | None = None,
+        hurry: threading.Event | None = None,
     ) -> Self:
         """Start the server of a directory, creating its cluster first if necessary.
 
@@ -94,7 +95,7 @@ class PostgresServer:
             hurry: See the attribute.
 
         Raises:
-            PostgresNotStarted: if it does not start.
+            PostgresNotYet: if it does not start.
             PostgresUnavailable: if no server is found.
         """
         server = await asyncio.to_thread(cls._settle, directory, binaries)
@@ -114,7 +115,7 @@ class PostgresServer:
         """Start the server, or restart it after it has died; processes left by a killed gateway are ended first.
 
         Raises:
-            PostgresNotStarted: if it does not start.
+            PostgresNotYet: if it does not start.
         """
         try:
             if not self.data.exists():
@@ -186,16 +187,15 @@ class PostgresServer:
         if self._binaries.major >= 17 and sys.platform == "linux":
             options.append("--sync-method=syncfs")
         for locale in locales(self._binaries.major):
-            command = self._account.command(self._binaries.program("initdb"), "-D", str(part), *options, *locale)
-            code, said = await self._outcome(command)
-            if not code or not _NO_LOCALE.search(said):
+            said = await self._run_initdb(part, [*options, *locale])
+            if not _NO_LOCALE.search(said):
                 break
-        if code:
-            text = said.decode(errors="replace").strip()[-800:]
-            raise self.failure(f"initdb failed in {self.cluster_dir}: {text}", disk_full=_NO_SPACE in said)
+        if said:
+            raise self.failure(f"initdb failed in {self.cluster_dir}: {said[-800:]}", disk_full=_NO_SPACE in said)
 
-    async def _outcome(self, command: list[str]) -> tuple[int | None, bytes]:
-        """Run a command to its end, and return its exit code and what it wrote."""
+    async def _run_initdb(self, part: Path, options: list[str]) -> str:
+        """Run initdb, and return what it said if it failed, else nothing; after a failure the directory is empty."""
+        command = self._account.command(self._binaries.program("initdb"), "-D", str(part), *options)
         process = await asyncio.create_subprocess_exec(
             *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, **self._account.options()
         )
@@ -204,7 +204,7 @@ class PostgresServer:
         except BaseException:
             await _end(process, signal.SIGKILL)
             raise
-        return process.returncode, said
+        return (said.decode(errors="replace").strip() or "it said nothing") if process.returncode else ""
 
     async def _run(self) -> None:
         from_where = "all" if self._addresses() != [LOCAL] else f"{LOCAL}/32"
@@ -221,18 +221,18 @@ class PostgresServer:
                 break
         raise self.failure("Postgres does not start")
 
-    def failure(self, what: str, *, disk_full: bool = False) -> PostgresNotStarted:
+    def failure(self, what: str, *, disk_full: bool = False) -> PostgresNotYet:
         """Return the error for a server that does not run, with the reason if it is a full disk."""
         if disk_full or self.is_disk_full():
             return DiskFull(f"no space left on device: Postgres cannot run until there is some in {self.cluster_dir}")
-        return PostgresNotStarted(f"{what}; see its log: tail {self.cluster_dir / 'log'}")
+        return PostgresNotYet(f"{what}; see its log: tail {self.cluster_dir / 'log'}")
 
     def is_disk_full(self) -> bool:
         """Return whether the server, since its last start, has died for lack of space on its disk."""
         # A server that dies frees what it could not fill, and the log is on the same disk: neither tells everything.
         with suppress(OSError), (self.cluster_dir / "log").open("rb") as log:
             log.seek(self._log_begin)
-            if _NO_SPACE in log.read(_LARGEST_LOG):
+            if _NO_SPACE.encode() in log.read(_LARGEST_LOG):
                 return True
         disk = os.statvfs(self.cluster_dir)
         return disk.f_bavail * disk.f_frsize < _SEGMENT
@@ -256,7 +256,7 @@ class PostgresServer:
 
     async def _ready(self, process: asyncio.subprocess.Process) -> bool:
         # Without a limit: a recovery that was cut off would only start over. It ends, one way or the other.
-        begun, said = time.monotonic(), _QUIET
+        begun, said = time.monotonic(), _SILENCE_AT_END
         while process.returncode is None and not self.hurry.is_set():
             if self._is_ready(process.pid):
                 return True
@@ -298,18 +298,11 @@ class PostgresServer:
             settings["recovery_init_sync_method"] = "syncfs"
         if self._binaries.major >= 18:
             settings["io_method"] = "sync"
-        if self._extensions is not None and (path := extensions.search_path(self._extensions)) is not None:
-            settings["extension_control_path"] = path
+            if can_clone(self.cluster_dir):
+                settings["file_copy_method"] = "clone"
+            if (allowed := allow_extensions(self._binaries, self.cluster_dir)) is not None:
+                settings["extension_control_path"] = f"{allowed}:$system"
         return [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-
-    @property
-    def _extensions(self) -> Path | None:
-        return self.cluster_dir / "extensions" if self._binaries.major >= extensions.SINCE else None
-
-    def provide_extensions(self, share: Path) -> None:
-        """Let owners of databases create further extensions of an installation with this directory of shared files."""
-        if self._extensions is not None:
-            extensions.provide(self._extensions, share)
 
     def _addresses(self) -> list[str]:
         return _EVERYWHERE.get(self._host) or list(dict.fromkeys((LOCAL, self._host)))
@@ -335,19 +328,18 @@ class PostgresServer:
 
     async def _has_stopped(self, process: asyncio.subprocess.Process) -> bool:
         """Wait until the server has stopped or there is a hurry, and return whether it has stopped."""
-        stopped, hurried = _task(process.wait()), _task(self.hurry.wait())
-        begun, patience = time.monotonic(), _QUIET
+        stopped, begun, silence = asyncio.ensure_future(process.wait()), time.monotonic(), _SILENCE_AT_END
         try:
-            while not (await asyncio.wait({stopped, hurried}, timeout=patience, return_when="FIRST_COMPLETED"))[0]:
-                _logger.warning(
-                    "Postgres is writing its data to disk before it stops, %.0f s so far. A second Ctrl-C or signal "
-                    "cuts that short: nothing committed is lost, but the next start takes longer",
-                    time.monotonic() - begun,
-                )
-                patience = _REMIND
+            while not self.hurry.is_set() and not (await asyncio.wait({stopped}, timeout=_LOOK))[0]:
+                if (waited := time.monotonic() - begun) > silence:
+                    silence += _REMIND
+                    _logger.warning(
+                        "Postgres is writing its data to disk before it stops, %.0f s so far; another signal skips "
+                        "that: nothing committed is lost, but the next start takes longer",
+                        waited,
+                    )
         finally:
             stopped.cancel()
-            hurried.cancel()
         return process.returncode is not None
 
     async def remove(self) -> None:
@@ -375,7 +367,8 @@ def locales(major: int) -> list[list[str]]:
     """
     plain = ["--locale=C"] + (["--locale-provider=builtin", "--builtin-locale=C.UTF-8"] if major >= 17 else [])
     named = [[*plain, f"--lc-ctype={name}"] for name in ("C.UTF-8", "UTF-8", "en_US.UTF-8")]
-    return [*named, [*plain, "--locale-provider=icu", "--icu-locale=und"], plain] if major < 17 else [*named, plain]
+    icu = [[*plain, "--locale-provider=icu", "--icu-locale=en-US-u-va-posix"]] if major < 17 else []
+    return [*named, *icu, plain]
 
 
 def lacks_space(error: BaseException) -> bool:
@@ -391,10 +384,6 @@ def _taken(cluster_dir: Path) -> Lock:
     except BlockingIOError:
         message = f"another gateway runs on {cluster_dir}, the databases of a copy of this data directory: stop it"
         raise DirectoryInUse(message) from None
-
-
-def _task(awaitable: Awaitable[Any]) -> asyncio.Future[Any]:
-    return asyncio.ensure_future(awaitable)
 
 
 async def _end(process: asyncio.subprocess.Process, *signals: signal.Signals) -> None:

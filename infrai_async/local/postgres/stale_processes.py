@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from infrai_async.local._files import read_number
-from infrai_async.local.postgres.environment import environment
+from infrai_async.local.postgres.binaries import environment
 
 _PATIENCE = 5.0
 _LONGEST_SHUTDOWN = 50.0

@@ -43,7 +43,7 @@ class Keys:
 
     async def _look_up(self, key: str) -> str | None:
         """Read a key's account from the state and cache it; keys are never revoked, so the entry stays valid."""
-        account = await self._store.run(partial(account_of, key))
+        account = await self._store.read(partial(account_of, key))
         if account is not None:
             self._known[hash_key(key)] = account
         return account

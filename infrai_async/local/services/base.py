@@ -52,13 +52,13 @@ class PostgresStatus:
         server: the server, or ``None`` while it starts, restarts or is unavailable.
         settled: set if there is nothing to wait for: the server is available, or it is known to be unavailable.
         missing: the reason if no server can be used, or ``None``.
-        passing: the reason why the server does not run at the moment, if that lasts, or ``None``.
+        delayed: the reason why it does not run at the moment, while it is started again, if that lasts.
     """
 
     server: Postgres | None = None
     settled: asyncio.Event = attrs.field(factory=asyncio.Event)
     missing: str | None = None
-    passing: str | None = None
+    delayed: str | None = None
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -139,12 +139,10 @@ class ServiceContext:
         Raises:
             RequestRefused: 503, if it is not available; retryable while it is being restarted.
         """
-        status = self.postgres_status
-        if self.postgres is None and status.missing is None and status.passing is not None:
-            raise RequestRefused(503, "VENDOR_UNAVAILABLE", status.passing)
         if self.postgres is None:
-            missing, hint = "the local gateway has no Postgres available", self.postgres_missing
-            raise RequestRefused(503, "VENDOR_UNAVAILABLE", missing, hint=hint, retryable=hint is None)
+            missing, message = self.postgres_missing, "the local gateway has no Postgres available"
+            hint = missing or self.postgres_status.delayed
+            raise RequestRefused(503, "VENDOR_UNAVAILABLE", message, hint=hint, retryable=missing is None)
         return self.postgres
 
 

@@ -34,7 +34,7 @@ from infrai_async.local._errors import RequestRefused, conflict, out_of_resource
 from infrai_async.local.postgres.databases import GONE
 from infrai_async.local.services.account import open_checkout
 from infrai_async.local.services.base import SERVICES, Data, Effect, Service, ServiceCall, ServiceContext, price_of
-from infrai_async.local.state.tables import ACCOUNTS, OPERATIONS
+from infrai_async.local.state.tables import ACCOUNTS, OPERATIONS, spend
 
 _logger = logging.getLogger(__name__)
 REMEMBERED: Final = 24 * 3600
@@ -86,6 +86,8 @@ class Executor:
         service = SERVICES[call.capability.id]
         if service.before is not None:
             await service.before(self._context)
+        if not call.capability.mutates:
+            return await self._look(call, service)
         step = await self._context.store.run(partial(_begin, call, service))
         if isinstance(step, _Pending):
             # Shielded: the charge is committed by now, so a client that disconnects must not stop the effect halfway.
@@ -93,6 +95,14 @@ class Executor:
         if call.capability.method == "DELETE":
             self._context.wake()
         return attrs.evolve(step, data=service.present(call.context, step.data))
+
+    async def _look(self, call: ServiceCall, service: Service) -> Outcome:
+        """Carry out a call that only reads: first what it reads, so that a refusal costs nothing, then the charge."""
+        data, nano = await self._context.store.read(partial(service.run, call)), price_of(call.capability)
+        if nano and not await self._context.store.charge(call.account, nano):
+            checkout = await self._context.store.read(partial(open_checkout, call.context, call.account))
+            raise _insufficient(checkout)
+        return Outcome(service.present(call.context, data), nano)
 
     async def resume(self, service: str) -> Collection[asyncio.Task[Data]]:
         """Start tasks for the interrupted operations of a service that this gateway owns, and return the tasks.
@@ -268,15 +278,18 @@ def _is_over(operation: sa.Row[Any], call: ServiceCall) -> bool:
 
 
 def _spend(call: ServiceCall, connection: Connection, nano: int) -> None:
-    wallet = ACCOUNTS.update().where(ACCOUNTS.c.id == call.account, ACCOUNTS.c.nano >= nano)
-    if connection.execute(wallet.values(nano=ACCOUNTS.c.nano - nano)).rowcount != 1:
-        raise RequestRefused(
-            402,
-            "INSUFFICIENT_CREDIT",
-            "the wallet does not hold enough credit for this call",
-            hint="pay at checkout_url, or POST /v1/account/topup and pay at the checkout_url it returns",
-            extra={"checkout_url": open_checkout(call.context, call.account, connection)},
-        )
+    if not spend(connection, call.account, nano):
+        raise _insufficient(open_checkout(call.context, call.account, connection))
+
+
+def _insufficient(checkout_url: str | None) -> RequestRefused:
+    return RequestRefused(
+        402,
+        "INSUFFICIENT_CREDIT",
+        "the wallet does not hold enough credit for this call",
+        hint="pay at checkout_url, or POST /v1/account/topup and pay at the checkout_url it returns",
+        extra={"checkout_url": checkout_url},
+    )
 
 
 def _load(connection: Connection, id: str) -> sa.Row[Any] | None:

@@ -11,10 +11,12 @@ lock.
 
 from __future__ import annotations
 
+import asyncio
 import importlib
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -34,8 +36,10 @@ from infrai_async.local.state.store import Store
 if TYPE_CHECKING:
     import psycopg
 
+T = TypeVar("T")
 _LOCK: Final = 0x1F4A1
 """The key of the advisory lock that all gateways take; Postgres keeps the locks of each database separate."""
+_READERS: Final = 4
 _LONGEST: Final = 63
 """The longest identifier in Postgres, in bytes."""
 _SETTINGS: Final = {
@@ -69,6 +73,7 @@ class SharedStore(Store):
 
     def __init__(self, dsn: str) -> None:
         super().__init__(Path())
+        self._readers: sa.Engine | None = None
         self._dsn = dsn
         self.database: str = ""
         try:
@@ -107,6 +112,39 @@ class SharedStore(Store):
         with engine.begin() as connection:
             tables.prepare(connection)
         return engine
+
+    async def _open_reader(self) -> None:
+        self._readers = sa.create_engine(
+            "postgresql+psycopg://",
+            creator=partial(_open, self._dsn, self.database),
+            pool_size=_READERS,
+            max_overflow=0,
+            pool_pre_ping=True,
+            isolation_level="REPEATABLE READ",
+        )
+        event.listen(self._readers, "handle_error", _explain)
+
+    async def _close_reader(self) -> None:
+        readers, self._readers = self._readers, None
+        if readers is not None:
+            await asyncio.to_thread(readers.dispose)
+
+    async def read(self, job: Callable[[Connection], T]) -> T:
+        """Run ``job``, which changes nothing, and return its result.
+
+        It sees everything that was acknowledged before, by whichever gateway.
+
+        Raises:
+            RequestRefused: 503, if the store is closed or the server cannot be reached.
+        """
+        if self._readers is None:
+            raise RequestRefused(503, "VENDOR_UNAVAILABLE", "the gateway's state is closed")
+        return await asyncio.to_thread(_read, self._readers, job)
+
+
+def _read(readers: sa.Engine, job: Callable[[Connection], T]) -> T:
+    with readers.begin() as connection:
+        return job(connection)
 
 
 async def _database(dsn: str) -> str:
@@ -160,6 +198,8 @@ def _explain(context: ExceptionContext) -> RequestRefused | None:
     """Translate database errors that are not the gateway's fault: unstorable values and an unreachable server."""
     import psycopg
 
+    if context.is_pre_ping:
+        return None  # the pool opens another connection
     if isinstance(context.original_exception, psycopg.DataError):
         return RequestRefused(
             400,

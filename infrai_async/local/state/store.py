@@ -1,10 +1,13 @@
-"""Run jobs against the state on one writer thread with group commit; the state here is SQLite.
+"""Run jobs against the state: writes on one thread with group commit, reads beside it; the state here is SQLite.
 
 A job is a function of a connection. All waiting jobs run in one transaction, each in its own savepoint, and receive
 their results once the transaction is durable. One fsync thus serves many jobs, and a failing job does not affect the
-others. Only ``_connect`` is specific to SQLite; ``state.postgres_store`` overrides it.
+others. Only connecting and where reads run is specific to SQLite; ``state.postgres_store`` overrides that.
 
 A single writer also makes the jobs serializable: none of them can see the state change between its statements.
+
+A read sees all that was acknowledged before it began, without waiting for the writer. What it costs is charged by the
+writer, which needs one statement for all charges of an account in a batch.
 """
 
 from __future__ import annotations
@@ -13,15 +16,18 @@ import asyncio
 import errno
 import os
 import queue
+import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
 import attrs
 import sqlalchemy as sa
 from sqlalchemy import Connection, event
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import NullPool
 
 from infrai_async.local._errors import RequestRefused
@@ -38,13 +44,23 @@ class _Job(Generic[T]):
     done: asyncio.Future[T]
 
 
+@attrs.frozen(eq=False)
+class _Charge:
+    """An amount to take from an account's wallet; the result is whether it held that much."""
+
+    account: str
+    nano: int
+    done: asyncio.Future[bool]
+
+
 class Store:
     """Run jobs against the state; each takes effect completely or not at all."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_Job[Any] | _Charge | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._reader: Connection | None = None
 
     async def open(self) -> None:
         """Create the tables if necessary, and start the writer thread.
@@ -53,6 +69,7 @@ class Store:
             OSError: if the file is not the state of a gateway, or cannot be read or written.
         """
         engine = await asyncio.to_thread(self._connect)
+        await self._open_reader()
         self._thread = threading.Thread(target=self._work, args=(engine,), name="infrai-gateway-state", daemon=True)
         self._thread.start()
 
@@ -74,18 +91,57 @@ class Store:
         Raises:
             RequestRefused: 503, if the store is closed.
         """
-        if self._thread is None:
-            raise RequestRefused(503, "VENDOR_UNAVAILABLE", "the gateway's state is closed")
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._jobs.put(_Job(job, done))
+        self._put(_Job(job, done))
         return await done
+
+    async def read(self, job: Callable[[Connection], T]) -> T:
+        """Run ``job``, which changes nothing, and return its result.
+
+        It sees everything that was acknowledged before.
+
+        Raises:
+            RequestRefused: 503, if the store is closed.
+        """
+        if self._reader is None:
+            raise _closed()
+        # In this thread: a read takes less time than passing it to another one.
+        try:
+            with self._reader.begin():
+                return job(self._reader)
+        except (OperationalError, sqlite3.OperationalError):
+            return await self.run(job)  # locked by another process for a moment; the writer waits for it
+
+    async def charge(self, account: str, nano: int) -> bool:
+        """Take an amount from an account's wallet, durably; return False, and take nothing, if it holds less.
+
+        Raises:
+            RequestRefused: 503, if the store is closed.
+        """
+        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._put(_Charge(account, nano, done))
+        return await done
+
+    def _put(self, job: _Job[Any] | _Charge) -> None:
+        if self._thread is None:
+            raise _closed()
+        self._jobs.put(job)
 
     async def aclose(self) -> None:
         """Finish all jobs and end the writer thread."""
         thread, self._thread = self._thread, None
+        await self._close_reader()
         if thread is not None:
             self._jobs.put(None)
             await asyncio.to_thread(thread.join)
+
+    async def _open_reader(self) -> None:
+        self._reader = _engine(self._path, _begin_to_read, "query_only = ON", "busy_timeout = 0").connect()
+
+    async def _close_reader(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.close()
 
     def _work(self, engine: sa.Engine) -> None:
         with engine.connect() as connection:
@@ -93,9 +149,9 @@ class Store:
                 _settle(batch, _commit(connection, batch))
         engine.dispose()
 
-    def _take(self) -> list[_Job[Any]]:
+    def _take(self) -> list[_Job[Any] | _Charge]:
         """Wait for a job, and return it with all others that are waiting; return an empty batch once closed."""
-        batch: list[_Job[Any]] = []
+        batch: list[_Job[Any] | _Charge] = []
         while len(batch) < _MOST and not (batch and self._jobs.empty()):
             job = self._jobs.get()
             if job is None:
@@ -106,27 +162,47 @@ class Store:
         return batch
 
 
+def _closed() -> RequestRefused:
+    return RequestRefused(503, "VENDOR_UNAVAILABLE", "the gateway's state is closed")
+
+
+def _engine(path: Path, begin: Callable[[Connection], None], *pragmas: str) -> sa.Engine:
+    engine = sa.create_engine(f"sqlite:///{path}", poolclass=NullPool, connect_args={"check_same_thread": False})
+    event.listen(engine, "connect", partial(_set_up, pragmas))
+    event.listen(engine, "begin", begin)
+    return engine
+
+
+def _begin_to_write(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _begin_to_read(connection: Connection) -> None:
+    # Past SQLAlchemy, which takes ten times as long for it: every read has a transaction of its own.
+    connection.connection.driver_connection.execute("BEGIN")  # type: ignore[union-attr]
+
+
 def _connect(path: Path) -> sa.Engine:
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    engine = sa.create_engine(f"sqlite:///{path}", poolclass=NullPool, connect_args={"check_same_thread": False})
-    event.listen(engine, "connect", _set_up)
-    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    engine = _engine(path, _begin_to_write, "busy_timeout = 10000")
     with engine.begin() as connection:
         tables.prepare(connection)
     return engine
 
 
-def _set_up(connection: Any, _: Any) -> None:
+def _set_up(pragmas: Sequence[str], connection: Any, _: Any) -> None:
     """Disable the driver's implicit transactions, and make every commit durable."""
     connection.isolation_level = None
-    for pragma in ("busy_timeout = 10000", "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", *pragmas):
         connection.execute(f"PRAGMA {pragma}")
 
 
-def _commit(connection: Connection, batch: Sequence[_Job[Any]]) -> list[Any]:
+def _commit(connection: Connection, batch: Sequence[_Job[Any] | _Charge]) -> list[Any]:
     try:
         with _begun(connection):
-            return [_attempt(connection, job) for job in batch]
+            charges = [job for job in batch if isinstance(job, _Charge)]
+            charged = _charged(connection, charges) if charges else {}
+            return [charged[job] if isinstance(job, _Charge) else _attempt(connection, job) for job in batch]
     except Exception as error:  # noqa: BLE001 - the writer must survive, and every waiting caller gets the error
         return [error] * len(batch)
 
@@ -150,12 +226,24 @@ def _attempt(connection: Connection, job: _Job[Any]) -> Any:
         return error  # the savepoint has rolled back this job alone
 
 
-def _settle(batch: Sequence[_Job[Any]], outcomes: Sequence[Any]) -> None:
+def _charged(connection: Connection, charges: Sequence[_Charge]) -> dict[_Charge, bool]:
+    """Carry out the charges of a batch: those of an account together, or one by one where it cannot pay them all."""
+    outcomes: dict[_Charge, bool] = {}
+    sums = Counter[str]()
+    for charge in charges:
+        sums[charge.account] += charge.nano
+    paid = {account: tables.spend(connection, account, nano) for account, nano in sums.items()}
+    for charge in charges:
+        outcomes[charge] = paid[charge.account] or tables.spend(connection, charge.account, charge.nano)
+    return outcomes
+
+
+def _settle(batch: Sequence[_Job[Any] | _Charge], outcomes: Sequence[Any]) -> None:
     loop = batch[0].done.get_loop()
     loop.call_soon_threadsafe(_hand_over, tuple(zip(batch, outcomes, strict=True)))
 
 
-def _hand_over(pairs: Sequence[tuple[_Job[Any], Any]]) -> None:
+def _hand_over(pairs: Sequence[tuple[_Job[Any] | _Charge, Any]]) -> None:
     for job, outcome in pairs:
         if job.done.done():
             continue  # the caller was cancelled; the job is committed nevertheless

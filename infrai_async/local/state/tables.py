@@ -7,6 +7,7 @@ being created outside the state. Numbers are never reused, so a cursor remains v
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -188,9 +189,26 @@ def document(row: sa.Row[Any]) -> dict[str, Any]:
 
 def find(connection: Connection, table: Table, account: str | None, **where: Any) -> dict[str, Any] | None:
     """Return the visible resource of ``account`` that has these values, or None."""
-    query = sa.select(table).where(table.c.account_id == account, table.c.seq.is_not(None))
-    row = connection.execute(query.filter_by(**where)).one_or_none()
+    row = connection.execute(_finding(table, tuple(where)), {"account": account, **where}).one_or_none()
     return None if row is None else document(row)
+
+
+@cache  # composing a statement takes longer than executing it
+def _finding(table: Table, names: tuple[str, ...]) -> sa.Select[Any]:
+    own = sa.select(table).where(table.c.account_id == sa.bindparam("account"), table.c.seq.is_not(None))
+    return own.where(*(table.c[name] == sa.bindparam(name) for name in names))
+
+
+_SPENDING: Final = (
+    ACCOUNTS.update()
+    .where(ACCOUNTS.c.id == sa.bindparam("account"), ACCOUNTS.c.nano >= sa.bindparam("amount"))
+    .values(nano=ACCOUNTS.c.nano - sa.bindparam("amount"))
+)
+
+
+def spend(connection: Connection, account: str, nano: int) -> bool:
+    """Take an amount from an account's wallet; return False, and take nothing, if it holds less."""
+    return connection.execute(_SPENDING, {"account": account, "amount": nano}).rowcount == 1
 
 
 def add(connection: Connection, table: Table, account: str | None, values: Mapping[str, Any]) -> None:

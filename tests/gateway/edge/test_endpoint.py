@@ -8,8 +8,10 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import closing
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any, cast
 
 import aiohttp
@@ -588,7 +590,7 @@ async def test_what_changed_while_it_was_read_is_read_again() -> None:
     answers = [({"origin": "old"}, 0, []), ({"origin": "new"}, 0, [])]
 
     class Slow:
-        async def run(self, _: Any) -> Any:
+        async def read(self, _: Any) -> Any:
             told = answers.pop(0)
             if answers:
                 distributions.changed("dst_1")
@@ -765,3 +767,84 @@ async def test_a_failed_fetch_is_counted_as_a_miss(distribution: Any) -> None:
     client = await distribution(origin="http://127.0.0.1:1")
     await client.get()
     assert await client.stats() == {"requests": 1, "bytes_served": 0, "hit_ratio": 0.0, "hits": 0, "misses": 1}
+
+
+# --- origins that speak sloppily ---------------------------------------------------------------------------------
+
+
+PAGE = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nCache-Control: max-age=60\r\n"
+STRANGER = b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nstranger"
+
+
+@asynccontextmanager
+async def speaking(*segments: bytes, stays: bool = True) -> AsyncIterator[str]:
+    """An origin that sends these segments to whoever asks for something, then keeps the connection open or not."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            while True:
+                await reader.readuntil(b"\r\n\r\n")
+                for segment in segments:
+                    writer.write(segment)
+                    await writer.drain()
+                    await asyncio.sleep(0.02)
+                if not stays:
+                    break
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    "segments",
+    [
+        (PAGE + b"\r\npageand more",),
+        (PAGE + b"\r\npage\r\n\r\n",),
+        (PAGE + b"\r\npage" + STRANGER,),
+        (PAGE + b"\r\npage", STRANGER),
+        (PAGE + b"\r\n", b"page" + STRANGER),
+        (PAGE + b"\r\n", b"pa", b"geand more"),
+        (PAGE + b"Connection: close\r\n\r\npageand more",),
+        (PAGE[:20], PAGE[20:] + b"\r\npage", b"and more"),
+    ],
+)
+async def test_nothing_that_an_origin_sends_unasked_is_served_or_kept(
+    distribution: Any, segments: tuple[bytes, ...]
+) -> None:
+    async with speaking(*segments) as address:
+        client = await distribution(origin=address, allowed_methods=["GET", "POST"])
+        for path in ("/a", "/b", "/c"):
+            assert [(await client.get(path)).body for _ in range(2)] == [b"page", b"page"]
+        assert (await client.ask("POST", "/a", data=b"x" * 100)).body == b"page"
+
+
+@pytest.mark.parametrize("length", [8_200, 16_000, 32_700])
+async def test_long_headers_of_an_origin_are_passed_on(distribution: Any, length: int) -> None:
+    async with speaking(PAGE + b"X-Long: " + b"x" * length + b"\r\n\r\npage") as address:
+        client = await distribution(origin=address)
+        async with (
+            aiohttp.ClientSession(max_field_size=40_000) as session,
+            session.get(client.url + "/x") as got,
+        ):
+            assert (got.status, len(got.headers["X-Long"])) == (200, length)
+
+
+@pytest.mark.parametrize("method", ["PUT", "POST", "DELETE", "PATCH"])
+async def test_a_request_with_a_body_does_not_meet_a_connection_that_is_closing(distribution: Any, method: str) -> None:
+    async with speaking(PAGE + b"\r\npage", stays=False) as address:
+        client = await distribution(origin=address, allowed_methods=["GET", method])
+        for number in range(5):
+            assert (await client.get(f"/{number}")).status == 200
+            assert (await client.ask(method, "/x", data=b"x" * 1000)).status == 200
+            assert (await client.ask(method, "/x", data=iter_of(b"in chunks"))).status == 200
+
+
+async def test_a_response_without_a_date_gets_the_time_of_its_arrival(distribution: Any) -> None:
+    expires = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True).encode()
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nExpires: " + expires + b"\r\n\r\npage"
+    async with speaking(head) as address:
+        client = await distribution(origin=address, cache_ttl_seconds=0)
+        first, second = await client.get(), await client.get()
+    assert (first.cache, second.cache) == ("MISS", "HIT")
+    assert first.headers["Date"] == second.headers["Date"]

@@ -35,7 +35,7 @@ TTL = st.integers(0, 10_000)
 
 
 def made(headers: Any = (), status: int = 200, request: Any = ()) -> OriginResponse:
-    return answer(status, CIMultiDict(headers), CIMultiDict(request), 0.0)
+    return answer(status, CIMultiDict(headers), CIMultiDict(request), 0.0, NOW)
 
 
 def lines(cache_control: list[str]) -> list[tuple[str, str]]:
@@ -65,7 +65,16 @@ def test_directives(line: str, directives: dict[str, str]) -> None:
         ({"Expires": SOON, "Date": DATE}, 60),
         ({"Expires": DATE, "Date": SOON}, 0),
         ({"Expires": "0", "Date": DATE}, 0),
-        ({"Expires": SOON}, 0),
+        ({"Expires": SOON}, 60),  # without a Date, from when it was received (RFC 9110, section 6.6.1)
+        ({"Expires": SOON, "Date": "yesterday"}, 60),
+        ({"CDN-Cache-Control": "max-age=9", "Cache-Control": "max-age=5, no-store", "Expires": DATE}, 9),
+        ({"CDN-Cache-Control": "public", "Cache-Control": "max-age=5"}, 100),
+        ({"CDN-Cache-Control": "max-age=9;x=1, must-revalidate=?1"}, 9),
+        ({"CDN-Cache-Control": "max-age = 9", "Cache-Control": "max-age=5"}, 5),  # malformed: counts for nothing
+        ({"CDN-Cache-Control": "", "Cache-Control": "max-age=5"}, 5),
+        ({"CDN-Cache-Control": 'max-age="9"', "Cache-Control": "max-age=5"}, 5),
+        ({"CDN-Cache-Control": "max-age=9, &&&", "Cache-Control": "max-age=5"}, 5),
+        ({"CDN-Cache-Control": "max-age=9, max-age=8", "Cache-Control": "max-age=5"}, 8),
         ({"Expires": SOON, "Date": DATE, "Cache-Control": "max-age=5"}, 5),
         ({"Cache-Control": "max-age=5, s-maxage=7"}, 7),
         ({"Cache-Control": "s-maxage=x, max-age=5"}, 0),
@@ -150,6 +159,9 @@ def test_stale_windows() -> None:
     [
         ({}, 2),
         ({"Date": DATE}, 2),
+        ({"Age": "7200, 0"}, 7202),
+        ({"Age": "0, 7200"}, 2),
+        ({"Age": "x, 7200"}, 2),
         ({"Date": "Mon, 06 May 2024 07:07:09 GMT"}, 60),
         ({"Date": SOON}, 2),
         ({"Age": "90"}, 92),
@@ -163,12 +175,26 @@ def test_the_age_at_arrival(headers: Any, age: float) -> None:
 def test_a_304_renews_what_it_names_and_leaves_what_tells_of_the_body() -> None:
     old = made([("ETag", '"1"'), ("Content-Length", "5"), ("X-A", "1"), ("X-A", "2"), ("X-B", "1"), ("Age", "9")])
     new = refreshed(
-        old, CIMultiDict({"X-A": "3", "Content-Length": "0", "Cache-Control": "max-age=7"}), CIMultiDict(), 5.0
+        old, CIMultiDict({"X-A": "3", "Content-Length": "0", "Cache-Control": "max-age=7"}), CIMultiDict(), 5.0, NOW
     )
-    assert sorted(new.headers.items()) == sorted(
-        [("ETag", '"1"'), ("Content-Length", "5"), ("X-B", "1"), ("X-A", "3"), ("Cache-Control", "max-age=7")]
-    )
+    own = [("ETag", '"1"'), ("Content-Length", "5"), ("X-B", "1"), ("X-A", "3"), ("Cache-Control", "max-age=7")]
+    assert sorted(new.headers.items()) == sorted([*own, ("Date", DATE)])
     assert (new.status, new.born, new.lifetime(0)) == (200, 5.0, 7)
+
+
+def test_a_targeted_field_goes_before_the_general_one() -> None:
+    told = made({"CDN-Cache-Control": "no-store", "Cache-Control": "max-age=60"})
+    assert not told.may_be_kept(CIMultiDict(), 100)
+    told = made({"CDN-Cache-Control": "max-age=60", "Cache-Control": "private"})
+    assert told.may_be_kept(CIMultiDict(), 100)
+
+
+def test_what_a_shared_cache_may_keep_though_it_seems_not_to() -> None:
+    authorized = CIMultiDict({"Authorization": "Basic x"})
+    assert not made().may_be_kept(authorized, 100)
+    assert made({"Cache-Control": "must-revalidate"}).may_be_kept(authorized, 100)
+    assert not made(status=418).may_be_kept(CIMultiDict(), 100)
+    assert made({"Cache-Control": "public"}, status=418).may_be_kept(CIMultiDict(), 100)
 
 
 def test_tags() -> None:

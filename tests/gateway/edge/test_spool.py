@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ async def test_a_large_body_lies_in_a_file_without_a_name_that_goes_with_it(tmp_
 def entry(size: int, headers: Any = (), request: Any = ()) -> Entry:
     body = Spool(2**28, Path(tempfile.gettempdir()))
     body.size = size
-    return Entry(answer(200, CIMultiDict(headers), CIMultiDict(request), 0.0), body)
+    return Entry(answer(200, CIMultiDict(headers), CIMultiDict(request), 0.0, datetime.now(UTC)), body)
 
 
 def test_what_was_not_used_for_longest_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,3 +129,48 @@ def test_times_are_told_in_whole_seconds() -> None:
     assert to_http_date(CHANGED) == AT
     assert http_date(AT) == http_date("Monday, 06-May-24 07:08:09 GMT") == CHANGED.replace(microsecond=0)
     assert http_date(None) is http_date("") is http_date("Mon, 99 May 2024 07:08:09 GMT") is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Mon, 06 May 2024 07:08:09 UTC",
+        "Mon, 06 May 2024 07:08:09 PST",
+        "Mon, 06 May 2024 07:08:09 +0000",
+        "Mon, 06 May 2024 07:08:09 gmt",
+        "Mon 06 May 2024 07:08:09 GMT",
+        "Mon,  06  May  2024  07:08:09  GMT",
+        "Mon, 06 May 2024 07.08.09 GMT",
+        "Mon, 06-May-2024 07:08:09 GMT",
+        "Mon, 06 May 2024 7:08:09 GMT",
+        "Mon, 06 May 24 07:08:09 GMT",
+        "Mon, 6 May 2024 07:08:09 GMT",
+        "Mon, 06 May 2024 24:08:09 GMT",
+        "Mon, 31 Jun 2024 07:08:09 GMT",
+        "06 May 2024 07:08:09 GMT",
+        "1 Jan 2100 0:0",
+        "2024-05-06T07:08:09Z",
+        "1715000000",
+        "0",
+        "Mon, 06 May 2024 07:08:09 GMT ",
+        "Mon, 06 May 2024 07:08:0\u0669 GMT",
+    ],
+)
+def test_what_has_none_of_the_three_forms_is_no_date(text: str) -> None:
+    assert http_date(text) is None
+    assert chosen({"If-Modified-Since": text})[0] == 200
+    assert chosen({"If-Unmodified-Since": text})[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("text", "iso"),
+    [
+        ("Mon, 06 May 2024 07:08:09 GMT", "2024-05-06T07:08:09+00:00"),
+        ("Monday, 06-May-24 07:08:09 GMT", "2024-05-06T07:08:09+00:00"),
+        ("Sunday, 06-Nov-94 08:49:37 GMT", "1994-11-06T08:49:37+00:00"),
+        ("Mon May  6 07:08:09 2024", "2024-05-06T07:08:09+00:00"),
+        ("Sat Dec 31 23:59:60 2016", "2016-12-31T23:59:59+00:00"),
+    ],
+)
+def test_all_three_forms_of_a_date_are_read(text: str, iso: str) -> None:
+    assert http_date(text) == datetime.fromisoformat(iso)

@@ -127,7 +127,7 @@ async def test_one_that_never_starts_is_given_up_with_a_reason_that_names_what_w
     monkeypatch.setattr(supervisor, "_PAUSES", (0.0, 0.1))
     monkeypatch.setattr(server, "MAX_CONNECTIONS", -1)
     async with LocalGateway(tmp_path) as gateway:
-        assert "does not start; see its log" in str(await gateway.wait_for_postgres())
+        assert "does not start; see its log" in str(await gateway.database_fault())
         answer = await ask_as(gateway).post("/v1/db/project/create", {"name": "n"})
     assert (answer.status, answer.code, answer.error["retryable"]) == (503, "VENDOR_UNAVAILABLE", False)
     assert "does not start; see its log" in answer.error["hint"]
@@ -151,15 +151,15 @@ async def test_a_full_disk_is_named_at_once_and_tried_again_for_as_long_as_it_is
         full.setattr(server, "_SEGMENT", 1 << 62)
         full.setattr(PostgresServer, "_started", counted)
         async with LocalGateway(tmp_path) as gateway:
-            assert "no space left on device" in str(await gateway.wait_for_postgres())
+            assert "no space left on device" in str(await gateway.database_fault())
             await eventually(lambda: len(starts) > 6)
             answer = await ask_as(gateway).get("/v1/db/project/list")
             assert (answer.status, answer.code, answer.error["retryable"]) == (503, "VENDOR_UNAVAILABLE", True)
-            assert "no space left on device" in answer.error["message"]
+            assert "no space left on device" in answer.error["hint"]
             assert (await ask_as(gateway).get("/v1/account/balance")).status == 200
             full.undo()
             await eventually(lambda: gateway._running.postgres is not None)
-            assert await gateway.wait_for_postgres() is None
+            assert await gateway.database_fault() is None
             assert await rows(gateway, ask_as) == [7]
 
 
@@ -212,8 +212,9 @@ async def test_it_gets_nothing_of_the_environment_but_what_it_needs(
 async def test_a_stop_waits_for_the_checkpoint_and_says_so(
     tmp_path: Path, ask_as: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(server, "_QUIET", 0.1)
+    monkeypatch.setattr(server, "_SILENCE_AT_END", 0.1)
     monkeypatch.setattr(server, "_REMIND", 0.1)
+    monkeypatch.setattr(server, "_LOOK", 0.02)
     monkeypatch.setattr(server, "_PATIENCE_AT_END", 0.1)
     gateway = LocalGateway(tmp_path)
     await gateway.start()
@@ -260,7 +261,7 @@ def test_a_second_signal_hurries_the_command(tmp_path: Path) -> None:
             process.terminate()
             line = process.stderr.readline()
             assert "Postgres is writing its data to disk" in line
-            assert "second Ctrl-C or signal" in line
+            assert "another signal skips that" in line
             process.terminate()
             assert process.wait(LONG) == 0
         assert "immediate shutdown" in log_of(tmp_path)

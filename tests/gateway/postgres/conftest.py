@@ -81,8 +81,10 @@ async def superuser(postgres: Postgres) -> AsyncIterator[asyncpg.Connection]:
 
 
 @asynccontextmanager
-async def client(postgres: Postgres, database: str, password: str = PASSWORD) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(postgres.uri(database, password), timeout=10)
+async def client(
+    postgres: Postgres, database: str, password: str = PASSWORD, **settings: str
+) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(postgres.uri(database, password), timeout=10, server_settings=settings)
     try:
         yield connection
     finally:

@@ -234,11 +234,8 @@ async def test_settings_of_a_tenant_do_not_get_in_the_way(postgres: Postgres) ->
     branch = name()
     await postgres.copy(source, branch, PASSWORD)
     await postgres.drop(source)
-    patient = {"statement_timeout": "0"}
-    connection = await asyncpg.connect(postgres.uri(branch, PASSWORD), timeout=10, server_settings=patient)
-    assert await connection.fetchval("select x from public.t") == 1
-    assert await connection.fetchval("show search_path") == "nowhere"
-    await connection.close()
+    async with client(postgres, branch, search_path="public", statement_timeout="0") as connection:
+        assert await connection.fetchval("select count(*) from t") == 1
 
 
 async def test_dropping_disconnects_the_clients(postgres: Postgres) -> None:
@@ -310,3 +307,92 @@ async def test_no_password_shows_in_the_log_or_in_statements(postgres: Postgres)
     async with client(postgres, database) as connection:
         assert await connection.fetch(stored, PASSWORD) == []
     assert PASSWORD not in repr(postgres)
+
+
+# --- what an owner has set ---------------------------------------------------------------------------------------
+
+OWNERS = [
+    "create schema app; create table app.t (a int); insert into app.t values (7)",
+    """alter database {db} set search_path = app, "$user", public""",
+    "alter database {db} set timezone = 'Europe/Berlin'",
+    "alter database {db} set application_name = 'it''s \\ \"here\"; drop table t'",
+    "alter role {db} set statement_timeout = '7s'",
+    "alter role {db} in database {db} set lock_timeout = '3s'",
+    "comment on database {db} is 'Anna''s \\ shop'",
+    "grant temporary on database {db} to public",
+    "revoke temporary on database {db} from {db}",
+    "alter database {db} connection limit 20",
+]
+SEEN = """
+select current_setting('search_path'), current_setting('timezone'), current_setting('application_name'),
+       current_setting('statement_timeout'), current_setting('lock_timeout'), (select a from t), datconnlimit,
+       shobj_description(oid, 'pg_database'),
+       (select string_agg(case grantee when 0 then 'public' when datdba then 'owner' end || ' ' || privilege_type, ', '
+                          order by grantee, privilege_type) from aclexplode(datacl))
+from pg_database where datname = current_database()
+"""
+
+
+@everywhere
+async def test_a_copy_keeps_what_its_owner_has_set_down_any_chain(postgres: Postgres) -> None:
+    source, branch, frozen, restored = name(), name(), name(), name()
+    await postgres.create(source, PASSWORD)
+    async with client(postgres, source) as connection:
+        for statement in OWNERS:
+            await connection.execute(statement.format(db=source))
+    async with client(postgres, source) as connection:
+        wanted = tuple(await connection.fetchrow(SEEN))
+    assert wanted[:3] == ('app, "$user", public', "Europe/Berlin", 'it\'s \\ "here"; drop table t')
+    assert wanted[3:7] == ("7s", "3s", 7, 20)
+    assert wanted[8] == "public TEMPORARY, owner CONNECT, owner CREATE"
+    await postgres.copy(source, branch, PASSWORD)
+    await postgres.freeze(branch, frozen)
+    await postgres.copy(frozen, restored, PASSWORD)
+    for copy in (branch, restored):
+        async with client(postgres, copy) as connection:
+            assert tuple(await connection.fetchrow(SEEN)) == wanted
+    async with client(postgres, source) as connection:
+        assert tuple(await connection.fetchrow(SEEN)) == wanted
+
+
+@everywhere
+async def test_a_copy_gives_nobody_more_than_its_source(postgres: Postgres) -> None:
+    source, other, branch = await made(postgres), await made(postgres), name()
+    async with client(postgres, source) as connection:
+        await connection.execute(f"grant connect on database {source} to {other} with grant option")
+    await postgres.copy(source, branch, PASSWORD)
+    async with client(postgres, branch) as connection:
+        grants = await connection.fetch(
+            "select pg_get_userbyid(grantee) as who, privilege_type, is_grantable from pg_database, aclexplode(datacl)"
+            " where datname = current_database() and grantee <> datdba"
+        )
+    assert [tuple(grant) for grant in grants] == [(other, "CONNECT", True)]
+    await postgres.drop(branch)
+    await postgres.drop(source)
+    await postgres.drop(other)
+
+
+async def test_a_list_that_was_written_by_hand_is_quoted_anew(postgres: Postgres) -> None:
+    source, branch = await made(postgres), name()
+    async with client(postgres, source) as connection:
+        await connection.execute("select set_config('search_path', 'Public,\"a \"\"b\",x;drop', false)")
+        await connection.execute(f"alter database {source} set search_path from current")
+    await postgres.copy(source, branch, PASSWORD)
+    async with client(postgres, branch) as connection:
+        shown = await connection.fetchval("select current_schemas(false)::text || current_setting('search_path')")
+    assert shown == '{public}public, "a ""b", "x;drop"'
+
+
+async def test_text_of_any_language_is_compared_as_its_readers_do(postgres: Postgres) -> None:
+    database = await made(postgres, "create table people (name text); create unique index on people (lower(name))")
+    async with client(postgres, database) as connection:
+        if not await connection.fetchval("select upper('ä') = 'Ä'") and postgres._server is None:
+            pytest.skip("the locale of an existing server is its owner's")
+        assert await connection.fetchval("select lower('ÄÖ') = 'äö' and 'É' ilike 'é' and 'É' ~* 'é'")
+        assert await connection.fetchval("select initcap('élan vital')") == "Élan Vital"
+        await connection.execute("insert into people values ('ÄNNE')")
+        with pytest.raises(asyncpg.UniqueViolationError):
+            await connection.execute("insert into people values ('änne')")
+        assert await connection.fetchval("select array_agg(x order by x)::text from unnest('{b,a,Z,ä}'::text[]) x") == (
+            "{Z,a,b,ä}"
+        )

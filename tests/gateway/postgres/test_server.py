@@ -11,15 +11,17 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import asyncpg
 import pytest
+from support.patience import eventually
 
+from infrai_async.local._files import can_clone
 from infrai_async.local.postgres import server
-from infrai_async.local.postgres.binaries import Binaries, find
-from infrai_async.local.postgres.data_dirs import cluster_dir_of
+from infrai_async.local.postgres.binaries import Binaries, PostgresNotYet, find
+from infrai_async.local.postgres.data_dirs import cluster_dir_of, sweep
 from infrai_async.local.postgres.databases import DirectoryInUse, Postgres, PostgresUnavailable
 from infrai_async.local.postgres.run_as import RunAs, _in_namespace, reachable
 from infrai_async.local.postgres.server import PostgresServer
@@ -481,3 +483,128 @@ async def test_a_user_without_a_name_runs_it_in_a_namespace(tmp_path: Path) -> N
         assert process.returncode == 0, said.decode()
     finally:
         shutil.rmtree(place)
+
+
+# --- extensions ------------------------------------------------------------------------------------------------------
+
+
+async def test_owners_create_the_extensions_that_hosted_services_allow(directory: Path) -> None:
+    async with running(directory) as postgres:
+        await postgres.create(NAME, PASSWORD)
+        connection = await asyncpg.connect(postgres.uri(NAME, PASSWORD))
+        await connection.execute("create extension vector; create table items (id int, place vector(3))")
+        await connection.execute("insert into items values (1, '[1,2,3]'), (2, '[4,5,6]')")
+        await connection.execute("create index on items using hnsw (place vector_l2_ops)")
+        await connection.execute("create extension earthdistance cascade; create extension moddatetime")
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute("create extension postgres_fdw")
+        for lacking in ("pgcrypto", '"uuid-ossp"'):
+            with pytest.raises(asyncpg.FeatureNotSupportedError, match="this Postgres was built without") as caught:
+                await connection.execute(f"create extension {lacking}")
+            assert "gen_random_uuid()" in (caught.value.hint or "")
+        await connection.close()
+        await postgres.copy(NAME, "ifr_copied", PASSWORD)
+        copied = await asyncpg.connect(postgres.uri("ifr_copied", PASSWORD))
+        assert await copied.fetchval("select id from items order by place <-> '[4,5,7]' limit 1") == 2
+        await copied.close()
+
+
+# --- its life --------------------------------------------------------------------------------------------------------
+
+
+async def test_it_knows_nothing_of_the_gateways_environment(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_SECRET_ACCESS_KEY", "INFRAI_API_KEY", "MY_TOKEN", "PGPASSWORD"):
+        monkeypatch.setenv(name, "SECRET_4711")
+    async with running(directory):
+        pid = int((cluster_dir_of(directory / "postgres") / "data" / "postmaster.pid").read_text().split()[0])
+        assert b"SECRET_4711" not in Path(f"/proc/{pid}/environ").read_bytes()
+
+
+def checkpointer(postmaster: int) -> int:
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
+            if int(parent) == postmaster and b"checkpointer" in (entry / "cmdline").read_bytes():
+                return int(entry.name)
+    raise AssertionError("no checkpointer")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("hurried", [False, True])
+async def test_a_stop_waits_for_the_checkpoint_unless_it_is_hurried(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, hurried: bool
+) -> None:
+    monkeypatch.setattr(server, "_SILENCE_AT_END", 0.2)
+    postgres = await Postgres.start(directory)
+    home = cluster_dir_of(directory / "postgres")
+    writer = checkpointer(int((home / "data" / "postmaster.pid").read_text().split()[0]))
+    os.kill(writer, signal.SIGSTOP)
+    stopping = asyncio.create_task(postgres.aclose())
+    await eventually(lambda: "another signal skips that" in caplog.text)
+    assert not stopping.done()
+    if hurried:
+        postgres.hurry()
+        await eventually(lambda: "immediate shutdown" in (home / "log").read_text())
+    os.kill(writer, signal.SIGCONT)
+    await stopping
+    assert ("immediate shutdown" in (home / "log").read_text()) is hurried
+
+
+async def test_a_disk_that_is_full_is_named_and_another_try_may_succeed(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*_: object) -> str:
+        return "initdb: error: could not write file: No space left on device"
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PostgresServer, "_run_initdb", full)
+        with pytest.raises(PostgresNotYet, match="no space left on device"):
+            await Postgres.start(directory)
+    async with running(directory) as postgres:
+        assert postgres.version
+
+
+async def test_a_server_that_dies_right_after_its_start_is_worth_another_try(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready = PostgresServer.restart
+
+    async def killed(self: PostgresServer) -> None:
+        await ready(self)
+        os.kill(int((self.data / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
+        await self.died()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PostgresServer, "restart", killed)
+        with pytest.raises(PostgresNotYet, match="ended right after its start") as caught:
+            await Postgres.start(directory)
+    assert "--postgres-dsn" not in str(caught.value)
+    async with running(directory) as postgres:
+        assert postgres.version
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's clusters are outside the data directory")
+async def test_a_cluster_whose_data_directory_was_deleted_is_removed(tmp_path: Path) -> None:
+    deleted, moved, served = (tmp_path / name for name in ("deleted", "moved", "served"))
+    for data_dir in (deleted, moved, served):
+        await (await Postgres.start(data_dir)).aclose()
+    clusters = [cluster_dir_of(data_dir / "postgres") for data_dir in (deleted, moved, served)]
+    if not all((cluster / "place").exists() for cluster in clusters):
+        pytest.skip("the directory for temporary files is on another file system than the clusters")
+    async with running(served):
+        shutil.rmtree(deleted)
+        moved.rename(tmp_path / "elsewhere")
+        shutil.rmtree(served)
+        sweep()
+        assert [cluster.exists() for cluster in clusters] == [False, True, True]
+    shutil.rmtree(tmp_path / "elsewhere")
+    sweep()
+    # Another test's gateway may be sweeping at this moment.
+    await eventually(lambda: not any(cluster.exists() for cluster in clusters))
+
+
+def test_whether_files_can_share_their_blocks_is_tried(tmp_path: Path) -> None:
+    source, copy = tmp_path / "source", tmp_path / "copy"
+    source.write_bytes(bytes(4096))
+    done = subprocess.run(["cp", "--reflink=always", source, copy], capture_output=True, check=False, timeout=60)
+    assert can_clone(tmp_path) is (done.returncode == 0)

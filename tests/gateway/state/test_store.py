@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from infrai_async.local._errors import RequestRefused
 from infrai_async.local.state.store import Store
-from infrai_async.local.state.tables import DATABASES, OPERATIONS
+from infrai_async.local.state.tables import ACCOUNTS, DATABASES, OPERATIONS
 
 pytestmark = pytest.mark.anyio
 
@@ -129,3 +129,62 @@ async def test_a_closed_store_refuses_instead_of_never_answering(store: Store) -
     await store.aclose()
     with pytest.raises(RequestRefused, match="closed"):
         await asyncio.wait_for(store.run(names), 25)
+
+
+# --- reading beside the writer ---------------------------------------------------------------------------------------
+
+
+async def test_a_read_does_not_wait_for_the_writer(store: Store) -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    def hold(connection: Connection) -> None:
+        adding("late")(connection)
+        entered.set()
+        leave.wait(60)
+
+    await store.run(adding("a"))
+    holding = asyncio.create_task(store.run(hold))
+    await asyncio.to_thread(entered.wait, 60)
+    assert await asyncio.wait_for(store.read(names), 60) == ["a"]  # and nothing of what is not acknowledged
+    leave.set()
+    await holding
+    assert await store.read(names) == ["a", "late"]
+
+
+async def test_a_read_sees_all_that_was_acknowledged_before_it(store: Store) -> None:
+    async def write_and_read(name: str) -> bool:
+        await store.run(adding(name))
+        return name in await store.read(names)
+
+    assert all(await asyncio.gather(*(write_and_read(f"n{number}") for number in range(200))))
+
+
+async def test_a_read_changes_nothing(store: Store) -> None:
+    reader = store._reader
+    assert reader is not None
+    with pytest.raises(sa.exc.OperationalError, match=r"readonly|read-only"), reader.begin():
+        adding("x")(reader)
+    assert await store.read(names) == []
+
+
+async def test_a_read_of_a_closed_store_is_refused(store: Store) -> None:
+    await store.aclose()
+    for act in (lambda: store.read(names), lambda: store.charge("a", 1)):
+        with pytest.raises(RequestRefused, match="closed"):
+            await act()
+
+
+async def test_charges_of_a_batch_are_exact_to_the_last_cent(store: Store) -> None:
+    def accounts(connection: Connection) -> None:
+        for name, nano in (("rich", 1000), ("poor", 25)):
+            values = {"id": name, "project_id": "p", "key_hash": name, "nano": nano, "created_at": "now"}
+            connection.execute(ACCOUNTS.insert().values(values))
+
+    def left(connection: Connection) -> dict[str, int]:
+        return {row.id: row.nano for row in connection.execute(sa.select(ACCOUNTS.c.id, ACCOUNTS.c.nano))}
+
+    await store.run(accounts)
+    poor, rich = (asyncio.gather(*(store.charge(name, 10) for _ in range(50))) for name in ("poor", "rich"))
+    assert (sum(await poor), sum(await rich)) == (2, 50)
+    assert await store.read(left) == {"rich": 500, "poor": 5}
+    assert await store.charge("nobody", 1) is False
