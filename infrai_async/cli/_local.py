@@ -64,10 +64,14 @@ def local(typed: Namespace) -> int:
         where = "" if error.filename is None else f": {error.filename}"
         complain(f"{error.strerror}{where}" if error.strerror else str(error))
         return Exit.FAILED
-    except DirectoryInUse as error:
+    except (DirectoryInUse, _Unavailable) as error:
         complain(str(error))
         return Exit.FAILED
     return Exit.OK
+
+
+class _Unavailable(Exception):
+    """What an option asked for cannot be had."""
 
 
 async def _serve(gateway: LocalGateway, data_dir: Path, typed: Namespace) -> None:
@@ -75,23 +79,29 @@ async def _serve(gateway: LocalGateway, data_dir: Path, typed: Namespace) -> Non
         try:
             async with gateway:
                 fault = await gateway.database_fault()
-                if fault is not None and (typed.postgres_bin or typed.postgres_dsn):
-                    raise OSError(fault)  # what was asked for by name is not silently left out
-                _announce(gateway, data_dir, typed.postgres_dsn is not None, fault)
+                _check_options(typed, fault)
+                _announce(gateway, data_dir, shared=typed.postgres_dsn is not None, fault=fault)
                 await asyncio.Event().wait()
         except asyncio.CancelledError:
             return
 
 
-def _announce(gateway: LocalGateway, data_dir: Path, shared: bool, fault: str | None) -> None:
-    """Say that the gateway is ready, and whether databases are, rather than at the user's first database call."""
+def _check_options(typed: Namespace, fault: str | None) -> None:
+    """End the command if the Postgres that the user asked for cannot be had: another one is not what was meant."""
+    for option, given in (("--postgres-dsn", typed.postgres_dsn), ("--postgres-bin", typed.postgres_bin)):
+        if fault is not None and given is not None:
+            raise _Unavailable(fault if option in fault else f"{option}: {fault}")
+
+
+def _announce(gateway: LocalGateway, data_dir: Path, *, shared: bool, fault: str | None) -> None:
+    """Say how to reach the gateway, and whether databases work: now, and not at the user's first database call."""
     ways_in = {"base_url": gateway.base_url, "api_key": gateway.api_key}
     if on_terminal():
         place = f"the Postgres of --postgres-dsn, its port in {data_dir}" if shared else data_dir
         print(_SCREEN.format(**ways_in, place=place), flush=True)
-        if fault is None:
-            note("Postgres is ready.")
     else:
         write_json(ways_in if fault is None else ways_in | {"postgres": False})
     if fault is not None:
         complain(f"all but databases works: {fault}")
+    elif on_terminal():
+        note("Postgres is ready.")

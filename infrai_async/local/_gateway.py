@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 import tempfile
+import threading
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
@@ -52,6 +53,7 @@ from infrai_async.local.state.store import Store
 
 _GRACE: Final = 5.0
 """Seconds that requests in progress, and after them pending drops of databases, may take when the gateway closes."""
+_POLL: Final = 0.1
 _NOT_STARTED: Final = "the gateway is not started: use it in 'with' or 'async with', or call start()"
 _RUNNING: Final = "the gateway is already running: use either 'with' or 'async with', once at a time"
 _WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}  # noqa: S104 - how to reach them
@@ -126,7 +128,7 @@ class LocalGateway:
         self._closing = AsyncExitStack()
         self._one_at_a_time = asyncio.Lock()
         self._thread: OwnThread | None = None
-        self._supervisor: Supervisor | None = None
+        self._hurry = threading.Event()
 
     def __repr__(self) -> str:
         return f"<LocalGateway {self._context.address.base_url if self._context else 'not started'}>"
@@ -249,16 +251,20 @@ class LocalGateway:
     async def database_fault(self) -> str | None:
         """Wait until databases can be used, and return ``None``; or return the reason why they cannot."""
         status = self._running.postgres_status
-        await status.settled.wait()
-        return None if status.server is not None else status.missing or status.delayed or "Postgres is restarting"
+        while True:
+            await status.settled.wait()
+            if status.server is not None:
+                return None
+            if (reason := status.missing or status.delayed) is not None:
+                return reason
+            await asyncio.sleep(_POLL)  # what a crash has left unfinished is about to be tried again
 
     def hurry(self) -> None:
         """Make ``aclose`` end its own Postgres at once instead of waiting for its checkpoint; from any thread.
 
         No data is lost, but the next start takes longer.
         """
-        if self._supervisor is not None and self._supervisor.postgres is not None:
-            self._supervisor.postgres.hurry()
+        self._hurry.set()
 
     async def _close(self) -> None:
         async with self._one_at_a_time:
@@ -266,6 +272,7 @@ class LocalGateway:
             await self._closing.aclose()
 
     async def _start(self, undo: AsyncExitStack) -> None:
+        self._hurry.clear()
         directory = self._directory(undo)
         state = directory / "state"
         undo.callback(_taken(state).release)
@@ -314,7 +321,6 @@ class LocalGateway:
             partial(self._start_postgres, directory, context),
             partial(_make_whole, janitor, executor),
         )
-        self._supervisor = supervisor
         undo.push_async_callback(self._stop_postgres, context.postgres_status, supervisor)
         undo.push_async_callback(janitor.aclose, _GRACE if self._data_dir else 0)
         undo.push_async_callback(executor.aclose)
@@ -394,6 +400,7 @@ class LocalGateway:
             binaries=self._binaries,
             temporary=self._data_dir is None,
             host=self._host,
+            hurry=self._hurry,
             shared=Shared(context.keyring.mark(), self._shared.database, context.id) if self._shared else None,
         )
 

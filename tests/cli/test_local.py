@@ -19,6 +19,7 @@ import pytest
 from support.patience import complaints
 
 from infrai_async import AsyncInfrai
+from infrai_async.local.postgres.binaries import find
 
 from .conftest import STRICT, Terminal, next_complaint
 
@@ -126,7 +127,12 @@ def test_a_missing_postgres_is_said_before_anybody_needs_it(start: Start, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("--postgres-bin", "{empty}"), ("--postgres-dsn", "postgresql://u:p@127.0.0.1:1/d")]
+    ("option", "value"),
+    [
+        ("--postgres-bin", "{empty}"),
+        ("--postgres-bin", "{empty}/absent"),
+        ("--postgres-dsn", "postgresql://u:p@127.0.0.1:1/d"),
+    ],
 )
 def test_a_postgres_that_was_asked_for_is_not_left_out(infrai: Run, tmp_path: Path, option: str, value: str) -> None:
     done = infrai("local", "--data-dir", str(tmp_path / "data"), option, value.format(empty=tmp_path))
@@ -134,6 +140,18 @@ def test_a_postgres_that_was_asked_for_is_not_left_out(infrai: Run, tmp_path: Pa
     assert option in done.stderr
     assert done.stderr.count("\n") == 1
     assert "u:p" not in done.stderr
+    assert "request " not in done.stderr
+
+
+def test_a_postgres_of_another_version_than_asked_for_ends_the_command(infrai: Run, tmp_path: Path) -> None:
+    data, place = tmp_path / "data", tmp_path / "cluster"
+    (place / "data").mkdir(parents=True)
+    (place / "data" / "PG_VERSION").write_text("14\n")
+    (data / "postgres").mkdir(parents=True)
+    (data / "postgres" / "place").write_text(str(place))
+    done = infrai("local", "--data-dir", str(data), "--postgres-bin", str(find().directory))
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert f"was created by Postgres 14, which was not found in --postgres-bin {find().directory}" in done.stderr
 
 
 def test_without_a_home_directory_another_place_is_asked_for(infrai: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,14 +11,18 @@ from itertools import chain, repeat
 from typing import Any, Final
 
 from infrai_async.local._locks import DirectoryInUse
-from infrai_async.local.postgres.binaries import PostgresNotYet, PostgresUnavailable
+from infrai_async.local.postgres.binaries import DiskFull, PostgresNotYet, PostgresUnavailable
 from infrai_async.local.postgres.databases import Postgres
 from infrai_async.local.services.base import PostgresStatus
 
 _PAUSES: Final = (0.0, 0.5, 2.0, 8.0)
-"""Seconds before each restart of a server that keeps dying; after the last one the supervisor gives up."""
+"""Seconds before each new start of a server that does not start or keeps dying; after the last one it is given up.
+
+Only a full disk is not: the last pause is repeated until there is space.
+"""
 _STEADY: Final = 60.0
 """Seconds of running after which a crash counts as the first one again."""
+_DYING: Final = "Postgres keeps dying: see its log for the reason, then restart the gateway"
 _logger = logging.getLogger(__name__)
 
 
@@ -51,10 +55,7 @@ class Supervisor:
 
     async def _run(self) -> None:
         try:
-            self.postgres = await self._started()
-            if self.postgres is not None:
-                await self._publish(self.postgres)
-                await self._keep(self.postgres)
+            await self._keep()
         except (PostgresUnavailable, DirectoryInUse) as error:
             self._status.missing = str(error)
         except Exception as error:
@@ -63,18 +64,47 @@ class Supervisor:
         finally:
             self._status.settled.set()
 
-    async def _started(self) -> Postgres | None:
-        """Start the server for the first time, again and again while that may help; ``None`` if the gateway closes."""
-        for pause in chain(_PAUSES[1:], repeat(_PAUSES[-1])):
-            try:
-                return await self._start()
-            except PostgresNotYet as error:
-                _logger.warning("%s; trying again in %s s", error, pause)
-                self._status.delayed = str(error)
+    async def _keep(self) -> None:
+        """Start the server, and start it again whenever it does not run, until the gateway closes or gives it up."""
+        pauses, begun = iter(_PAUSES), time.monotonic()
+        while not self._closing.is_set():
+            failure = await self._run_once()
+            if self._closing.is_set():
+                return
+            if isinstance(failure, DiskFull):
+                # Said at once, because it lasts until somebody frees space.
+                self._status.delayed = str(failure)
                 self._status.settled.set()
-            if not await self._before_closing(asyncio.sleep(pause)):
-                break
-        return None
+            pauses = iter(_PAUSES) if time.monotonic() - begun > _STEADY else pauses
+            pause = next(pauses, _PAUSES[-1] if isinstance(failure, DiskFull) else None)
+            if pause is None:
+                raise failure if self.postgres is None else PostgresUnavailable(_DYING)
+            _logger.warning("%s; it will be started again in %s s", failure, pause)
+            begun = time.monotonic()
+            await self._before_closing(asyncio.sleep(pause))
+
+    async def _run_once(self) -> PostgresUnavailable:
+        """Start the server and make it available until it dies or the gateway closes; return why it does not run.
+
+        Raises:
+            Exception: if the server cannot be started for a reason that no further try changes.
+        """
+        try:
+            if self.postgres is None:
+                self.postgres = await self._start()
+            else:
+                await self.postgres.revive()
+        except PostgresNotYet as error:
+            return error
+        except Exception as error:
+            if self.postgres is None:
+                raise
+            return PostgresUnavailable(f"Postgres could not be started again ({type(error).__name__}: {error})")
+        await self._publish(self.postgres)
+        if await self._before_closing(self.postgres.died()):
+            self._status.server = None
+            self._status.settled.clear()
+        return self.postgres.why_it_died()
 
     async def _publish(self, postgres: Postgres) -> None:
         """Make the server available to calls once recovery has succeeded; retry as long as it fails.
@@ -102,30 +132,10 @@ class Supervisor:
             )
             return False
         else:
+            self._status.delayed = None
             return True
         finally:
             self._status.settled.set()
-
-    async def _keep(self, postgres: Postgres) -> None:
-        pauses, begun = iter(_PAUSES), time.monotonic()
-        while await self._before_closing(postgres.died()):
-            self._status.server = None
-            self._status.settled.clear()
-            pauses = iter(_PAUSES) if time.monotonic() - begun > _STEADY else pauses
-            pause = next(pauses, None)
-            if pause is None:
-                raise PostgresUnavailable("Postgres keeps dying: see its log for the reason, then restart the gateway")
-            _logger.warning("Postgres has exited; it will be restarted in %s s", pause)
-            begun = time.monotonic()
-            if await self._before_closing(asyncio.sleep(pause)):
-                await self._revive(postgres)
-
-    async def _revive(self, postgres: Postgres) -> None:
-        try:
-            await postgres.revive()
-            await self._publish(postgres)
-        except Exception as error:  # noqa: BLE001 - the restart is retried, whatever failed
-            _logger.warning("Postgres could not be restarted yet: %s", error)
 
     async def _before_closing(self, event: Awaitable[Any]) -> bool:
         """Wait for an event, and return whether it happened before the gateway started to close."""

@@ -41,7 +41,14 @@ class PostgresNotYet(PostgresUnavailable):
     """The gateway's own server could not be started now, but another try may succeed."""
 
 
-_PASSED_ON = ("PATH", "TZ", "TMPDIR", "LANG", "LOCPATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+class DiskFull(PostgresNotYet):
+    """The gateway's own server cannot run until there is space on the disk of its cluster."""
+
+
+_PASSED_ON = (
+    *("PATH", "TMPDIR", "LANG", "LOCPATH", "LOCALE_ARCHIVE", "ICU_DATA", "TZ", "TZDIR"),
+    *("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH"),
+)
 
 
 def environment() -> dict[str, str]:
@@ -80,8 +87,9 @@ def find(explicit: Path | None = None, *, major: int | None = None) -> Binaries:
 
 def _advice(explicit: Path | None, major: int | None) -> str:
     if major:
+        where = f" in --postgres-bin {explicit}" if explicit else ""
         return (
-            f"this data directory was created by Postgres {major}, which was not found: "
+            f"this data directory was created by Postgres {major}, which was not found{where}: "
             f"infrai-async local --postgres-bin /usr/lib/postgresql/{major}/bin"
         )
     if explicit:

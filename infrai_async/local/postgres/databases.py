@@ -16,49 +16,31 @@ import asyncio
 import logging
 import re
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 from weakref import WeakValueDictionary
 
 import asyncpg
-from attrs import frozen
 
 from infrai_async.local._files import remove_tree, write_whole
 from infrai_async.local._locks import DirectoryInUse, Lock
-from infrai_async.local.postgres.binaries import OLDEST, PostgresNotYet, PostgresUnavailable
-from infrai_async.local.postgres.ownership import for_owner_alone, hand_over, quoted, settings_of
+from infrai_async.local.postgres.binaries import OLDEST, PostgresUnavailable
+from infrai_async.local.postgres.connections import GONE, MAKERS, Shared, connected, connection_to, sessions_of
+from infrai_async.local.postgres.owner_settings import carry_over
+from infrai_async.local.postgres.ownership import for_owner_alone, hand_over, quoted
 from infrai_async.local.postgres.scram import verifier
-from infrai_async.local.postgres.server import LOCAL, PostgresServer
+from infrai_async.local.postgres.server import LOCAL, PostgresServer, lacks_space
 from infrai_async.local.postgres.stale_processes import directories
 
 __all__ = ["GONE", "DirectoryInUse", "Postgres", "PostgresUnavailable", "Shared"]
 
-GONE = (
-    OSError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # raised by a connection that broke in the middle of an exchange
-    asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-)
-"""The exceptions that mean the server cannot be reached: it was stopped, has crashed, or is not ready yet."""
-
 _logger = logging.getLogger(__name__)
 _NAME = re.compile(r"ifr_[a-z0-9_]{1,59}")
 
-# Tenants may set defaults for their database or role. Settings sent by the connection itself take precedence.
-_SETTINGS = {
-    "search_path": "pg_catalog",
-    "default_transaction_read_only": "off",
-    "statement_timeout": "0",
-    "lock_timeout": "0",
-}
-
-_MAKERS = 4
 _EVICT_EVERY = 0.02
 _ATTEMPTS = 3
 _ROLE_CONNECTIONS = 50
@@ -86,21 +68,6 @@ join pg_roles held on held.oid = s.refobjid and s.refclassid = 'pg_authid'::regc
 """
 
 
-@frozen
-class Shared:
-    """How one of several gateways that share their databases identifies itself.
-
-    Attributes:
-        mark: distinguishes the roles of these gateways from other roles on the same server.
-        database: the database to connect to. Tenants cannot connect to it, so their locks cannot block a gateway.
-        gateway: distinguishes this gateway's sessions from those of the others.
-    """
-
-    mark: str
-    database: str
-    gateway: str
-
-
 class Postgres:
     """A Postgres server, and the gateway's databases on it."""
 
@@ -120,7 +87,7 @@ class Postgres:
         self._server = server
         self._shared = shared
         self._superuser = False
-        self._making = asyncio.Semaphore(_MAKERS)
+        self._making = asyncio.Semaphore(MAKERS)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.version: str = ""
 
@@ -134,6 +101,7 @@ class Postgres:
         temporary: bool = False,
         shared: Shared | None = None,
         host: str = LOCAL,
+        hurry: threading.Event | None = None,
     ) -> Postgres:
         """Connect to the server that `dsn` names, or start one, creating its cluster if necessary.
 
@@ -146,8 +114,10 @@ class Postgres:
             shared: How this gateway identifies itself, if it shares its databases with others. Default: the databases
                 belong to this data directory alone.
             host: The address to listen on, besides 127.0.0.1.
+            hurry: When it is set, nothing is waited for that the next start can make up for.
 
         Raises:
+            PostgresNotYet: if the gateway's own server did not start, or died at once.
             PostgresUnavailable: if no server can be used; the message says how to fix that.
             DirectoryInUse: if another gateway uses the same data directory.
         """
@@ -158,22 +128,23 @@ class Postgres:
             undo.callback(lock.release)
             server = None
             if dsn is None:
-                server = await PostgresServer.start(directory, binaries, temporary=temporary, host=host)
+                server = await PostgresServer.start(directory, binaries, temporary=temporary, host=host, hurry=hurry)
                 undo.push_async_callback(server.stop)
                 dsn = server.dsn()
-            pool = await (connected(dsn, shared) if server is None else _connected_to(server))
-            undo.callback(pool.terminate)
-            mark = shared.mark if shared else _mark(directory)
-            self = cls(dsn, mark, pool, lock, server, shared)
-            await self._prepare()
-            await self._remove_strays()
+            with _of_own(server):
+                pool = await connected(dsn, shared)
+                undo.callback(pool.terminate)
+                mark = shared.mark if shared else _mark(directory)
+                self = cls(dsn, mark, pool, lock, server, shared)
+                await self._prepare()
+                await self._remove_strays()
             undo.pop_all()
         return self
 
     def hurry(self) -> None:
-        """Make a stop of the gateway's own server end at once, without waiting for its checkpoint."""
+        """Make a stop of the gateway's own server end at once, without waiting for its checkpoint; from any thread."""
         if self._server is not None:
-            self._server.hurry()
+            self._server.hurry.set()
 
     async def died(self) -> None:
         """Wait until the gateway's own server has exited; with an existing server, wait forever."""
@@ -183,19 +154,24 @@ class Postgres:
         """Restart the gateway's own server after it has died.
 
         Raises:
-            PostgresUnavailable: if it does not start.
+            PostgresNotYet: if it does not start.
         """
         if self._server is not None:
             self._pool.terminate()
             try:
                 await self._server.restart()
                 self._dsn = self._server.dsn()
-                self._pool = await _connected_to(self._server)
-                await self._remove_strays()
+                with _of_own(self._server):
+                    self._pool = await connected(self._dsn)
+                    await self._remove_strays()
             except BaseException:
                 # A server left running without a pool would never be reported as dead, and so never be restarted.
                 await self._server.halt()
                 raise
+
+    def why_it_died(self) -> PostgresUnavailable:
+        """Return the reason why the gateway's own server has died."""
+        return self._server.failure("Postgres has died") if self._server else PostgresUnavailable("Postgres is gone")
 
     async def _prepare(self) -> None:
         (about,) = await self._pool.fetch(_ABOUT_SERVER)
@@ -281,7 +257,7 @@ class Postgres:
 
     async def cut_off(self, gateway: str) -> None:
         """Terminate the sessions of another gateway that is presumed dead, and thereby release its locks."""
-        await self._pool.execute(_CUT_OFF, _sessions_of(gateway))
+        await self._pool.execute(_CUT_OFF, sessions_of(gateway))
 
     async def databases(self) -> frozenset[str]:
         """Return the names of the gateway's databases, including half-made ones."""
@@ -379,17 +355,8 @@ class Postgres:
         await self._make_role(name, secret)
         await self._make_database_from(source, name)
         await self._hand_over(source, name)
-        await self._keep_settings(source, name)
-
-    async def _keep_settings(self, source: str, name: str) -> None:
-        """Give a copy what the source's owner has set for database and role, which CREATE DATABASE does not copy."""
         async with self._pool.acquire() as connection:
-            for statement in await settings_of(connection, source, name):
-                try:
-                    await connection.execute(statement)
-                except asyncpg.PostgresError as error:
-                    # Such as a parameter of an extension that is gone. The copy is good without it.
-                    _logger.warning("a setting of a database was not kept in its copy (%s)", type(error).__name__)
+            await carry_over(connection, source, name)
 
     async def _make_database_from(self, source: str, name: str) -> None:
         size = await self._pool.fetchval("select pg_database_size($1::name)", source)
@@ -419,7 +386,7 @@ class Postgres:
         await self._pool.execute(_EVICT, name)
 
     async def _hand_over(self, old: str, name: str) -> None:
-        inside = await asyncpg.connect(self._dsn, database=name, server_settings=_settings(self._shared))
+        inside = await connection_to(self._dsn, name, self._shared, int(self.version))
         try:
             await hand_over(inside, old, name)
         finally:
@@ -436,6 +403,8 @@ class Postgres:
                 await self._hand_over(role, name)
             finally:
                 await self._pool.execute(f"alter database {quoted(name)} allow_connections {is_open}")
+        # Privileges on other databases themselves are revoked from any database.
+        await self._pool.execute(f"drop owned by {quoted(role)}")
 
     async def _is_open(self, name: str) -> bool | None:
         """Return whether a database allows connections, or None if it does not exist."""
@@ -443,47 +412,15 @@ class Postgres:
         return found
 
 
-async def connected(dsn: str, shared: Shared | None = None) -> asyncpg.Pool[asyncpg.Record]:
-    """Open a connection pool to a server.
-
-    Raises:
-        PostgresUnavailable: if the server cannot be reached or refuses the login.
-    """
-    where = urlsplit(dsn).netloc.rpartition("@")[2]
+@contextmanager
+def _of_own(server: PostgresServer | None) -> Iterator[None]:
+    """Report a server of our own that cannot be used, although it has started, as one that did not start."""
     try:
-        return await asyncpg.create_pool(
-            dsn,
-            database=shared.database if shared else None,
-            min_size=1,
-            max_size=2 * _MAKERS + 2,
-            server_settings=_settings(shared),
-        )
-    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        # The cause is suppressed, because a message about a malformed DSN may quote it with its password.
-        raise PostgresUnavailable(
-            f"no connection to Postgres at {where} ({type(error).__name__}): "
-            f"check --postgres-dsn, or omit it to have a server started"
-        ) from None
-
-
-async def _connected_to(server: PostgresServer) -> asyncpg.Pool[asyncpg.Record]:
-    """Open a connection pool to the gateway's own server.
-
-    Raises:
-        PostgresNotYet: if it cannot be reached, since it has died right after its start.
-    """
-    try:
-        return await connected(server.dsn())
-    except PostgresUnavailable:
-        raise PostgresNotYet("Postgres has ended right after its start, and is started again") from None
-
-
-def _settings(shared: Shared | None) -> dict[str, str]:
-    return _SETTINGS | {"application_name": _sessions_of(shared.gateway) if shared else "infrai-async"}
-
-
-def _sessions_of(gateway: str) -> str:
-    return f"infrai-async {gateway}"
+        yield
+    except (PostgresUnavailable, asyncpg.DiskFullError, *GONE) as error:
+        if server is None:
+            raise
+        raise server.failure("Postgres has ended right after its start", disk_full=lacks_space(error)) from None
 
 
 def _mark(directory: Path) -> str:

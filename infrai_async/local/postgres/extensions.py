@@ -20,6 +20,10 @@ _ALLOWED: Final = (
     "autoinc",
     "insert_username",
     "refint",
+    "bloom",
+    "dict_xsyn",
+    "pg_stat_statements",
+    "pgrowlocks",
     "hypopg",
     "pg_uuidv7",
 )

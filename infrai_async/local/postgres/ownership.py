@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import asyncpg
 
 # Policies and default privileges name a role without being owned by it. `REASSIGN OWNED` leaves both with the old role,
@@ -64,83 +62,6 @@ async def hand_over(inside: asyncpg.Connection[asyncpg.Record], old: str, new: s
         back = [row[0] for row in await inside.fetch(_GIVEN_BACK, old)]
         steps = [f"reassign owned by {quoted(old)} to {quoted(new)}", *back, *rewritten, f"drop owned by {quoted(old)}"]
         await inside.execute("; ".join(steps))
-
-
-_SETTINGS = """
-select setdatabase <> 0 as here, case setrole when 0 then null when old.oid then $2 else pg_get_userbyid(setrole) end
-       as role, split_part(entry, '=', 1) as name, substr(entry, strpos(entry, '=') + 1) as value
-from pg_db_role_setting left join pg_database d on d.oid = setdatabase, pg_roles old, unnest(setconfig) as entry
-where old.rolname = $1 and (d.datname = $1 or (setdatabase = 0 and setrole = old.oid))
-"""
-_ABOUT = """
-select datconnlimit as most, quote_literal(shobj_description(oid, 'pg_database')) as comment, datdba as owner
-from pg_database where datname = $1
-"""
-_GRANTS = """
-select case a.grantee when 0 then null when d.datdba then $2 else pg_get_userbyid(a.grantee) end as grantee,
-       a.privilege_type as privilege, a.is_grantable and a.grantee <> d.datdba as passable
-from pg_database d, aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a where d.datname = $1
-"""
-_LISTS = {"search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries"}
-_ELEMENT = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^\s,"]*))\s*(?:,|$)')
-
-
-async def settings_of(
-    connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record], source: str, name: str
-) -> list[str]:
-    """Return the SQL that gives a copy the settings, grants, comment and connection limit of its source.
-
-    `CREATE DATABASE ... TEMPLATE` copies none of them. The grants replace those of the copy, so that it gives nobody
-    more than the source does.
-
-    Args:
-        connection: A connection as the gateway's role.
-        source: The name of the source database and of its role.
-        name: The name of the copy and of its role.
-    """
-    about = await connection.fetchrow(_ABOUT, source)
-    if about is None:
-        return []
-    grants = await connection.fetch(_GRANTS, source, name)
-    return [
-        f"revoke all on database {quoted(name)} from public, {quoted(name)}",
-        *(
-            f"grant {grant['privilege']} on database {quoted(name)} to "
-            f"{'public' if grant['grantee'] is None else quoted(grant['grantee'])}"
-            f"{' with grant option' if grant['passable'] else ''}"
-            for grant in grants
-        ),
-        *(_setting(row, name) for row in await connection.fetch(_SETTINGS, source, name)),
-        f"comment on database {quoted(name)} is {about['comment'] or 'null'}",
-        f"alter database {quoted(name)} connection limit {max(-1, about['most'])}",
-    ]
-
-
-def _setting(row: asyncpg.Record, database: str) -> str:
-    if row["role"] is None:
-        target = f"database {quoted(database)}"
-    else:
-        target = f"role {quoted(row['role'])}" + (f" in database {quoted(database)}" if row["here"] else "")
-    parameter = ".".join(map(quoted, row["name"].split(".")))
-    return f"alter {target} set {parameter} to {_value(row['name'], row['value'])}"
-
-
-def _value(name: str, text: str) -> str:
-    """Return a stored value as SQL. A list is stored as one text, but must be given as its elements.
-
-    Whoever set it may have written anything, so nothing of it goes into the statement unquoted.
-    """
-    if name.lower() not in _LISTS or not text.strip():
-        return literal(text)
-    found = _ELEMENT.finditer(text)
-    return ", ".join(
-        literal(one[1].replace('""', '"') if one[1] is not None else one[2].lower()) for one in found if one[0]
-    )
-
-
-def literal(text: str) -> str:
-    """Quote an SQL string."""
-    return "E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
 def for_owner_alone(name: str) -> str:

@@ -10,42 +10,39 @@ it there; only then is there a file `place`.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
+import re
 import secrets
 import signal
 import socket
 import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Self
 
 from infrai_async.local._files import can_clone, read_number, remove_tree, write_whole
-from infrai_async.local._locks import Lock
-from infrai_async.local.postgres.binaries import Binaries, PostgresNotYet, PostgresUnavailable, find
-from infrai_async.local.postgres.data_dirs import cluster_dir_of, make_cluster_dir, remove_cluster_dir, sweep
+from infrai_async.local._locks import DirectoryInUse, Lock
+from infrai_async.local.postgres.binaries import Binaries, DiskFull, PostgresNotYet, PostgresUnavailable, find
+from infrai_async.local.postgres.data_dirs import IN_USE, cluster_dir_of, make_cluster_dir, remove_cluster_dir, sweep
 from infrai_async.local.postgres.extensions import allow_extensions
 from infrai_async.local.postgres.run_as import RunAs, for_cluster, ladder, reachable
 from infrai_async.local.postgres.stale_processes import stop_servers
 
-_logger = logging.getLogger(__name__)
 MAX_CONNECTIONS = 300
-_PATIENCE = 120.0
 _PATIENCE_AT_END = 10.0
 _SILENCE_AT_END = 3.0
-_LOOK_AT_END = 0.1
+_REMIND = 30.0
+_LOOK = 0.1
 _POLL = 0.005
+_SEGMENT = 16 * 2**20  # of the WAL; a server that cannot make a new one dies
+_NO_SPACE = "No space left on device"
+_NO_LOCALE = re.compile(r"invalid locale name|encoding mismatch|ICU is not supported|could not open collator")
+_logger = logging.getLogger(__name__)
 _LARGEST_LOG = 4_000_000
-_RECENT = 2_000  # bytes at the end of the log
-_DISK_FULL = "No space left on device"
-# Text in any language needs the character types of Unicode, which locale C has not; sorting stays bytewise. Before
-# version 17 the operating system or ICU must bring them.
-_BUILTIN_LOCALE = ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-_LOCALES = [
-    ["--locale=C.UTF-8"],
-    ["--locale=C", "--locale-provider=icu", "--icu-locale=en-US-u-va-posix"],
-    ["--locale=C"],
-]
 
 LOCAL = "127.0.0.1"
 
@@ -59,7 +56,11 @@ _EVERYWHERE = {"": ["0.0.0.0"], "0.0.0.0": ["0.0.0.0"], "::": ["0.0.0.0", "::"]}
 
 
 class PostgresServer:
-    """A server for one cluster directory. The creator must hold the `Lock` of the data directory."""
+    """A server for one cluster directory. The creator must hold the `Lock` of the data directory.
+
+    Attributes:
+        hurry: When it is set, nothing is waited for any more that the next start can make up for.
+    """
 
     def __init__(self, directory: Path, cluster_dir: Path, binaries: Binaries, account: RunAs) -> None:
         self.cluster_dir = cluster_dir
@@ -69,13 +70,20 @@ class PostgresServer:
         self._binaries = binaries
         self._account = account
         self._host = LOCAL
+        self.hurry = threading.Event()
+        self._log_begin = 0
         self._process: asyncio.subprocess.Process | None = None
-        self._mark: Lock | None = None
-        self._in_a_hurry = False
+        self._held: list[Lock] = []
 
     @classmethod
     async def start(
-        cls, directory: Path, binaries: Path | None = None, *, temporary: bool = False, host: str = LOCAL
+        cls,
+        directory: Path,
+        binaries: Path | None = None,
+        *,
+        temporary: bool = False,
+        host: str = LOCAL,
+        hurry: threading.Event | None = None,
     ) -> Self:
         """Start the server of a directory, creating its cluster first if necessary.
 
@@ -84,15 +92,19 @@ class PostgresServer:
             binaries: The directory with the server's programs. Default: see ``postgres.binaries``.
             temporary: Whether the cluster may be deleted once this process is gone.
             host: The address to listen on, besides 127.0.0.1.
+            hurry: See the attribute.
 
         Raises:
-            PostgresUnavailable: if no server is found or it does not start.
+            PostgresNotYet: if it does not start.
+            PostgresUnavailable: if no server is found.
         """
         server = await asyncio.to_thread(cls._settle, directory, binaries)
         server._host = host
+        server.hurry = hurry or server.hurry
         try:
-            if temporary and server.cluster_dir != directory:
-                server._mark = Lock.as_temporary(server.cluster_dir)
+            if server.cluster_dir != directory:
+                server._held.append(_taken(server.cluster_dir))
+                server._held += [Lock.as_temporary(server.cluster_dir)] if temporary else []
             await server.restart()
         except BaseException:
             await server.stop()
@@ -103,16 +115,21 @@ class PostgresServer:
         """Start the server, or restart it after it has died; processes left by a killed gateway are ended first.
 
         Raises:
-            PostgresUnavailable: if it does not start.
+            PostgresNotYet: if it does not start.
         """
-        if not self.data.exists():
-            await self._make()
-        await self._run()
+        try:
+            if not self.data.exists():
+                await self._make()
+            await self._run()
+        except OSError as error:
+            if not lacks_space(error):
+                raise
+            raise self.failure("Postgres does not start", disk_full=True) from error
 
     @classmethod
     def _settle(cls, directory: Path, explicit: Path | None) -> Self:
-        sweep()
         cluster_dir = cluster_dir_of(directory)
+        sweep()
         if (cluster_dir / "data").exists():
             return cls._existing(directory, cluster_dir, explicit)
         found = find(explicit)
@@ -166,18 +183,18 @@ class PostgresServer:
             await asyncio.to_thread(remove_tree, left, quietly=True)
 
     async def _initdb(self, part: Path, secret: Path) -> None:
-        for locale in _LOCALES if self._binaries.major < 17 else [_BUILTIN_LOCALE]:
-            if not (said := await self._run_initdb(part, secret, locale)):
-                return
-        if _DISK_FULL in said:
-            raise PostgresNotYet(f"{_DISK_FULL.lower()}: the databases cannot be created in {self.cluster_dir}")
-        raise PostgresUnavailable(f"initdb failed in {self.cluster_dir}: {said[-800:]}")
-
-    async def _run_initdb(self, part: Path, secret: Path, locale: list[str]) -> str:
-        """Run initdb, and return what it said if it failed, else nothing; after a failure the directory is empty."""
-        options = ["-U", "postgres", "-A", "scram-sha-256", f"--pwfile={secret}", "--encoding=UTF8", *locale]
+        options = ["-U", "postgres", "-A", "scram-sha-256", f"--pwfile={secret}", "--encoding=UTF8"]
         if self._binaries.major >= 17 and sys.platform == "linux":
             options.append("--sync-method=syncfs")
+        for locale in locales(self._binaries.major):
+            said = await self._run_initdb(part, [*options, *locale])
+            if not _NO_LOCALE.search(said):
+                break
+        if said:
+            raise self.failure(f"initdb failed in {self.cluster_dir}: {said[-800:]}", disk_full=_NO_SPACE in said)
+
+    async def _run_initdb(self, part: Path, options: list[str]) -> str:
+        """Run initdb, and return what it said if it failed, else nothing; after a failure the directory is empty."""
         command = self._account.command(self._binaries.program("initdb"), "-D", str(part), *options)
         process = await asyncio.create_subprocess_exec(
             *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, **self._account.options()
@@ -200,13 +217,25 @@ class PostgresServer:
                 if await self._started(log):
                     write_whole(self.cluster_dir / "port", str(self.port), durable=False)
                     return
-        if self._is_disk_full():
-            raise PostgresNotYet(f"{_DISK_FULL.lower()}: Postgres cannot start in {self.cluster_dir}")
-        raise PostgresUnavailable(f"Postgres does not start; see its log: tail {self.cluster_dir / 'log'}")
+            if self.hurry.is_set() or self.is_disk_full():
+                break
+        raise self.failure("Postgres does not start")
 
-    def _is_disk_full(self) -> bool:
-        log = (self.cluster_dir / "log").read_bytes()
-        return _DISK_FULL.encode() in log[-_RECENT:]
+    def failure(self, what: str, *, disk_full: bool = False) -> PostgresNotYet:
+        """Return the error for a server that does not run, with the reason if it is a full disk."""
+        if disk_full or self.is_disk_full():
+            return DiskFull(f"no space left on device: Postgres cannot run until there is some in {self.cluster_dir}")
+        return PostgresNotYet(f"{what}; see its log: tail {self.cluster_dir / 'log'}")
+
+    def is_disk_full(self) -> bool:
+        """Return whether the server, since its last start, has died for lack of space on its disk."""
+        # A server that dies frees what it could not fill, and the log is on the same disk: neither tells everything.
+        with suppress(OSError), (self.cluster_dir / "log").open("rb") as log:
+            log.seek(self._log_begin)
+            if _NO_SPACE.encode() in log.read(_LARGEST_LOG):
+                return True
+        disk = os.statvfs(self.cluster_dir)
+        return disk.f_bavail * disk.f_frsize < _SEGMENT
 
     def _log(self) -> IO[bytes]:
         path = self.cluster_dir / "log"
@@ -214,6 +243,7 @@ class PostgresServer:
         log = path.open("ab")
         if log.tell() > _LARGEST_LOG:
             log.truncate(0)
+        self._log_begin = log.seek(0, os.SEEK_END)
         return log
 
     async def _started(self, log: IO[bytes]) -> bool:
@@ -222,20 +252,20 @@ class PostgresServer:
         self._process = process = await asyncio.create_subprocess_exec(
             *command, stdout=log, stderr=log, start_new_session=True, **self._account.options()
         )
-        try:
-            async with asyncio.timeout(_PATIENCE):
-                return await self._ready(process)
-        except TimeoutError:
-            raise PostgresUnavailable(
-                f"Postgres did not become ready within {_PATIENCE:.0f} seconds; see its log: "
-                f"tail {self.cluster_dir / 'log'}"
-            ) from None
+        return await self._ready(process)
 
     async def _ready(self, process: asyncio.subprocess.Process) -> bool:
-        while process.returncode is None:
+        # Without a limit: a recovery that was cut off would only start over. It ends, one way or the other.
+        begun, said = time.monotonic(), _SILENCE_AT_END
+        while process.returncode is None and not self.hurry.is_set():
             if self._is_ready(process.pid):
                 return True
             await asyncio.sleep(_POLL)
+            if (waited := time.monotonic() - begun) > said:
+                _logger.warning(
+                    "Postgres is starting, %.0f s so far: it recovers what was not yet in its place", waited
+                )
+                said += _REMIND
         return False
 
     def _is_ready(self, pid: int) -> bool:
@@ -283,34 +313,39 @@ class PostgresServer:
         self._unmark()
 
     async def halt(self) -> None:
-        """Stop the server; it may be restarted."""
-        # A fast shutdown ends with a checkpoint, which takes long on a slow disk after hundreds of new databases.
-        if self._process is not None and not await self._ended_fast(self._process):
-            await self._end(signal.SIGQUIT, signal.SIGKILL)
+        """Stop the server; it may be restarted.
 
-    def hurry(self) -> None:
-        """Make a stop that waits for its checkpoint end at once; the next start then repeats what the WAL holds."""
-        self._in_a_hurry = True
+        A fast shutdown ends with a checkpoint, which may take long after many writes or on a slow disk. Cutting it off
+        would lose nothing, but the next start would have to make up for it before it answers anything. Only `hurry`
+        does that.
+        """
+        if self._process is None:
+            return
+        if self._process.returncode is None:
+            self._process.send_signal(signal.SIGINT)
+        if not await self._has_stopped(self._process):
+            await _end(self._process, signal.SIGQUIT, signal.SIGKILL)
 
-    async def _ended_fast(self, process: asyncio.subprocess.Process) -> bool:
-        """Stop the server with a checkpoint, however long that takes; return whether it ended before ``hurry``."""
-        if process.returncode is None:
-            process.send_signal(signal.SIGINT)
-        waiting, told, begun = asyncio.ensure_future(process.wait()), False, time.monotonic()
+    async def _has_stopped(self, process: asyncio.subprocess.Process) -> bool:
+        """Wait until the server has stopped or there is a hurry, and return whether it has stopped."""
+        stopped, begun, silence = asyncio.ensure_future(process.wait()), time.monotonic(), _SILENCE_AT_END
         try:
-            while not self._in_a_hurry:
-                if (await asyncio.wait({waiting}, timeout=_LOOK_AT_END))[0]:
-                    return True
-                if not told and time.monotonic() - begun > _SILENCE_AT_END:
-                    told = True
-                    _logger.warning("Postgres is writing its data to disk before it stops; another signal skips that")
-            return False
+            while not self.hurry.is_set() and not (await asyncio.wait({stopped}, timeout=_LOOK))[0]:
+                if (waited := time.monotonic() - begun) > silence:
+                    silence += _REMIND
+                    _logger.warning(
+                        "Postgres is writing its data to disk before it stops, %.0f s so far; another signal skips "
+                        "that: nothing committed is lost, but the next start takes longer",
+                        waited,
+                    )
         finally:
-            waiting.cancel()
+            stopped.cancel()
+        return process.returncode is not None
 
     async def remove(self) -> None:
         """Stop the server and delete its cluster; idempotent."""
-        await self._end(signal.SIGQUIT, signal.SIGKILL)
+        if self._process is not None:
+            await _end(self._process, signal.SIGQUIT, signal.SIGKILL)
         await asyncio.to_thread(remove_cluster_dir, self._directory, self.cluster_dir)
         self._unmark()
 
@@ -320,12 +355,35 @@ class PostgresServer:
             await self._process.wait()
 
     def _unmark(self) -> None:
-        if self._mark is not None:
-            self._mark.release()
+        for lock in self._held:
+            lock.release()
 
-    async def _end(self, *signals: signal.Signals) -> None:
-        if self._process is not None:
-            await _end(self._process, *signals)
+
+def locales(major: int) -> list[list[str]]:
+    """Return initdb's options for the locale of a version, best first.
+
+    Text sorts by code point, and letters other than ASCII are letters. From 17 on the built-in locale sees to that for
+    `upper`, `ilike` and regular expressions; before, and in extensions such as pg_trgm, a locale of the system does.
+    """
+    plain = ["--locale=C"] + (["--locale-provider=builtin", "--builtin-locale=C.UTF-8"] if major >= 17 else [])
+    named = [[*plain, f"--lc-ctype={name}"] for name in ("C.UTF-8", "UTF-8", "en_US.UTF-8")]
+    icu = [[*plain, "--locale-provider=icu", "--icu-locale=en-US-u-va-posix"]] if major < 17 else []
+    return [*named, *icu, plain]
+
+
+def lacks_space(error: BaseException) -> bool:
+    """Return whether an error of the operating system or of Postgres means that the disk is full."""
+    number = error.errno if isinstance(error, OSError) else None
+    return number in (errno.ENOSPC, errno.EDQUOT) or getattr(error, "sqlstate", None) == "53100"
+
+
+def _taken(cluster_dir: Path) -> Lock:
+    """Lock a cluster outside of its data directory, of which there may be copies."""
+    try:
+        return Lock(cluster_dir / IN_USE)
+    except BlockingIOError:
+        message = f"another gateway runs on {cluster_dir}, the databases of a copy of this data directory: stop it"
+        raise DirectoryInUse(message) from None
 
 
 async def _end(process: asyncio.subprocess.Process, *signals: signal.Signals) -> None:

@@ -7,6 +7,7 @@ is compared.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -15,35 +16,45 @@ import time
 from pathlib import Path
 
 from infrai_async.local._files import read_number
+from infrai_async.local.postgres.binaries import environment
 
-_PATIENCE = 10.0
+_PATIENCE = 5.0
+_LONGEST_SHUTDOWN = 50.0
 _POLL = 0.01
+_logger = logging.getLogger(__name__)
 _FIRST_OF_OURS = 16384  # Postgres reserves smaller OIDs for its own objects
 
 
-def stop_servers(data: Path) -> None:
+def stop_servers(data: Path, *, keep: bool = True) -> None:
     """End every server process of the cluster in `data`, so that a new server can start; block until they are gone.
 
     A postmaster gets the signal for a fast shutdown. Backends that outlived a killed postmaster still hold its shared
-    memory, which makes the next start fail. They, and anything that ignores the signal, are killed; the next start
-    then recovers from the WAL.
+    memory, which makes the next start fail. They, and anything that ignores the signal for long, are killed; the next
+    start then recovers from the WAL.
+
+    Args:
+        data: The directory of the cluster.
+        keep: Whether the cluster is still needed; otherwise nothing is waited for.
     """
     named = read_number(data / "postmaster.pid")
     if named is None:
         return
-    if _is_server(named, data):
+    if keep and _is_server(named, data):
         os.kill(named, signal.SIGINT)
-        _wait_until_gone(data, named)
+        _wait_for_shutdown(data, named)
     for pid in _servers(data, named):
         os.kill(pid, signal.SIGKILL)
-    _wait_until_gone(data, named)
+    _are_gone(data, named, _PATIENCE)
     _forget(data, named)
 
 
-def is_served(data: Path) -> bool:
-    """Return whether a process of a server works in the cluster in `data`."""
-    named = read_number(data / "postmaster.pid")
-    return named is not None and bool(_servers(data, named))
+def _wait_for_shutdown(data: Path, named: int) -> None:
+    for said in ("it is writing its data to disk, which is waited for", "it is still not done, and waited for"):
+        if _are_gone(data, named, _PATIENCE):
+            return
+        _logger.warning("an earlier gateway was killed and its Postgres is being stopped: %s", said)
+    if not _are_gone(data, named, _LONGEST_SHUTDOWN):
+        _logger.warning("the Postgres of an earlier gateway does not stop, so it is killed; nothing committed is lost")
 
 
 def directories(data: Path) -> dict[int, Path]:
@@ -61,10 +72,14 @@ def _forget(data: Path, named: int) -> None:
         (data / "postmaster.pid").unlink(missing_ok=True)
 
 
-def _wait_until_gone(data: Path, named: int) -> None:
-    deadline = time.monotonic() + _PATIENCE
-    while _servers(data, named) and time.monotonic() < deadline:
+def _are_gone(data: Path, named: int, seconds: float) -> bool:
+    """Wait until no process of the cluster is left, and return whether that was in time."""
+    deadline = time.monotonic() + seconds
+    while left := _servers(data, named):
+        if time.monotonic() > deadline:
+            break
         time.sleep(_POLL)
+    return not left
 
 
 def _servers(data: Path, named: int) -> list[int]:
@@ -75,7 +90,8 @@ def _servers(data: Path, named: int) -> list[int]:
 
 def _is_server(pid: int, data: Path) -> bool:
     if sys.platform != "linux":
-        shown = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True)
+        command = ["ps", "-o", "command=", "-p", str(pid)]
+        shown = subprocess.run(command, capture_output=True, text=True, env=environment())
         return f"postgres -D {data}" in shown.stdout
     try:
         # An executable that was replaced on disk while running appears as "postgres (deleted)".

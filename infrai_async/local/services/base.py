@@ -52,7 +52,7 @@ class PostgresStatus:
         server: the server, or ``None`` while it starts, restarts or is unavailable.
         settled: set if there is nothing to wait for: the server is available, or it is known to be unavailable.
         missing: the reason if no server can be used, or ``None``.
-        delayed: the reason why it has not started so far, while that is tried again.
+        delayed: the reason why it does not run at the moment, while it is started again, if that lasts.
     """
 
     server: Postgres | None = None

@@ -28,7 +28,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from infrai_async.local._errors import RequestRefused
 from infrai_async.local._files import write_whole
 from infrai_async.local.postgres.binaries import PostgresUnavailable
-from infrai_async.local.postgres.databases import connected
+from infrai_async.local.postgres.connections import connected
 from infrai_async.local.postgres.ownership import for_owner_alone, quoted
 from infrai_async.local.state import tables
 from infrai_async.local.state.store import Store

@@ -3,99 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 import subprocess
-import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from pathlib import Path
 
 import asyncpg
 import pytest
 from support.existing import ordinary_role
-from support.homes import owners_of_homes
 
 from infrai_async.local.postgres.binaries import find
 from infrai_async.local.postgres.databases import Postgres, PostgresUnavailable
 
+from .conftest import PASSWORD, client, everywhere, made, name, rows, temporary
+
 pytestmark = pytest.mark.anyio
-
-PREFIX = f"infrai-test-{os.getpid()}-"
-PASSWORD = "s3cret/of:a@tenant"
-_names = iter(range(1, 10_000))
-
-
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-def name() -> str:
-    return f"ifr_{next(_names):05}"
-
-
-def directories() -> list[Path]:
-    """Of the default, and of the oldest packaged one that will do: the same again where there is none."""
-    packaged = [path for path in Path("/usr/lib/postgresql").glob("*/bin") if int(path.parent.name) >= 15]
-    return [find().directory, min(packaged, default=find().directory)]
-
-
-@asynccontextmanager
-async def temporary(dsn: str | None = None, binaries: Path | None = None) -> AsyncIterator[Postgres]:
-    directory = Path(tempfile.mkdtemp(prefix=PREFIX))
-    try:
-        postgres = await Postgres.start(directory, dsn=dsn, binaries=binaries)
-        try:
-            yield postgres
-        finally:
-            await postgres.aclose(remove=True)
-    finally:
-        shutil.rmtree(directory)
-
-
-NEWEST, OLDEST = directories()
-# Whose server it is, and which version. By default every test meets either owner and either version, on two opposite
-# servers, and every pair of owner and version meets the tests of what differs between them; INFRAI_WHOLE_MATRIX (so
-# does nox) runs everything on all four.
-EVERY = ["own newest", "existing oldest", "own oldest", "existing newest"]
-SOME = EVERY if os.environ.get("INFRAI_WHOLE_MATRIX") else EVERY[:2]
-everywhere = pytest.mark.parametrize("postgres", EVERY, indirect=True, scope="module")
-
-
-@pytest.fixture(scope="module", params=SOME)
-async def postgres(request: pytest.FixtureRequest) -> AsyncIterator[Postgres]:
-    kind, age = request.param.split()
-    async with temporary(binaries=NEWEST if age == "newest" else OLDEST) as own:
-        if kind == "own":
-            yield own
-        else:
-            async with ordinary_role(own) as dsn, temporary(dsn) as existing:
-                yield existing
-
-
-@asynccontextmanager
-async def client(
-    postgres: Postgres, database: str, password: str = PASSWORD, **settings: str
-) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(postgres.uri(database, password), timeout=10, server_settings=settings)
-    try:
-        yield connection
-    finally:
-        await connection.close()
-
-
-async def made(postgres: Postgres, script: str = "create table t (x int); insert into t values (1)") -> str:
-    database = name()
-    await postgres.create(database, PASSWORD)
-    async with client(postgres, database) as connection:
-        await connection.execute(script)
-    return database
-
-
-async def rows(postgres: Postgres, database: str, query: str = "select x from t order by x") -> list[object]:
-    async with client(postgres, database) as connection:
-        return [row[0] for row in await connection.fetch(query)]
 
 
 async def test_a_database_opens_in_psql(postgres: Postgres) -> None:
@@ -388,13 +307,6 @@ async def test_no_password_shows_in_the_log_or_in_statements(postgres: Postgres)
     async with client(postgres, database) as connection:
         assert await connection.fetch(stored, PASSWORD) == []
     assert PASSWORD not in repr(postgres)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _no_home_is_left() -> Iterator[None]:
-    yield
-    # Others' gateways may run on this machine meanwhile: only ours are counted.
-    assert [owner for owner in owners_of_homes() if PREFIX in owner] == []
 
 
 # --- what an owner has set ---------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from infrai_async.local.postgres.stale_processes import stop_servers
 
 pytestmark = pytest.mark.anyio
 
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root keeps clusters outside of data directories")
 NAME, PASSWORD = "ifr_kept", "secret"
 PACKAGED = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 
@@ -342,7 +343,7 @@ async def test_where_root_may_become_nobody_else_a_namespace_does(
         assert await postgres.databases() == {NAME}
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root keeps clusters outside of data directories")
+@as_root
 async def test_a_cluster_that_has_vanished_is_told_and_not_made_anew(directory: Path) -> None:
     async with running(directory) as postgres:
         home = cluster_of(postgres).cluster_dir
@@ -367,6 +368,74 @@ async def test_a_data_directory_that_was_moved_finds_its_databases(directory: Pa
         if cluster_of(postgres).cluster_dir == home:
             assert (home / "owner").read_text() == str(after / "postgres")
     await (await Postgres.start(after)).aclose(remove=True)
+
+
+@as_root
+@pytest.mark.parametrize("again", [False, True])
+async def test_a_cluster_whose_data_directory_was_deleted_is_removed_by_the_next_start(
+    directory: Path, tmp_path: Path, again: bool
+) -> None:
+    gone = tmp_path / "gone"
+    async with running(gone) as postgres:
+        home = cluster_of(postgres).cluster_dir
+        shutil.move(gone, tmp_path / "moved")
+        async with running(directory):
+            assert home.exists(), "it was moved"
+        shutil.rmtree(tmp_path / "moved")
+        async with running(directory):
+            assert home.exists(), "a gateway still uses it"
+    if again:
+        async with running(gone) as postgres:
+            assert cluster_of(postgres).cluster_dir != home
+            assert not home.exists()
+        await (await Postgres.start(gone)).aclose(remove=True)
+    else:
+        async with running(directory):
+            assert not home.exists()
+
+
+@as_root
+async def test_the_server_of_a_killed_gateway_whose_data_directory_was_deleted_goes_too(
+    directory: Path, tmp_path: Path
+) -> None:
+    async with killed_gateway(tmp_path / "gone"):
+        orphan, home = postmaster(tmp_path / "gone"), cluster_dir_of(tmp_path / "gone" / "postgres")
+    shutil.rmtree(tmp_path / "gone")
+    async with running(directory):
+        assert not is_alive(orphan)
+        assert not home.exists()
+
+
+@as_root
+async def test_a_data_directory_that_was_restored_from_a_copy_keeps_its_databases(
+    directory: Path, tmp_path: Path
+) -> None:
+    here, copy = tmp_path / "here", tmp_path / "copy"
+    async with running(here) as postgres:
+        await postgres.create(NAME, PASSWORD)
+    shutil.copytree(here, copy)
+    here.rename(tmp_path / "old")
+    copy.rename(here)
+    shutil.rmtree(tmp_path / "old")
+    async with running(directory):
+        pass
+    async with running(here) as postgres:
+        assert await postgres.databases() == {NAME}
+        home = cluster_of(postgres).cluster_dir
+        assert (home / "place").samefile(here / "postgres" / "place"), "it is tied to the new one"
+    await (await Postgres.start(here)).aclose(remove=True)
+    assert not home.exists()
+
+
+@as_root
+async def test_two_copies_of_a_data_directory_do_not_share_a_server(tmp_path: Path) -> None:
+    here, copy = tmp_path / "here", tmp_path / "copy"
+    async with running(here) as postgres:
+        shutil.copytree(here, copy)
+        with pytest.raises(DirectoryInUse, match="a copy of this data directory"):
+            await Postgres.start(copy)
+        await postgres.create(NAME, PASSWORD)
+    await (await Postgres.start(here)).aclose(remove=True)
 
 
 async def test_what_a_killed_temporary_gateway_left_is_swept(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -530,7 +599,8 @@ async def test_a_cluster_whose_data_directory_was_deleted_is_removed(tmp_path: P
         assert [cluster.exists() for cluster in clusters] == [False, True, True]
     shutil.rmtree(tmp_path / "elsewhere")
     sweep()
-    assert not any(cluster.exists() for cluster in clusters)
+    # Another test's gateway may be sweeping at this moment.
+    await eventually(lambda: not any(cluster.exists() for cluster in clusters))
 
 
 def test_whether_files_can_share_their_blocks_is_tried(tmp_path: Path) -> None:
