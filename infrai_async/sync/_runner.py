@@ -33,7 +33,7 @@ _OWN_LOOP: Final = (
 _CLOSED: Final = "the client is closed: create another one"
 _OWN_GATEWAY: Final = (
     "the local gateway at {} runs in the event loop of this thread, so it cannot answer while a blocking client waits "
-    "here: use AsyncInfrai, or run the gateway in a thread of its own or in another process"
+    "here: use AsyncInfrai, or run the gateway in a thread of its own (with LocalGateway()) or in another process"
 )
 _runners: Final[weakref.WeakSet[Runner]] = weakref.WeakSet()
 _left_behind: Final[list[object]] = []

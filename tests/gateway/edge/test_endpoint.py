@@ -819,6 +819,29 @@ async def test_nothing_that_an_origin_sends_unasked_is_served_or_kept(
         assert (await client.ask("POST", "/a", data=b"x" * 100)).body == b"page"
 
 
+@pytest.mark.parametrize(
+    ("line", "status", "body"),
+    [
+        (b"Content-Length: 0004\r\n", 200, b"page"),
+        (b"Content-Length:   4  \r\n", 200, b"page"),
+        (b"Content-Length:\t4\r\n", 200, b"page"),
+        (b"Content-Length: 3\r\n", 200, b"pag"),
+        (b"", 200, b"page"),
+        (b"Content-Length: 4, 4\r\n", 502, None),
+        (b"Content-Length: 4\r\nContent-Length: 5\r\n", 502, None),
+        (b"Content-Length: +4\r\n", 502, None),
+        (b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n", 502, None),
+    ],
+)
+async def test_lengths_are_read_as_far_as_the_parser_takes_them(
+    distribution: Any, line: bytes, status: int, body: bytes | None
+) -> None:
+    async with speaking(b"HTTP/1.1 200 OK\r\n" + line + b"\r\npage", stays=False) as address:
+        got = await (await distribution(origin=address)).get()
+    assert got.status == status
+    assert body in (None, got.body)
+
+
 @pytest.mark.parametrize("length", [8_200, 16_000, 32_700])
 async def test_long_headers_of_an_origin_are_passed_on(distribution: Any, length: int) -> None:
     async with speaking(PAGE + b"X-Long: " + b"x" * length + b"\r\n\r\npage") as address:
