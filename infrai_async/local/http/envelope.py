@@ -16,6 +16,7 @@ import attrs
 from infrai_async.models import JSON
 
 VENDOR = "local"
+_as_json: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 _MAY_BE_SMALL: Final = re.compile(r"[0-9]e-[0-9]").search
 _STRING_OR_SMALL: Final = re.compile(r'"(?:[^"\\]|\\.)*"|(-?[0-9.]+e-[0-9]+)', re.DOTALL)
 NANO = 1_000_000_000
@@ -66,7 +67,7 @@ def headers_of(metadata: Mapping[str, JSON]) -> dict[str, str]:
 
 def encode(document: JSON) -> bytes:
     """Encode a document as compact JSON, in which small numbers have no exponent: some programs scan the text (D32)."""
-    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text = _as_json(document)
     if _MAY_BE_SMALL(text):
         text = _STRING_OR_SMALL.sub(lambda found: found[0] if found[1] is None else f"{Decimal(found[1]):f}", text)
     return text.encode()

@@ -105,10 +105,15 @@ class Store:
         """
         if self._reader is None:
             raise _closed()
-        # In this thread: a read takes less time than passing it to another one.
+        # In this thread: a read takes less time than passing it to another one. Its transaction, in which it sees one
+        # state, begins and ends past SQLAlchemy, which would take as long for that as for the read.
+        raw: Any = self._reader.connection.driver_connection
         try:
-            with self._reader.begin():
+            raw.execute("BEGIN")
+            try:
                 return job(self._reader)
+            finally:
+                raw.execute("ROLLBACK")
         except (OperationalError, sqlite3.OperationalError):
             return await self.run(job)  # locked by another process for a moment; the writer waits for it
 
@@ -136,7 +141,8 @@ class Store:
             await asyncio.to_thread(thread.join)
 
     async def _open_reader(self) -> None:
-        self._reader = _engine(self._path, _begin_to_read, "query_only = ON", "busy_timeout = 0").connect()
+        reading = _engine(self._path, "query_only = ON", "busy_timeout = 0")
+        self._reader = reading.connect().execution_options(isolation_level="AUTOCOMMIT")
 
     async def _close_reader(self) -> None:
         reader, self._reader = self._reader, None
@@ -166,25 +172,16 @@ def _closed() -> RequestRefused:
     return RequestRefused(503, "VENDOR_UNAVAILABLE", "the gateway's state is closed")
 
 
-def _engine(path: Path, begin: Callable[[Connection], None], *pragmas: str) -> sa.Engine:
+def _engine(path: Path, *pragmas: str) -> sa.Engine:
     engine = sa.create_engine(f"sqlite:///{path}", poolclass=NullPool, connect_args={"check_same_thread": False})
     event.listen(engine, "connect", partial(_set_up, pragmas))
-    event.listen(engine, "begin", begin)
     return engine
-
-
-def _begin_to_write(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _begin_to_read(connection: Connection) -> None:
-    # Past SQLAlchemy, which takes ten times as long for it: every read has a transaction of its own.
-    connection.connection.driver_connection.execute("BEGIN")  # type: ignore[union-attr]
 
 
 def _connect(path: Path) -> sa.Engine:
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    engine = _engine(path, _begin_to_write, "busy_timeout = 10000")
+    engine = _engine(path, "busy_timeout = 10000")
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
     with engine.begin() as connection:
         tables.prepare(connection)
     return engine
