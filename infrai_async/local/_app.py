@@ -129,7 +129,7 @@ class Application:
     ) -> web.Response:
         call = await self._read(request, match, account, context)
         if match.capability.id.startswith("db."):
-            await self._context.postgres_status.settled.wait()
+            await self._context.postgres_status.settle()
             self._context.check_postgres()
         outcome = await self._executor.execute(call)
         about = metadata.to_dict(outcome.nano)

@@ -29,6 +29,8 @@ from infrai_async.local.state.store import Store
 from infrai_async.local.state.tables import find
 
 Data: TypeAlias = dict[str, Any]
+_LONGEST_WAIT: Final = 30.0
+"""Seconds that a call waits for Postgres to start; clients give up after 60."""
 
 
 @attrs.define
@@ -59,6 +61,22 @@ class PostgresStatus:
     settled: asyncio.Event = attrs.field(factory=asyncio.Event)
     missing: str | None = None
     delayed: str | None = None
+
+    async def settle(self) -> None:
+        """Wait until it is known whether the server is available.
+
+        Raises:
+            RequestRefused: 503, if that takes longer than callers wait.
+        """
+        if self.settled.is_set():
+            return
+        try:
+            async with asyncio.timeout(_LONGEST_WAIT):
+                await self.settled.wait()
+        except TimeoutError:
+            raise RequestRefused(
+                503, "VENDOR_UNAVAILABLE", f"Postgres is still starting after {_LONGEST_WAIT:.0f} seconds; try again"
+            ) from None
 
 
 @attrs.frozen(kw_only=True, eq=False)

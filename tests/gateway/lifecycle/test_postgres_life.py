@@ -25,6 +25,7 @@ from infrai_async.local.postgres import databases, server, stale_processes
 from infrai_async.local.postgres.data_dirs import cluster_dir_of
 from infrai_async.local.postgres.server import PostgresServer
 from infrai_async.local.postgres.stale_processes import stop_servers
+from infrai_async.local.services import base
 
 pytestmark = pytest.mark.anyio
 
@@ -204,6 +205,23 @@ async def test_it_gets_nothing_of_the_environment_but_what_it_needs(
     for environment in [*seen, shown]:
         assert "hush-hush" not in environment.values()
         assert environment["LC_ALL"] == "C"
+
+
+async def test_a_recovery_is_never_cut_off_but_calls_do_not_wait_for_ever(
+    tmp_path: Path, ask_as: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(base, "_LONGEST_WAIT", 0.1)
+    monkeypatch.setattr(server, "_SILENCE_AT_END", 0.1)
+    recovering, is_ready = [True], PostgresServer._is_ready
+    monkeypatch.setattr(PostgresServer, "_is_ready", lambda one, pid: not recovering and is_ready(one, pid))
+    async with LocalGateway(tmp_path) as gateway:
+        answer = await ask_as(gateway).get("/v1/db/project/list")
+        assert (answer.status, answer.code, answer.error["retryable"]) == (503, "VENDOR_UNAVAILABLE", True)
+        assert "still starting" in answer.error["message"]
+        await eventually(lambda: "Postgres is starting" in caplog.text)
+        recovering.clear()
+        assert await gateway.database_fault() is None
+        assert (await ask_as(gateway).get("/v1/db/project/list")).status == 200
 
 
 # --- stop ----------------------------------------------------------------------------------------------------------
