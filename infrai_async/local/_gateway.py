@@ -451,11 +451,12 @@ def _checked(public_url: str) -> str:
     """Return the public address without ``/v1`` and a trailing slash."""
     try:
         parts = urlsplit(public_url.strip())
-        sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and public_url.isprintable()
+        if not sound or "@" in parts.netloc or parts.query or parts.fragment:
+            raise ValueError
     except ValueError:
-        sound = False
-    if not sound or "@" in parts.netloc or parts.query or parts.fragment or not public_url.isprintable():
-        raise ValueError("public_url: must be the gateway's address as others see it, such as http://gateway:8000")
+        message = "public_url: must be the gateway's address as others see it, such as http://gateway:8000"
+        raise ValueError(message) from None
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/').removesuffix('/v1').rstrip('/')}"
 
 

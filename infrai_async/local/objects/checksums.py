@@ -22,9 +22,11 @@ class Hasher(Protocol):
 
     def update(self, data: bytes, /) -> None:
         """Add bytes."""
+        ...
 
     def digest(self) -> bytes:
         """Return the checksum of all bytes so far."""
+        ...
 
 
 @cache

@@ -70,7 +70,7 @@ class PostgresServer:
         self._binaries = binaries
         self._account = account
         self._host = LOCAL
-        self.hurry = threading.Event()
+        self.hurry: threading.Event = threading.Event()
         self._log_begin = 0
         self._process: asyncio.subprocess.Process | None = None
         self._held: list[Lock] = []
@@ -186,6 +186,7 @@ class PostgresServer:
         options = ["-U", "postgres", "-A", "scram-sha-256", f"--pwfile={secret}", "--encoding=UTF8"]
         if self._binaries.major >= 17 and sys.platform == "linux":
             options.append("--sync-method=syncfs")
+        said = ""
         for locale in locales(self._binaries.major):
             said = await self._run_initdb(part, [*options, *locale])
             if not _NO_LOCALE.search(said):
