@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from infrai_async._protocol.retry import RetryPolicy
     from infrai_async._protocol.scopes import Budget, Deadline, Operation
     from infrai_async._transport.stats import Stats
+    from infrai_async._webhooks import verify_webhook
     from infrai_async.capabilities import CAPABILITIES, Capability
     from infrai_async.errors import (
         APIError,
@@ -167,6 +168,7 @@ _MODULE_OF = {
     "Unset": "_protocol.request",
     "Variant": "models",
     "fan_out": "_listing.fan_out",
+    "verify_webhook": "_webhooks",
 }
 """The module that defines each public name."""
 _MODULES = frozenset({"capabilities", "errors", "models", "sync"})
@@ -241,6 +243,7 @@ __all__ = [
     "Variant",
     "__version__",
     "fan_out",
+    "verify_webhook",
 ]
 
 

@@ -6,7 +6,7 @@ Contract: https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#24-f
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Final, Literal
 
 from infrai_async._dispatch import Resource
 from infrai_async._listing.cursor import Cursor
@@ -22,7 +22,7 @@ from infrai_async.capabilities import (
     FLAG_SET,
     FLAG_TOGGLE,
 )
-from infrai_async.errors import NotFoundError, RateLimitError, ServerError, TransportError
+from infrai_async.errors import InvalidArgument, NotFoundError, RateLimitError, ServerError, TransportError
 from infrai_async.models import (
     JSON,
     Ack,
@@ -35,12 +35,20 @@ from infrai_async.models import (
     Variant,
 )
 
+_CANNOT_EVALUATE: Final = (NotFoundError, TransportError, RateLimitError, ServerError)
+"""The errors in whose place a default is returned."""
+
 
 class Flags(Resource):
     """Feature flags: define, evaluate and roll out."""
 
     async def is_enabled(
-        self, key: str, *, user_id: str | None = None, context: Mapping[str, JSON] | None = None
+        self,
+        key: str,
+        *,
+        user_id: str | None = None,
+        context: Mapping[str, JSON] | None = None,
+        default: bool | Unset = UNSET,
     ) -> FlagState:
         """Return whether a flag is on (``flags.is_enabled``, contract D8).
 
@@ -48,18 +56,28 @@ class Flags(Resource):
             key: key of the flag.
             user_id: id of the user to evaluate for.
             context: further attributes that the flag's rules may use.
+            default: what to return when the flag cannot be evaluated: it does not exist, the service cannot be
+                reached, or the service still fails or throttles when the call's time or attempts run out. No error
+                is raised then.
 
         Returns:
             A ``FlagState``, true when the flag is on.
 
         Raises:
             InvalidArgument: an argument is invalid; nothing was sent.
-            NotFoundError: no flag has this key.
+            NotFoundError: no flag has this key, and no ``default`` was given.
             InfraiError: the call failed for another reason.
 
         Contract: https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#d8
         """
-        return await self._dispatcher.call(FLAG_IS_ENABLED, {"key": key, "user_id": user_id, "context": context})
+        if not isinstance(default, bool | Unset):
+            raise InvalidArgument("default must be True or False")
+        try:
+            return await self._dispatcher.call(FLAG_IS_ENABLED, {"key": key, "user_id": user_id, "context": context})
+        except _CANNOT_EVALUATE:
+            if isinstance(default, Unset):
+                raise
+            return FlagState(enabled=default)
 
     async def get_value(
         self,
@@ -93,7 +111,7 @@ class Flags(Resource):
         arguments: dict[str, object] = {"key": key, "user_id": user_id, "context": context, "default": default}
         try:
             return await self._dispatcher.call(FLAG_GET_VALUE, arguments)
-        except (NotFoundError, TransportError, RateLimitError, ServerError):
+        except _CANNOT_EVALUATE:
             if isinstance(default, Unset):
                 raise
             return FlagValue(key=key, value=default, default_value=default, reason="default")

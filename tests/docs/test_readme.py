@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from anyio.from_thread import start_blocking_portal
 
 import infrai_async
+from infrai_async import Infrai
 from infrai_async.local import LocalGateway
 
 ROOT = Path(__file__).parent.parent.parent
@@ -27,7 +27,11 @@ def snippets(language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def environment() -> Iterator[dict[str, str]]:
-    with start_blocking_portal() as portal, portal.wrap_async_context_manager(LocalGateway()) as gateway:
+    with LocalGateway() as gateway:
+        with Infrai(gateway.api_key, base_url=gateway.base_url) as client:
+            # What a reader has made before: workers share the snippets, so any of them may be the first.
+            project = client.db.project.create(name="made before")
+            client.db.branch.create(project_id=project.id, branch_name="preview")
         yield {**os.environ, "INFRAI_BASE_URL": gateway.base_url, "INFRAI_API_KEY": gateway.api_key}
 
 

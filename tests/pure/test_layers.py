@@ -34,6 +34,7 @@ CLIENT = {
     "_dispatch": "_transport _listing _protocol",
     "resources": "_dispatch",
     "_client": "resources _version",
+    "_webhooks": "errors",
     "sync": "_client _running",
     "ext": "sync",
     "cli": "__init__ errors models local",

@@ -71,7 +71,7 @@ def storage_and_cdn(client: Infrai) -> None:
 
 
 def flags(client: Infrai) -> None:
-    assert_type(client.flags.is_enabled("a"), FlagState)
+    assert_type(client.flags.is_enabled("a", default=True), FlagState)
     assert_type(client.flags.get_value("a", default=None), FlagValue)
     assert_type(client.flags.get_all(context={"plan": "pro"}), FlagValues)
     assert_type(client.flags.get("a"), Flag)

@@ -79,7 +79,7 @@ async def storage_and_cdn(client: AsyncInfrai) -> None:
 
 
 async def flags(client: AsyncInfrai) -> None:
-    assert_type(await client.flags.is_enabled("a"), FlagState)
+    assert_type(await client.flags.is_enabled("a", default=True), FlagState)
     assert_type(await client.flags.get_value("a", default=None), FlagValue)
     assert_type(await client.flags.get_all(context={"plan": "pro"}), FlagValues)
     assert_type(await client.flags.get("a"), Flag)

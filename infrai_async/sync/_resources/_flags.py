@@ -19,7 +19,12 @@ class Flags(Facade[_flags.Flags]):
     """Feature flags: define, evaluate and roll out."""
 
     def is_enabled(
-        self, key: str, *, user_id: str | None = None, context: Mapping[str, JSON] | None = None
+        self,
+        key: str,
+        *,
+        user_id: str | None = None,
+        context: Mapping[str, JSON] | None = None,
+        default: bool | Unset = UNSET,
     ) -> FlagState:
         """Return whether a flag is on (``flags.is_enabled``, contract D8).
 
@@ -27,19 +32,22 @@ class Flags(Facade[_flags.Flags]):
             key: key of the flag.
             user_id: id of the user to evaluate for.
             context: further attributes that the flag's rules may use.
+            default: what to return when the flag cannot be evaluated: it does not exist, the service cannot be
+                reached, or the service still fails or throttles when the call's time or attempts run out. No error
+                is raised then.
 
         Returns:
             A ``FlagState``, true when the flag is on.
 
         Raises:
             InvalidArgument: an argument is invalid; nothing was sent.
-            NotFoundError: no flag has this key.
+            NotFoundError: no flag has this key, and no ``default`` was given.
             InfraiError: the call failed for another reason.
 
         Contract: https://github.com/infrai/infrai-async/blob/main/docs/CONTRACT.md#d8
         """
         __tracebackhide__ = True
-        return self._runner.run(partial(self._async.is_enabled, key, user_id=user_id, context=context))
+        return self._runner.run(partial(self._async.is_enabled, key, user_id=user_id, context=context, default=default))
 
     def get_value(
         self,
