@@ -49,7 +49,14 @@ from infrai_async.capabilities.flags import (
     FLAG_SET,
     FLAG_TOGGLE,
 )
-from infrai_async.capabilities.storage import BUCKET_CREATE, BUCKET_LIST, OBJECT_DELETE, OBJECT_PRESIGN
+from infrai_async.capabilities.storage import (
+    BUCKET_CREATE,
+    BUCKET_DELETE,
+    BUCKET_GET,
+    BUCKET_LIST,
+    OBJECT_DELETE,
+    OBJECT_PRESIGN,
+)
 from infrai_async.capabilities.table import Capability, Kind, Method, Param, Route
 from infrai_async.models import Model
 
@@ -62,6 +69,8 @@ __all__ = [
     "BRANCH_GET",
     "BRANCH_LIST",
     "BUCKET_CREATE",
+    "BUCKET_DELETE",
+    "BUCKET_GET",
     "BUCKET_LIST",
     "CACHE_PURGE",
     "CACHE_STATS",

@@ -1,4 +1,4 @@
-"""Storage capabilities, each with the older route and that of the running service (contract D2, D20)."""
+"""Storage capabilities, most with the older route and that of the running service (contract D2, D20)."""
 
 from __future__ import annotations
 
@@ -32,6 +32,10 @@ BUCKET_LIST: Final = define(
     returns=Bucket,
     paged=True,
     current=Route("/v1/storage/bucket/list"),
+)
+BUCKET_GET: Final = define("storage.bucket.get", "GET", "/storage/bucket/get/{bucket}", path("bucket"), returns=Bucket)
+BUCKET_DELETE: Final = define(
+    "storage.bucket.delete", "DELETE", "/storage/bucket/delete/{bucket}", path("bucket"), returns=Ack
 )
 OBJECT_PRESIGN: Final = define(
     "storage.object.presign",

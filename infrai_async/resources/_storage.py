@@ -12,7 +12,15 @@ from typing import Literal
 
 from infrai_async._dispatch import Resource
 from infrai_async._listing.cursor import Cursor
-from infrai_async.capabilities import BUCKET_CREATE, BUCKET_LIST, OBJECT_DELETE, OBJECT_PRESIGN
+from infrai_async.capabilities import (
+    BUCKET_CREATE,
+    BUCKET_DELETE,
+    BUCKET_GET,
+    BUCKET_LIST,
+    OBJECT_DELETE,
+    OBJECT_PRESIGN,
+)
+from infrai_async.errors import ConflictError
 from infrai_async.models import Ack, Bucket, PresignedUrl
 
 
@@ -28,6 +36,49 @@ class Storage(Resource):
     def object(self) -> Objects:
         """Objects; their content is uploaded and downloaded through presigned URLs."""
         return Objects(self._dispatcher)
+
+    async def ensure_bucket(
+        self,
+        bucket: str,
+        *,
+        vendor: str | None = None,
+        region: str | None = None,
+        acl: Literal["private", "public"] | None = None,
+    ) -> Bucket:
+        """Return a bucket, creating it if there is none (``storage.bucket.create`` and ``storage.bucket.get``).
+
+        Args:
+            bucket: name of the bucket.
+            vendor: provider to use; any when omitted.
+            region: region of the bucket; any when omitted.
+            acl: who may read the objects; anything when omitted.
+
+        Returns:
+            The ``Bucket``, which is as was asked.
+
+        Raises:
+            InvalidArgument: an argument is invalid; nothing was sent.
+            ConflictError: the bucket exists and differs from what was asked; the message says how.
+            InfraiError: a call failed for another reason.
+        """
+        try:
+            return await self.bucket.create(bucket=bucket, vendor=vendor, region=region, acl=acl)
+        except ConflictError as error:
+            if error.code != "STORAGE_BUCKET_EXISTS":
+                raise
+            exists = error
+        found = await self.bucket.get(bucket)
+        asked = {"vendor": vendor, "region": region, "acl": acl}
+        differing = [
+            f"{name} is {getattr(found, name)!r}, not {value!r}"
+            for name, value in asked.items()
+            if value is not None and getattr(found, name) != value
+        ]
+        if not differing:
+            return found
+        exists.message = f"the bucket exists, but {' and '.join(differing)}"
+        exists.args = (exists.message,)
+        raise exists
 
 
 class Buckets(Resource):
@@ -64,6 +115,40 @@ class Buckets(Resource):
         """
         arguments: dict[str, object] = {"bucket": bucket, "vendor": vendor, "region": region, "acl": acl}
         return await self._dispatcher.call(BUCKET_CREATE, arguments, idempotency_key)
+
+    async def get(self, bucket: str) -> Bucket:
+        """Get a bucket (``storage.bucket.get``).
+
+        Args:
+            bucket: name of the bucket.
+
+        Returns:
+            The ``Bucket``.
+
+        Raises:
+            InvalidArgument: an argument is invalid; nothing was sent.
+            NotFoundError: the bucket does not exist (``STORAGE_BUCKET_NOT_FOUND``).
+            InfraiError: the call failed for another reason.
+        """
+        return await self._dispatcher.call(BUCKET_GET, {"bucket": bucket})
+
+    async def delete(self, bucket: str, *, idempotency_key: str | None = None) -> Ack:
+        """Delete an empty bucket (``storage.bucket.delete``). This cannot be undone.
+
+        Args:
+            bucket: name of the bucket.
+            idempotency_key: value of the ``Idempotency-Key`` header; generated when omitted.
+
+        Returns:
+            An ``Ack``, true when the bucket was deleted.
+
+        Raises:
+            InvalidArgument: an argument is invalid; nothing was sent.
+            NotFoundError: the bucket does not exist (``STORAGE_BUCKET_NOT_FOUND``).
+            ConflictError: the bucket holds objects.
+            InfraiError: the call failed for another reason.
+        """
+        return await self._dispatcher.call(BUCKET_DELETE, {"bucket": bucket}, idempotency_key)
 
     def list(self, *, max_items: int | None = None) -> Cursor[Bucket]:
         """List the account's buckets (``storage.bucket.list``). Nothing is sent until the cursor is read.

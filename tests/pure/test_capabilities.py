@@ -52,6 +52,8 @@ RETURNS: dict[str, type[Model]] = {
     "db.snapshot.restore": Project,
     "storage.bucket.create": Bucket,
     "storage.bucket.list": Bucket,
+    "storage.bucket.get": Bucket,
+    "storage.bucket.delete": Ack,
     "storage.object.presign": PresignedUrl,
     "storage.object.delete": Ack,
     "cdn.distribution.create": Distribution,

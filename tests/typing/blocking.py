@@ -59,6 +59,9 @@ def db(client: Infrai) -> None:
 def storage_and_cdn(client: Infrai) -> None:
     assert_type(client.storage.bucket.create(bucket="a"), Bucket)
     assert_type(client.storage.bucket.list(), Cursor[Bucket])
+    assert_type(client.storage.bucket.get("b"), Bucket)
+    assert_type(client.storage.bucket.delete("b"), Ack)
+    assert_type(client.storage.ensure_bucket("b", acl="private"), Bucket)
     assert_type(client.storage.object.presign(bucket="a", key="b"), PresignedUrl)
     assert_type(client.storage.object.delete(bucket="a", key="b"), Ack)
     assert_type(client.cdn.distribution.create(origin="a"), Distribution)

@@ -67,6 +67,9 @@ async def db(client: AsyncInfrai) -> None:
 async def storage_and_cdn(client: AsyncInfrai) -> None:
     assert_type(await client.storage.bucket.create(bucket="a"), Bucket)
     assert_type(client.storage.bucket.list(), Cursor[Bucket])
+    assert_type(await client.storage.bucket.get("b"), Bucket)
+    assert_type(await client.storage.bucket.delete("b"), Ack)
+    assert_type(await client.storage.ensure_bucket("b", acl="private"), Bucket)
     assert_type(await client.storage.object.presign(bucket="a", key="b"), PresignedUrl)
     assert_type(await client.storage.object.delete(bucket="a", key="b"), Ack)
     assert_type(await client.cdn.distribution.create(origin="a"), Distribution)

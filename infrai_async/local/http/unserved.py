@@ -6,8 +6,6 @@ import re
 from typing import Final
 
 _ROWS: Final = """
-storage.bucket.get GET bucket
-storage.bucket.delete DELETE bucket
 storage.bucket.usage GET bucket
 storage.bucket.set_cors POST
 storage.bucket.set_lifecycle POST bucket

@@ -10,10 +10,11 @@ import importlib.util
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
+from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
-from infrai_async.local._errors import RequestRefused
+from infrai_async.local._errors import RequestRefused, conflict
 from infrai_async.local.objects.sigv4 import Credentials
 
 _REGION: Final = "us-east-1"
@@ -82,6 +83,15 @@ class S3:
         with _refusals(_OURS_ALREADY):
             await self._client.create_bucket(Bucket=bucket, **where)
 
+    async def remove_bucket(self, bucket: str, name: str) -> None:
+        """Delete a bucket, which its owner knows by ``name``, unless it is gone already.
+
+        Raises:
+            RequestRefused: 409, if it holds objects; otherwise if the store cannot be reached or refuses the request.
+        """
+        with _refusals(frozenset({"404", "NoSuchBucket"}), {"BucketNotEmpty": not_empty(name)}):
+            await self._client.delete_bucket(Bucket=bucket)
+
     async def delete(self, bucket: str, key: str) -> bool:
         """Delete an object, and return whether it existed.
 
@@ -95,8 +105,15 @@ class S3:
         return False
 
 
+def not_empty(bucket: str) -> RequestRefused:
+    """Return the error for deleting a bucket that holds objects."""
+    return conflict(
+        "STORAGE_BUCKET_NOT_EMPTY", f"the bucket {bucket!r} holds objects: delete them first", bucket=bucket
+    )
+
+
 @contextmanager
-def _refusals(expected: frozenset[str]) -> Iterator[None]:
+def _refusals(expected: frozenset[str], known: Mapping[str, RequestRefused] = MappingProxyType({})) -> Iterator[None]:
     """Translate the store's errors into the gateway's; errors with the expected codes are suppressed."""
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -104,6 +121,8 @@ def _refusals(expected: frozenset[str]) -> Iterator[None]:
         yield
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "unknown")
+        if code in known:
+            raise known[code] from None
         if code not in expected:
             raise RequestRefused(502, "VENDOR_ERROR", f"the S3 store refused the request ({code})") from None
     except (BotoCoreError, OSError) as error:

@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 
 from infrai_async.local._errors import conflict, invalid, not_found
 from infrai_async.local.objects.blobs import mark_deleted
+from infrai_async.local.objects.s3 import not_empty
 from infrai_async.local.objects.sigv4 import Credentials
 from infrai_async.local.objects.sigv4 import presign as presign_url
 from infrai_async.local.services.base import (
@@ -104,6 +105,38 @@ def list_buckets(call: ServiceCall, connection: Connection) -> Data:
         .order_by(BUCKETS.c.seq)
     )
     return {"items": [document(row) for row in connection.execute(query)]}
+
+
+@capability("storage.bucket.get", present=_bucket)
+def get_bucket(call: ServiceCall, connection: Connection) -> Data:
+    """Return a bucket."""
+    return _find_bucket(call, connection)
+
+
+async def _remove_there(context: ServiceContext, data: Data) -> None:
+    if context.s3 is not None:
+        await context.s3.remove_bucket(_stored_as(data["id"], data["bucket"]), data["bucket"])
+
+
+def _forgotten(connection: Connection, data: Data) -> bool:
+    _forget(connection, data)
+    return True
+
+
+_REMOVAL: Final = Effect(
+    perform=_remove_there, finish=_forgotten, undo=lambda connection, data: None, needed=_elsewhere
+)
+
+
+@capability("storage.bucket.delete", effect=_REMOVAL, present=lambda context, data: {"ok": True})
+def delete_bucket(call: ServiceCall, connection: Connection) -> Data:
+    """Delete an empty bucket."""
+    bucket = _find_bucket(call, connection)
+    if connection.scalar(sa.select(OBJECTS.c.key).where(OBJECTS.c.bucket_id == bucket["id"]).limit(1)) is not None:
+        raise not_empty(bucket["bucket"])
+    if not _elsewhere(call.context):
+        _forget(connection, bucket)
+    return bucket
 
 
 def _find_bucket(call: ServiceCall, connection: Connection) -> Data:

@@ -27,6 +27,33 @@ class Storage(Facade[_storage.Storage]):
         """Objects; their content is uploaded and downloaded through presigned URLs."""
         return Objects(self._async.object, self._runner)
 
+    def ensure_bucket(
+        self,
+        bucket: str,
+        *,
+        vendor: str | None = None,
+        region: str | None = None,
+        acl: Literal["private", "public"] | None = None,
+    ) -> Bucket:
+        """Return a bucket, creating it if there is none (``storage.bucket.create`` and ``storage.bucket.get``).
+
+        Args:
+            bucket: name of the bucket.
+            vendor: provider to use; any when omitted.
+            region: region of the bucket; any when omitted.
+            acl: who may read the objects; anything when omitted.
+
+        Returns:
+            The ``Bucket``, which is as was asked.
+
+        Raises:
+            InvalidArgument: an argument is invalid; nothing was sent.
+            ConflictError: the bucket exists and differs from what was asked; the message says how.
+            InfraiError: a call failed for another reason.
+        """
+        __tracebackhide__ = True
+        return self._runner.run(partial(self._async.ensure_bucket, bucket, vendor=vendor, region=region, acl=acl))
+
 
 class Buckets(Facade[_storage.Buckets]):
     """``client.storage.bucket``."""
@@ -71,6 +98,42 @@ class Buckets(Facade[_storage.Buckets]):
                 idempotency_key=idempotency_key,
             )
         )
+
+    def get(self, bucket: str) -> Bucket:
+        """Get a bucket (``storage.bucket.get``).
+
+        Args:
+            bucket: name of the bucket.
+
+        Returns:
+            The ``Bucket``.
+
+        Raises:
+            InvalidArgument: an argument is invalid; nothing was sent.
+            NotFoundError: the bucket does not exist (``STORAGE_BUCKET_NOT_FOUND``).
+            InfraiError: the call failed for another reason.
+        """
+        __tracebackhide__ = True
+        return self._runner.run(partial(self._async.get, bucket))
+
+    def delete(self, bucket: str, *, idempotency_key: str | None = None) -> Ack:
+        """Delete an empty bucket (``storage.bucket.delete``). This cannot be undone.
+
+        Args:
+            bucket: name of the bucket.
+            idempotency_key: value of the ``Idempotency-Key`` header; generated when omitted.
+
+        Returns:
+            An ``Ack``, true when the bucket was deleted.
+
+        Raises:
+            InvalidArgument: an argument is invalid; nothing was sent.
+            NotFoundError: the bucket does not exist (``STORAGE_BUCKET_NOT_FOUND``).
+            ConflictError: the bucket holds objects.
+            InfraiError: the call failed for another reason.
+        """
+        __tracebackhide__ = True
+        return self._runner.run(partial(self._async.delete, bucket, idempotency_key=idempotency_key))
 
     def list(self, *, max_items: int | None = None) -> Cursor[Bucket]:
         """List the account's buckets (``storage.bucket.list``). Nothing is sent until the cursor is read.

@@ -62,6 +62,7 @@ async def test_buckets_and_bytes_are_in_the_store(
         bucket = await client.storage.bucket.create(bucket="My Photos!")
         assert bucket.bucket == "My Photos!"
         assert [item.bucket async for item in client.storage.bucket.list()] == ["My Photos!"]
+        assert (await client.storage.bucket.get("My Photos!")) == bucket
         (made,) = buckets_of(store) - before
         assert re.fullmatch(r"my-photos-[0-9a-f]{32}", made)
         for key in ("a b/c+d ä.txt", "plain"):

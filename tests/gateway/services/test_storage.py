@@ -131,3 +131,30 @@ async def test_a_gateway_can_serve_one_generation_alone(
         assert (made.status, made.cost) == (200, 0.0001)
         gateway.serve_generation(None)
         assert (await api.post(creates[other_path], {"bucket": "b"}, key="k")).data == made.data
+
+
+async def test_a_bucket_is_got_and_deleted_by_its_name(api: Any, other: Any) -> None:
+    made = (await api.post("/v1/storage/bucket/create", {"name": "a/b ü"})).data
+    path = "a%2Fb%20%C3%BC"
+    assert (await api.get(f"/v1/storage/bucket/get/{path}")).data == made
+    assert (await other.get(f"/v1/storage/bucket/get/{path}")).code == "STORAGE_BUCKET_NOT_FOUND"
+    assert (await other.delete(f"/v1/storage/bucket/delete/{path}")).code == "STORAGE_BUCKET_NOT_FOUND"
+    deleted = await api.delete(f"/v1/storage/bucket/delete/{path}", key="once")
+    assert (deleted.data, deleted.cost) == ({"ok": True}, 0)
+    assert (await api.get(f"/v1/storage/bucket/get/{path}")).status == 404
+    assert (await api.delete(f"/v1/storage/bucket/delete/{path}", key="once")).data == {"ok": True}
+    assert (await api.delete(f"/v1/storage/bucket/delete/{path}")).code == "STORAGE_BUCKET_NOT_FOUND"
+    assert (await api.post("/v1/storage/bucket/create", {"name": "a/b ü"})).status == 200
+
+
+async def test_a_bucket_that_holds_objects_stays(api: Any, session: Any) -> None:
+    await api.post("/v1/storage/bucket/create", {"name": "b"})
+    url = (await api.post(PRESIGN[1].format("k"), {"op": "put"})).data["url"]
+    async with session.put(url, data=b"bytes") as answer:
+        assert answer.status == 200
+    refused = await api.delete("/v1/storage/bucket/delete/b")
+    assert (refused.status, refused.code) == (409, "STORAGE_BUCKET_NOT_EMPTY")
+    assert (await api.delete("/v1/storage/object/delete/b/k")).data == {"ok": True}
+    assert (await api.delete("/v1/storage/bucket/delete/b")).data == {"ok": True}
+    async with session.put(url, data=b"bytes") as answer:  # nothing is put into a bucket that is gone
+        assert answer.status == 404

@@ -63,7 +63,9 @@ async def answers(api: Any) -> dict[str, Any]:
     await call("db.project.delete", id=project["id"])
     await call("storage.bucket.create", {"bucket": "b"})
     await call("storage.bucket.list")
+    await call("storage.bucket.get", bucket="b")
     await call("storage.object.presign", {}, bucket="b", key="k")
+    await call("storage.bucket.delete", bucket="b")
     id = (await call("cdn.distribution.create", {"origin": "..."}))["distribution_id"]
     await call("cdn.distribution.get", distribution_id=id)
     await call("cdn.distribution.list")
