@@ -15,6 +15,7 @@ import pytest
 
 from infrai_async import AsyncInfrai, Infrai, RateLimitError, RetryPolicy, ServerError
 from infrai_async.local import DirectoryInUse, LocalGateway
+from infrai_async.local.postgres.binaries import PostgresUnavailable
 from infrai_async.local.postgres.data_dirs import cluster_dir_of
 
 LONG = 120.0
@@ -115,8 +116,8 @@ def server_of(directory: Path) -> int | None:
     try:
         pid = int((cluster_dir_of(directory / "postgres") / "data" / "postmaster.pid").read_text().split()[0])
         os.kill(pid, 0)
-    except (FileNotFoundError, ProcessLookupError, IndexError):
-        return None
+    except (FileNotFoundError, ProcessLookupError, IndexError, PostgresUnavailable):
+        return None  # the last one if it was ended before there was a place for a cluster
     return pid
 
 
