@@ -72,10 +72,12 @@ async def test_every_capability_answers_what_its_model_promises(client: AsyncInf
 
     bucket = await call("storage.bucket.create", bucket="uploads", acl="private")
     assert bucket in await call("storage.bucket.list")
+    assert await call("storage.bucket.get", bucket="uploads") == bucket
     url = await call("storage.object.presign", bucket="uploads", key="a/b ü.txt", method="PUT", expires_seconds=60)
     assert url.method == "PUT"
     with pytest.raises(NotFoundError):
         await call("storage.object.delete", bucket="uploads", key="a/b ü.txt")
+    assert await call("storage.bucket.delete", bucket="uploads")
 
     edge = await call("cdn.distribution.create", origin="https://origin.test", tags=["a"])
     assert await call("cdn.distribution.get", distribution_id=edge.distribution_id) == edge

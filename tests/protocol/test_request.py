@@ -107,6 +107,8 @@ ROUTES: list[tuple[str, int, dict[str, Any], str, bytes | None]] = [
     ),
     ("storage.bucket.list", 0, {}, "/v1/storage/buckets", None),
     ("storage.bucket.list", 1, {}, "/v1/storage/bucket/list", None),
+    ("storage.bucket.get", 0, {"bucket": "a/b"}, "/v1/storage/bucket/get/a%2Fb", None),
+    ("storage.bucket.delete", 0, {"bucket": "media"}, "/v1/storage/bucket/delete/media", None),
     (
         "storage.object.presign",
         0,

@@ -90,6 +90,7 @@ class Oracle:
         self.open_now = 0
         self.most_at_once = 0
         self.connections = 0
+        self.stray_sent = 0  # segments
         self._tls = tls
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(lambda *_: None)  # a refused handshake is what a test wanted
@@ -167,6 +168,7 @@ class Oracle:
             await asyncio.sleep(0.02)
             writer.write(segment)
             await writer.drain()
+            self.stray_sent += 1
         if reply.reset:
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()

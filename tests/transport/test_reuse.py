@@ -15,6 +15,7 @@ import aiohttp
 import pytest
 import trustme
 from support.oracle import SMALL, Oracle, Reply, Seen, answer
+from support.patience import PATIENCE, eventually
 
 from infrai_async import AsyncInfrai, Infrai, RetryPolicy, fan_out
 
@@ -66,11 +67,24 @@ async def ids(client: AsyncInfrai, pause: Callable[[], object]) -> list[str]:
     return got
 
 
+def hold_up(oracle: Oracle, stray: tuple[bytes, ...]) -> None:
+    """Keep the event loop busy until all of it has been sent."""
+    until = time.monotonic() + PATIENCE
+    while oracle.stray_sent < len(stray) and time.monotonic() < until:
+        time.sleep(0.005)
+    time.sleep(0.02)
+
+
+async def arrived(oracle: Oracle, stray: tuple[bytes, ...]) -> None:
+    await eventually(lambda: oracle.stray_sent >= len(stray))
+    await asyncio.sleep(0.05)
+
+
 @pytest.mark.parametrize("stray", STRAY.values(), ids=STRAY)
 async def test_what_arrives_on_an_idle_connection_is_nobodys_response(stray: tuple[bytes, ...]) -> None:
     with Oracle(service(*stray)) as oracle:
         async with AsyncInfrai("k", base_url=oracle.url, retry=NEVER, timeout=5) as client:
-            assert await ids(client, lambda: asyncio.sleep(0.1)) == ["0", "1", "2", "3"]
+            assert await ids(client, lambda: arrived(oracle, stray)) == ["0", "1", "2", "3"]
             stats = client.stats
     assert (stats.attempts, stats.retries, stats.connections_opened, stats.connections_reused) == (4, 0, 2, 2)
     assert len(oracle.seen) == 4
@@ -80,7 +94,7 @@ async def test_what_arrives_on_an_idle_connection_is_nobodys_response(stray: tup
 async def test_what_a_busy_event_loop_has_not_read_yet_is_nobodys_response_either(stray: tuple[bytes, ...]) -> None:
     with Oracle(service(*stray)) as oracle:
         async with AsyncInfrai("k", base_url=oracle.url, retry=NEVER, timeout=5) as client:
-            assert await ids(client, lambda: time.sleep(0.1)) == ["0", "1", "2", "3"]
+            assert await ids(client, lambda: hold_up(oracle, stray)) == ["0", "1", "2", "3"]
             assert client.stats.connections_opened == 2
 
 
@@ -92,7 +106,7 @@ async def test_the_same_over_tls(stray: str, tmp_path: Path) -> None:
     authority.configure_trust(context)
     with Oracle(service(*STRAY[stray]), tls=server) as oracle:
         async with AsyncInfrai("k", base_url=oracle.url, retry=NEVER, ssl=context, timeout=5) as client:
-            assert await ids(client, lambda: asyncio.sleep(0.1)) == ["0", "1", "2", "3"]
+            assert await ids(client, lambda: arrived(oracle, STRAY[stray])) == ["0", "1", "2", "3"]
             assert client.stats.connections_opened == 2
             assert client.stats.connections_reused == 2
 
